@@ -1,0 +1,1 @@
+"""Rows: read, check, clean, split, tokenize, batch. Nothing here knows about models."""

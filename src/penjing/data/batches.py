@@ -1,0 +1,112 @@
+"""Which rows make which step: a pure function of seed, epoch and lengths, so that a run resumes from a number.
+
+A step is a list of micro-batches; how rows are cut into micro-batches changes nothing but memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penjing.records import Batch, Tokens
+
+WINDOW = 50  # batches whose rows are sorted by length together, as transformers' length grouping does
+
+
+def order(lengths: np.ndarray, *, batch: int, seed: int, epoch: int, group: bool = True) -> list[np.ndarray]:
+    """The rows of each step of one epoch: every row once, in steps of `batch` rows (the last may be smaller).
+
+    With `group`, rows of like length share a step: random windows of 50 batches are sorted by length and cut, and the
+    steps are then shuffled.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    rows = generator.permutation(len(lengths))
+    if not group:
+        return [rows[i : i + batch] for i in range(0, len(rows), batch)]
+    sorted_rows = np.concatenate(
+        [
+            w[np.argsort(lengths[w], kind="stable")]
+            for w in np.split(rows, range(WINDOW * batch, len(rows), WINDOW * batch))
+        ]
+    )
+    steps = [sorted_rows[i : i + batch] for i in range(0, len(sorted_rows), batch)]
+    return [steps[i] for i in generator.permutation(len(steps))]
+
+
+def steps(lengths: np.ndarray, *, batch: int, seed: int, group: bool, start: int = 0) -> Iterator[np.ndarray]:
+    """The rows of step `start`, `start + 1`, … over endless epochs."""
+    per_epoch = -(-len(lengths) // batch)
+    epoch, inside = divmod(start, per_epoch)
+    while True:
+        yield from order(lengths, batch=batch, seed=seed, epoch=epoch, group=group)[inside:]
+        epoch, inside = epoch + 1, 0
+
+
+def cut(rows: np.ndarray, lengths: np.ndarray, *, tokens: int) -> list[np.ndarray]:
+    """Rows, longest first, in pieces of at most `tokens` tokens (one longer row makes its own piece)."""
+    ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+    ends = np.cumsum(lengths[ordered])
+    pieces: list[np.ndarray] = []
+    begin, base = 0, 0
+    while begin < len(ordered):
+        end = max(begin + 1, int(np.searchsorted(ends, base + tokens, side="right")))
+        pieces.append(ordered[begin:end])
+        base, begin = int(ends[end - 1]), end
+    return pieces
+
+
+def pack(
+    tokens: Tokens, rows: np.ndarray, labels: np.ndarray | None = None, weights: np.ndarray | None = None
+) -> Batch:
+    """The rows end to end. `labels` and `weights` are indexed by row, first dimension the rows."""
+    lengths = tokens.starts[rows + 1] - tokens.starts[rows]
+    ends = np.cumsum(lengths)
+    places = np.arange(int(ends[-1])) + np.repeat(tokens.starts[rows] - (ends - lengths), lengths)
+    own_labels = None if labels is None else torch.from_numpy(labels[rows])
+    own_weights = None if weights is None else torch.from_numpy(weights[rows])
+    return Batch(
+        ids=torch.from_numpy(tokens.ids[places].astype(np.int64)),
+        lengths=torch.from_numpy(lengths.astype(np.int64)),
+        labels=own_labels,
+        weights=own_weights,
+        n_targets=count_targets(len(rows), own_labels, own_weights),
+        rows=tuple(int(r) for r in rows),
+    )
+
+
+def count_targets(n_sequences: int, labels: Tensor | None, weights: Tensor | None) -> float:
+    """What a mean loss divides by: the weights' sum; else tokens whose label is not -100; else sequences."""
+    if weights is not None:
+        return float(weights.sum())
+    if labels is not None and len(labels) != n_sequences:
+        return float((labels != -100).sum())
+    return float(n_sequences)
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch] | None:
+    """A batch cut in two by sequences; None when it is one sequence."""
+    n = len(batch.lengths)
+    if n < 2:
+        return None
+    middle = n // 2
+    split = int(batch.lengths[:middle].sum())
+
+    def part(first: int, last: int, low: int, high: int) -> Batch:
+        def own(x: Tensor | None) -> Tensor | None:
+            return None if x is None else (x[first:last] if len(x) == n else x[low:high])
+
+        labels, weights = own(batch.labels), own(batch.weights)
+        return Batch(
+            ids=batch.ids[low:high],
+            lengths=batch.lengths[first:last],
+            labels=labels,
+            weights=weights,
+            n_targets=count_targets(last - first, labels, weights),
+            rows=batch.rows[first:last],
+            segments=None if batch.segments is None else batch.segments[low:high],
+        )
+
+    return part(0, middle, 0, split), part(middle, n, split, batch.n_tokens)

@@ -1,0 +1,196 @@
+"""What rows are like before anything is trained on them: sizes, labels, scripts, duplicates, contradictions, leaks.
+
+`summary` counts and points at file and line; nothing is changed or left out. Equal texts are found in
+`duplicates`, likely label errors in `suspects`; both are offered here too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from penjing.data.duplicates import code_points, exact_groups, near_groups, normal, of_kind
+from penjing.data.suspects import suspects
+from penjing.records import Rows, Tokens
+
+__all__ = ["exact_groups", "near_groups", "normal", "summary", "suspects"]
+
+_LONG_WORDS = 510  # what a base of 512 positions takes, with one token a word
+_MOST_LABELS = 1000
+_QUANTILES = {"min": 0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1}
+
+
+def summary(
+    sets: Mapping[str, Rows] | Rows,
+    *,
+    tokens: Mapping[str, Tokens] | None = None,
+    near: bool = True,
+    n_examples: int = 5,
+) -> dict[str, Any]:
+    """What the rows of one or more sets are like, as JSON values.
+
+    Gives `rows` (all), `sets` (for each: rows, characters, words, tokens where given, labels, script, blank, long,
+    duplicates, conflicts) and `leaks` (for each pair of sets in the order given: rows of the later whose text, or
+    nearly, is in the earlier). Lengths are quantiles; a word is a run of letters, or one Han character. Shares are in
+    0..1. `conflicts` are rows of equal text and unequal labels. Examples carry `where` (file and line).
+
+    Args:
+        tokens: token lengths to report, by set name.
+        near: also look for near duplicates (Jaccard of shingles at least 0.8), about 15 s a million short rows.
+        n_examples: most examples of each kind.
+    """
+    sets = {"rows": sets} if isinstance(sets, Rows) else sets
+    texts = [text for rows in sets.values() for text in rows.texts]
+    exact = exact_groups(texts)
+    group = near_groups(texts, exact=exact) if near else exact
+    found: dict[str, Any] = {"rows": len(texts), "sets": {}, "leaks": []}
+    begin = 0
+    parts: dict[str, tuple[Rows, np.ndarray, np.ndarray]] = {}
+    for name, rows in sets.items():
+        here = slice(begin, begin + len(rows))
+        begin += len(rows)
+        parts[name] = rows, exact[here], group[here]
+        about: dict[str, Any] = {"rows": len(rows), **_shape(rows, n_examples), "labels": _labels(rows)}
+        if tokens is not None and name in tokens:
+            about["tokens"] = {**_quantiles(tokens[name].lengths), "cut": tokens[name].cut}
+        about["duplicates"] = _duplicates(rows, exact[here], group[here], n_examples)
+        about["conflicts"] = _conflicts(rows, exact[here], n_examples)
+        found["sets"][name] = about
+    names = list(sets)
+    for i, earlier in enumerate(names):
+        for later in names[i + 1 :]:
+            found["leaks"].append(_leak(earlier, later, parts[earlier], parts[later], n_examples))
+    return found
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return {}
+    cuts = np.quantile(values, list(_QUANTILES.values()), method="nearest")
+    return {
+        "mean": round(float(values.mean()), 2),
+        **{name: int(cut) for name, cut in zip(_QUANTILES, cuts, strict=True)},
+    }
+
+
+def _shape(rows: Rows, n_examples: int) -> dict[str, Any]:
+    """Lengths, share of scripts, rows without a letter or digit, and rows that a usual base would cut."""
+    n = len(rows)
+    words, marks = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    script = Counter[str]()
+    for begin, codes, starts in code_points(rows.texts):
+        kinds, han, latin, letters = of_kind(codes)
+        word = kinds == 1
+        word_starts = word & ~np.concatenate([[False], word[:-1]])
+        end = begin + len(starts) - 1
+        words[begin:end] = np.add.reduceat((word_starts | (kinds == 2)).astype(np.int64), starts[:-1])
+        marks[begin:end] = np.add.reduceat((kinds > 0).astype(np.int64), starts[:-1])
+        script.update(han=int(han.sum()), latin=int(latin.sum()), other=int((letters & ~han & ~latin).sum()))
+    total = max(1, sum(script.values()))
+    blank, long = np.flatnonzero(marks == 0), np.flatnonzero(words > _LONG_WORDS)
+    long = long[np.argsort(-words[long], kind="stable")]
+    return {
+        "characters": _quantiles(np.fromiter(map(len, rows.texts), np.int64, n)),
+        "words": _quantiles(words),
+        "script": {name: round(count / total, 4) for name, count in script.items()},
+        "blank": {"n": len(blank), "examples": [_row(rows, i) for i in blank[:n_examples]]},
+        "long": {
+            "n": len(long),
+            "words_over": _LONG_WORDS,
+            "examples": [_row(rows, i) | {"words": int(words[i])} for i in long[:n_examples]],
+        },
+    }
+
+
+def _row(rows: Rows, i: int) -> dict[str, Any]:
+    text = rows.texts[i]
+    return {
+        "where": rows.where(i),
+        "text": text if len(text) <= 120 else text[:119] + "…",
+        "label": list(rows.labels[i]),
+    }
+
+
+def _labels(rows: Rows) -> dict[str, Any]:
+    counts = Counter[str]()
+    for labels, n in Counter(rows.labels).items():
+        counts.update(dict.fromkeys(labels, n))
+    if not counts:
+        return {"n": 0}
+    ranked = counts.most_common()
+    return {
+        "n": len(counts),
+        "counts": dict(ranked[:_MOST_LABELS]),
+        "imbalance": round(
+            ranked[0][1] / ranked[-1][1], 2
+        ),  # rows of the largest class over rows of the smallest
+        "majority_share": round(ranked[0][1] / len(rows), 4),
+        "single": [label for label, n in ranked if n == 1][:_MOST_LABELS],
+        "a_row": round(sum(counts.values()) / len(rows), 3),
+    }
+
+
+def _first_of(group: np.ndarray) -> np.ndarray:
+    """For each row the first row of its group in the same set."""
+    _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+    return np.asarray(first[inverse])
+
+
+def _duplicates(rows: Rows, exact: np.ndarray, group: np.ndarray, n_examples: int) -> dict[str, Any]:
+    here = np.arange(len(rows))
+    first, first_near = _first_of(exact), _first_of(group)
+    repeats = np.flatnonzero(first != here)
+    near = np.flatnonzero((first_near != here) & (first == here))
+    pair = lambda i, j: {"rows": [_row(rows, j), _row(rows, i)]}  # noqa: E731
+    return {
+        "exact": len(repeats),
+        "near": len(near),
+        "share": round((len(repeats) + len(near)) / max(1, len(rows)), 4),
+        "examples": [pair(i, first[i]) for i in repeats[:n_examples]],
+        "near_examples": [pair(i, first_near[i]) for i in near[:n_examples]],
+    }
+
+
+def _conflicts(rows: Rows, exact: np.ndarray, n_examples: int) -> dict[str, Any]:
+    first = _first_of(exact)
+    repeats = np.flatnonzero(first != np.arange(len(rows)))
+    unlike = {int(first[i]) for i in repeats if set(rows.labels[i]) != set(rows.labels[first[i]])}
+    members: dict[int, list[int]] = {i: [i] for i in unlike}
+    for i in repeats:
+        if int(first[i]) in members:
+            members[int(first[i])].append(int(i))
+    shown = [
+        {"rows": [_row(rows, i) for i in members[at][: max(2, n_examples)]]}
+        for at in sorted(members)[:n_examples]
+    ]
+    return {"texts": len(members), "rows": sum(map(len, members.values())), "examples": shown}
+
+
+def _leak(
+    earlier: str,
+    later: str,
+    a: tuple[Rows, np.ndarray, np.ndarray],
+    b: tuple[Rows, np.ndarray, np.ndarray],
+    n_examples: int,
+) -> dict[str, Any]:
+    equal = np.isin(b[1], a[1])
+    near = np.isin(b[2], a[2]) & ~equal
+
+    def examples(hits: np.ndarray, groups: int) -> list[dict[str, Any]]:
+        return [
+            {"in": _row(b[0], i), "also": _row(a[0], int(np.flatnonzero(a[groups] == b[groups][i])[0]))}
+            for i in np.flatnonzero(hits)[:n_examples]
+        ]
+
+    return {
+        "from": earlier,
+        "to": later,
+        "exact": int(equal.sum()),
+        "near": int(near.sum()),
+        "share": round(float((equal | near).mean()), 4) if len(equal) else 0.0,
+        "examples": examples(equal, 1),
+        "near_examples": examples(near, 2),
+    }

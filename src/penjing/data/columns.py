@@ -1,0 +1,190 @@
+"""Which column is the text and which the label: as named by the user, else by usual names, else by content.
+
+A guess is always told. To know one more usual name, add it to `TEXT_NAMES` or `LABEL_NAMES`, the likeliest first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from penjing.data.table import Table, sample
+from penjing.errors import DataError, nearest
+
+TEXT_NAMES = (
+    "text sentence content utterance query review message body comment document utt tweet post question sent sentence1 "
+    "text_a text1 description abstract article news passage dialogue conversation complaint feedback request input prompt "
+    "instruction note summary headline title subject texts sentences 文本 内容 正文 句子 语句 文字 评论 评价 评论内容 留言 问题 "
+    "提问 咨询 咨询内容 用户输入 输入 反馈 投诉内容 工单内容 描述 摘要 新闻 标题 主题内容"
+).split()
+LABEL_NAMES = (
+    "label labels intent intents category categories class classes target sentiment topic topics label_name class_name "
+    "label_text gold annotation emotion polarity tag tags y queue department cat type kind genre output rating stars score "
+    "priority 标签 类别 意图 分类 类目 种类 情感 情绪 主题 话题 类型 标注 所属类别 评分 部门"
+).split()
+TITLES = ("title", "headline", "subject", "标题", "题目")
+BODIES = ("body", "content", "text", "description", "abstract", "article", "正文", "内容", "描述", "摘要")
+# Columns whose name ends so are about the text, not the text.
+_NOT_TEXT = frozenset(
+    "id idx index no num number date time url link lang language len length count source split author user".split()
+)
+
+
+def is_known(name: str) -> bool:
+    """Whether a cell reads like the head of a text or label column."""
+    return _plain(name) in TEXT_NAMES or _plain(name) in LABEL_NAMES
+
+
+def choose(
+    table: Table, *, text: str | None, label: str | None, labelled: bool
+) -> tuple[list[str], list[str], list[str]]:
+    """Columns that make the text (joined), columns that make the label, and notes on what was guessed.
+
+    `a+b` names several columns. Without `labelled`, no label column is no error, and none is guessed by content.
+
+    Raises:
+        DataError: a named column is not there, or none can be guessed.
+    """
+    texts = (
+        _named(table, text, key="text", must=True)
+        if text is not None
+        else _text_by_name(table, besides=label)
+    )
+    labels = (
+        _named(table, label, key="label", must=labelled)
+        if label is not None
+        else _label_by_name(table, besides=texts)
+    )
+    rest = [c for c in table.columns if c not in texts and c not in labels]
+    if not texts or (labelled and not labels):
+        cells = sample(table)
+        texts = texts or _text_by_content(table, cells, besides=labels)
+        if labelled and not labels:
+            labels = _label_by_content(table, cells, texts)
+        rest = [c for c in table.columns if c not in texts and c not in labels]
+    guessed = [
+        f"{kind} from {_listed(found)}"
+        for kind, found, given in (("text", texts, text), ("label", labels, label))
+        if given is None and found
+    ]
+    if not guessed or len(table.columns) == 1:
+        return texts, labels, []
+    sure = " and ".join(f"`{kind}:`" for kind, given in (("text", text), ("label", label)) if given is None)
+    aside = f"; left aside: {', '.join(rest[:8])}{'…' if len(rest) > 8 else ''}" if rest else ""
+    return texts, labels, [f"{table.name}: {', '.join(guessed)} (guessed; say {sure} to be sure{aside})"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ("column " if len(names) == 1 else "columns ") + " + ".join(f"`{name}`" for name in names)
+
+
+def _named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
+    wanted = [given] if given in table.columns else [part.strip() for part in given.split("+")]
+    missing = next((name for name in wanted if name not in table.columns), None)
+    if missing is None:
+        return wanted
+    if not must:
+        return []
+    spelled = next((c for c in table.columns if _plain(c) == _plain(missing)), None)
+    near = f" Did you mean `{spelled}`?" if spelled else nearest(missing, table.columns)
+    head = (
+        ""
+        if table.headed
+        else " No header was seen, so columns have numbers; put names in the first line to name them."
+    )
+    raise DataError(
+        f"{table.name}: `{key}: {given}` asks for a column `{missing}`; there is none.{near} "
+        f"Columns: {', '.join(table.columns[:20])}.{head}"
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).strip("_").lower()
+
+
+def _by_name(columns: Sequence[str], known: Sequence[str]) -> str | None:
+    """The column with the likeliest known name: the whole name first, then its last word, then any word of it."""
+    plain = {c: _plain(c) for c in columns}
+    words = {c: p.split("_") for c, p in plain.items()}
+    usable = [c for c in columns if words[c][-1] not in _NOT_TEXT]
+    whole = (c for name in known for c in columns if plain[c] == name)
+    last = (c for name in known for c in usable if words[c][-1] == name)
+    part = (c for name in known for c in usable if name in words[c])
+    return next((c for found in (whole, last, part) for c in found), None)
+
+
+def _text_by_name(table: Table, *, besides: str | None) -> list[str]:
+    taken = (besides or "").split("+")
+    labelish = {
+        c
+        for c in table.columns
+        if _plain(c).split("_")[0] in ("label", "labels", "class", "category", "标签", "类别")
+    }
+    free = [c for c in table.columns if c not in taken and c not in labelish]
+    title = next((c for c in free if _plain(c) in TITLES), None)
+    body = next((c for name in BODIES for c in free if _plain(c) == name), None)
+    if title is not None and body is not None:
+        return [title, body]
+    hit = _by_name(free, TEXT_NAMES)
+    return [hit] if hit is not None else []
+
+
+def _label_by_name(table: Table, *, besides: Sequence[str]) -> list[str]:
+    hit = _by_name([c for c in table.columns if c not in besides], LABEL_NAMES)
+    return [hit] if hit is not None else []
+
+
+def _column(cells: Sequence[Sequence[Any]], i: int) -> list[str]:
+    return [str(row[i]) for row in cells if row[i] is not None and str(row[i]).strip()]
+
+
+def _text_by_content(table: Table, cells: Sequence[Sequence[Any]], *, besides: Sequence[str]) -> list[str]:
+    lengths: dict[str, float] = {}
+    for i, name in enumerate(table.columns):
+        values = _column(cells, i)
+        if name in besides or not values or _plain(name).split("_")[-1] in _NOT_TEXT:
+            continue
+        wordy = sum(
+            bool(re.search(r"[^\W\d_]", v)) and not re.match(r"https?://|\S+@\S+$", v) for v in values
+        ) / len(values)
+        if wordy > 0.5 and (len(set(values)) > 0.3 * len(values) or len(table.columns) - len(besides) == 1):
+            lengths[name] = sum(map(len, values)) / len(values)
+    ranked = sorted(lengths, key=lambda name: -lengths[name])
+    if not ranked or (len(ranked) > 1 and lengths[ranked[1]] > 0.7 * lengths[ranked[0]]):
+        raise _unclear(table, cells, "text")
+    return ranked[:1]
+
+
+def _label_by_content(table: Table, cells: Sequence[Sequence[Any]], texts: Sequence[str]) -> list[str]:
+    free = [(i, name) for i, name in enumerate(table.columns) if name not in texts]
+    found = []
+    for i, name in free:
+        values = _column(cells, i)
+        n_distinct = len(set(values))
+        short = sum(map(len, values)) <= 40 * len(values)
+        few = n_distinct <= max(2, len(values) // 2) or (len(free) == 1 and len(values) < 10)
+        if (
+            values
+            and short
+            and few
+            and (n_distinct > 1 or len(free) == 1)
+            and _plain(name).split("_")[-1] not in _NOT_TEXT
+        ):
+            found.append(name)
+    if len(found) != 1:
+        raise _unclear(table, cells, "label")
+    return found
+
+
+def _unclear(table: Table, cells: Sequence[Sequence[Any]], kind: str) -> DataError:
+    shown = []
+    for i, name in enumerate(table.columns[:12]):
+        values = list(dict.fromkeys(_column(cells, i)))[:2]
+        shown.append(
+            f"`{name}` ({', '.join(repr(v if len(v) <= 30 else v[:29] + '…') for v in values) or 'empty'})"
+        )
+    return DataError(
+        f"{table.name}: which column is the {kind} could not be guessed. Columns: {', '.join(shown)}. "
+        f"Say which: `{kind}: {table.columns[0]}`."
+    )

@@ -1,0 +1,187 @@
+"""CSV and TSV to a table: RFC 4180 quoting, delimiter and header found out, uneven rows named and never dropped."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import operator
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from penjing.data.columns import is_known
+from penjing.data.encoding import find_encoding, open_text
+from penjing.data.table import Cells, Table
+from penjing.errors import DataError
+
+DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+_ONE_COLUMN = "\x1f"  # a delimiter that no text holds
+_HEAD_ROWS = 300
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one reading of the whole file found."""
+
+    width: int
+    n_rows: int  # header included
+    n_uneven: int
+    uneven: tuple[int, int] | None  # line and width of the first uneven row
+    folded: bool  # some cell holds a line end
+    failed: tuple[int, str] | None  # line of the row where the quotes do not close
+
+
+def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Sequence[str] = ()) -> Table:
+    """The table of a CSV or TSV file. `wanted` are column names that would prove the first row a header.
+
+    Raises:
+        DataError: nothing but a header, rows with too many or too few cells, quotes that never close, bad bytes.
+    """
+    codec, note = find_encoding(path, encoding=encoding)
+    notes = [note] if note else []
+    with open_text(path, codec) as stream:
+        delimiter = find_delimiter(
+            list(itertools.islice(stream, 4 * _HEAD_ROWS)), tabbed=".tsv" in path.name.lower()
+        )
+    quoted, survey = True, _survey(path, codec, delimiter, quoted=True)
+    if survey.failed or survey.n_uneven or survey.folded:
+        bare = _survey(path, codec, delimiter, quoted=False)
+        # Where every physical line has all its cells, quotes are plain signs, and joining lines would be a mistake.
+        if not bare.n_uneven and bare.width > 1 and (survey.failed or bare.width == survey.width):
+            quoted, survey = False, bare
+            notes.append(f"{name}: quotation marks are taken as they stand, each line is a row")
+    _refuse(name, survey, delimiter)
+    rows = functools.partial(_records, path, codec, delimiter, quoted)
+    head = [cells for _, cells in itertools.islice(rows(), _HEAD_ROWS)]
+    headed = has_header(head, wanted)
+    columns = _column_names(head[0]) if headed else tuple(str(i + 1) for i in range(survey.width))
+    if headed and survey.n_rows == 1:
+        raise DataError(
+            f"{name} has a header ({', '.join(columns)}) and no rows. Add rows below it, or give another file."
+        )
+    if not headed and survey.width > 1:
+        notes.append(f"{name}: no header was seen; columns are numbered 1 to {survey.width}")
+    picked = functools.partial(_picked, rows, columns, headed)
+    return Table(name, columns, picked, (name,), tuple(notes), headed=headed)
+
+
+def find_delimiter(lines: Sequence[str], *, tabbed: bool = False) -> str:
+    """The delimiter under which the most rows have as many cells as the first; none found: one column."""
+    best, best_share = _ONE_COLUMN, 0.0
+    order = ["\t", ",", ";", "|"] if tabbed else [",", "\t", ";", "|"]
+    for delimiter in order:
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+            rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+            widths = [len(row) for row in itertools.islice(rows, _HEAD_ROWS) if row]
+            if not widths or widths[0] < 2:
+                continue
+            # The last row may be cut off where the lines were.
+            share = Counter(widths[:-1] or widths)[widths[0]] / max(1, len(widths[:-1]))
+            if share > best_share + 0.02:
+                best, best_share = delimiter, share
+    return best
+
+
+def _records(
+    path: Path, codec: str, delimiter: str, quoted: bool, *, strict: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """(first physical line, cells) of every row that is not blank."""
+    csv.field_size_limit(
+        min(sys.maxsize, 2**31 - 1)
+    )  # the standard limit of 131,072 signs stops at long documents
+    with open_text(path, codec) as stream:
+        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=strict)
+        line = 1
+        for cells in reader:
+            if cells and (len(cells) > 1 or cells[0].strip()):
+                yield line, cells
+            line = reader.line_num + 1
+
+
+def _survey(path: Path, codec: str, delimiter: str, *, quoted: bool) -> _Survey:
+    width = n_rows = n_uneven = line = 0
+    uneven: tuple[int, int] | None = None
+    folded = False
+    previous = 0
+    try:
+        for line, cells in _records(path, codec, delimiter, quoted, strict=True):
+            n_rows += 1
+            width = width or len(cells)
+            if len(cells) != width:
+                n_uneven += 1
+                uneven = uneven or (line, len(cells))
+            folded = folded or (line > previous + 1 and previous > 0)
+            previous = line
+    except csv.Error as error:
+        return _Survey(width, n_rows, n_uneven, uneven, folded, (line + 1, str(error)))
+    return _Survey(width, n_rows, n_uneven, uneven, folded, None)
+
+
+def _refuse(name: str, survey: _Survey, delimiter: str) -> None:
+    if survey.failed:
+        line, reason = survey.failed
+        raise DataError(
+            f"{name}, line {line}: the quotation marks of the row that begins about here do not close ({reason}). "
+            f'Write a quotation mark inside a quoted cell twice (""), or save the file anew as CSV.'
+        )
+    if survey.n_rows == 0:
+        raise DataError(f"{name} was to hold rows; it is empty. Give a file with at least a text a row.")
+    if survey.uneven:
+        line, cells = survey.uneven
+        sign = DELIMITERS.get(delimiter, "delimiter")
+        raise DataError(
+            f"{name}, line {line}: the row has {cells} cell{'s' * (cells != 1)}, the first row has {survey.width}. "
+            f"{survey.n_uneven:,} of {survey.n_rows:,} rows are so. Put double quotes around cells that hold a {sign} or "
+            f"a line end, and leave no cell out."
+        )
+
+
+def has_header(head: Sequence[Sequence[str]], wanted: Iterable[str] = ()) -> bool:
+    """Whether the first row names the columns: by known names, by the names asked for, or by being unlike the rest."""
+    first, rest = head[0], head[1:]
+    likely = [bool(re.match(r"[#\w][\w .#/:()\-]{0,39}$", cell.strip())) for cell in first]
+    if {cell.strip().lstrip("\ufeff") for cell in first} & set(wanted):
+        return True
+    if not all(ok or not cell.strip() for ok, cell in zip(likely, first, strict=True)) or not any(likely):
+        return False
+    if any(is_known(cell) for cell in first):
+        return True
+    if len(set(first)) < len(first) or len(rest) < 2 or any(_is_number(cell) for cell in first):
+        return False
+    for i, cell in enumerate(first):
+        values = [row[i] for row in rest if i < len(row)]
+        if all(_is_number(value) for value in values):
+            return True
+        repeats = len(set(values)) * 2 <= len(values)
+        if repeats and cell not in values and (" " not in cell.strip() and len(rest) >= 10):
+            return all(" " not in other.strip() or len(other) < 25 for other in first)
+    return False
+
+
+def _is_number(cell: str) -> bool:
+    return bool(re.match(r"\s*[-+]?\d+(\.\d+)?\s*$", cell))
+
+
+def _column_names(first: Sequence[str]) -> tuple[str, ...]:
+    names: list[str] = []
+    for i, cell in enumerate(first):
+        name = cell.strip().lstrip("\ufeff") or str(i + 1)
+        names.append(name if name not in names else f"{name}_{i + 1}")
+    return tuple(names)
+
+
+def _picked(
+    rows: functools.partial[Iterator[tuple[int, list[str]]]],
+    columns: Sequence[str],
+    headed: bool,
+    names: Sequence[str],
+) -> Cells:
+    at = [columns.index(name) for name in names]
+    pick = operator.itemgetter(*at) if len(at) > 1 else None
+    for line, cells in itertools.islice(rows(), int(headed), None):
+        yield line, (pick(cells) if pick else [cells[i] for i in at])

@@ -1,0 +1,281 @@
+"""Equal and nearly equal texts: exact groups by normal form, near groups by MinHash and locality-sensitive hashing.
+
+A text is a set of shingles: the words of alphabetic text, the character pairs of text written without spaces (Han,
+kana, Thai). Two texts are near when the Jaccard similarity of their sets is at least a threshold; candidates come from
+MinHash bands (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.4), each is then verified on
+the true sets, and groups are the connected components. All in numpy over chunks; no randomness but fixed constants.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_CHUNK_CHARACTERS = 2_000_000
+_N_BANDS = 16
+_PER_BAND = 4  # at Jaccard 0.8 a pair shares a band with probability 1 - (1 - 0.8**4)**16 = 0.9998
+_SKETCH = 1024  # long texts are compared by their 1,024 smallest shingle hashes
+_CROWD = 24  # buckets above this size compare neighbours, not all pairs
+_LEAST_PAIRS = 400_000  # candidates a band may have at any size; beyond that 1.5 times the number of texts
+_SPACELESS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))  # fmt: skip
+
+
+def normal(text: str) -> str:
+    """NFKC, lower case, white space collapsed: for comparing only, never for the model."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.lower().split())
+
+
+def exact_groups(texts: Sequence[str]) -> np.ndarray:
+    """(n,) int64: for each text the index of the first text with the same normal form."""
+    first: dict[str, int] = {}
+    return np.fromiter(
+        (first.setdefault(normal(text), i) for i, text in enumerate(texts)), np.int64, len(texts)
+    )
+
+
+def near_groups(
+    texts: Sequence[str], *, exact: np.ndarray | None = None, threshold: float = 0.8
+) -> np.ndarray:
+    """(n,) int64: for each text the smallest index of its group; equal texts are always of one group.
+
+    Args:
+        exact: what `exact_groups` gave for these texts, to spare doing it again.
+        threshold: least Jaccard similarity of a near pair, in 0..1.
+    """
+    exact = exact_groups(texts) if exact is None else exact
+    firsts = np.flatnonzero(exact == np.arange(len(exact)))
+    sets = shingles([texts[i] for i in firsts])
+    component = _components(sets, threshold)
+    smallest = np.full(len(firsts), len(texts), np.int64)
+    np.minimum.at(smallest, component, firsts)
+    group = np.arange(len(texts), dtype=np.int64)
+    group[firsts] = smallest[component]
+    return group[exact]
+
+
+@dataclass(frozen=True)
+class Shingles:
+    """Sets of shingle hashes end to end: set i is `hashes[starts[i]:starts[i + 1]]`, ascending."""
+
+    hashes: np.ndarray  # (total,) uint32
+    starts: np.ndarray  # (n + 1,) int64
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n,) int64."""
+        return np.diff(self.starts)
+
+
+@functools.lru_cache(maxsize=1)
+def _kinds() -> np.ndarray:
+    """(0x110000,) uint8 by code point: 0 neither, 1 letter or digit of a spaced script, 2 of a script without spaces."""
+    kinds = np.zeros(0x110000, np.uint8)
+    # Marks (Mn, Mc) belong to the word they stand in, such as the vowel signs of Hindi.
+    kinds[[i for i in range(0x30000) if chr(i).isalnum() or unicodedata.category(chr(i)) in ("Mn", "Mc")]] = 1
+    for low, high in _SPACELESS:
+        kinds[low : high + 1] = np.where((kinds[low : high + 1] == 1) | (low >= 0x3400), 2, 0)
+    return kinds
+
+
+def code_points(texts: Sequence[str]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Chunks of texts as (index of the first text, code points, starts): each text ends with one line end more."""
+    begin = size = 0
+    for i, text in enumerate(texts):
+        size += len(text) + 1
+        if size >= _CHUNK_CHARACTERS or i == len(texts) - 1:
+            part = texts[begin : i + 1]
+            joined = ("\n".join(part) + "\n").encode("utf-32-le", "surrogatepass")
+            lengths = np.fromiter(map(len, part), np.int64, len(part)) + 1
+            yield begin, np.frombuffer(joined, np.uint32), np.concatenate([[0], np.cumsum(lengths)])
+            begin, size = i + 1, 0
+
+
+def of_kind(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For code points: kind (0 sign, 1 of a spaced script, 2 of one without spaces), and whether Han, Latin, a letter."""
+    kinds = _kinds()[codes]
+    han = (
+        (codes >= 0x3400) & (codes <= 0x9FFF)
+        | (codes >= 0xF900) & (codes <= 0xFAFF)
+        | (codes >= 0x20000) & (codes <= 0x3FFFF)
+    )
+    lower = codes | np.uint32(0x20)
+    latin = (lower >= 0x61) & (lower <= 0x7A) | (codes >= 0xC0) & (codes <= 0x24F) & (codes != 0xD7) & (
+        codes != 0xF7
+    )
+    digit = (codes >= 0x30) & (codes <= 0x39)
+    return kinds, han, latin, (kinds > 0) & ~digit
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """splitmix64's finisher, on uint64, in place where possible (Steele, Lea and Flood 2014)."""
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
+
+
+def tokens_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(position of the first character, 64-bit hash) of every shingle of a chunk of code points."""
+    kinds = _kinds()[codes]
+    word = kinds == 1
+    before = np.concatenate([[False], word[:-1]])
+    first = np.flatnonzero(word & ~before)
+    inside = np.flatnonzero(word)
+    pieces = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+    if len(first):
+        n_before = np.searchsorted(inside, first)
+        place = inside - np.repeat(first, np.diff(np.append(n_before, len(inside))))
+        mixed = _mix(codes[inside].astype(np.uint64) + (place.astype(np.uint64) << np.uint64(24)))
+        pieces[0].append(first)
+        pieces[1].append(_mix(np.add.reduceat(mixed, n_before)))
+    dense = kinds == 2
+    pair = np.flatnonzero(dense[:-1] & dense[1:])
+    alone = np.flatnonzero(
+        dense & ~np.concatenate([[False], dense[:-1]]) & ~np.concatenate([dense[1:], [False]])
+    )
+    wide = codes.astype(np.uint64)
+    pieces[0].extend((pair, alone))
+    pieces[1].extend(
+        (_mix((wide[pair] << np.uint64(32)) + wide[pair + 1]), _mix(wide[alone] << np.uint64(32)))
+    )
+    return np.concatenate(pieces[0]), np.concatenate(pieces[1])
+
+
+def shingles(texts: Sequence[str]) -> Shingles:
+    """The shingle sets of texts, as 32-bit hashes; texts without letters or digits have the empty set."""
+    hashes: list[np.ndarray] = []
+    sizes = np.zeros(len(texts), np.int64)
+    for begin, codes, starts in code_points([normal(text) for text in texts]):
+        at, values = tokens_of(codes)
+        owner = np.searchsorted(starts, at, side="right") - 1
+        # One sort key: owner above, hash below. 32 bits of hash make a false common shingle a 1 in 4e9 event.
+        keys = np.sort((owner.astype(np.uint64) << np.uint64(32)) | (values >> np.uint64(32)))
+        keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]  # np.unique hashes, ten times slower
+        owner = (keys >> np.uint64(32)).astype(np.int64)
+        counts = np.bincount(owner, minlength=len(starts) - 1)
+        if counts.max(initial=0) > _SKETCH:
+            place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+            keys = keys[place < _SKETCH]
+            counts = np.minimum(counts, _SKETCH)
+        hashes.append(keys.astype(np.uint32))
+        sizes[begin : begin + len(counts)] = counts
+    return Shingles(
+        np.concatenate([*hashes, np.zeros(0, np.uint32)]), np.concatenate([[0], np.cumsum(sizes)])
+    )
+
+
+def _components(sets: Shingles, threshold: float) -> np.ndarray:
+    """(n,) component of each set, joined by verified pairs; sets without shingles stay alone."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(sets.sizes)
+    component = np.arange(n, dtype=np.int64)
+    for keys in _band_keys(sets):
+        pairs = _candidates(sets, keys, component, threshold)
+        good = pairs[:, _jaccard(sets, pairs) >= threshold - 1e-9]
+        if good.shape[1]:
+            linked = np.concatenate([good, np.stack([np.arange(n), component])], axis=1)
+            _, labels = connected_components(
+                coo_array((np.ones(linked.shape[1], bool), linked), shape=(n, n)), directed=False
+            )
+            smallest = np.full(n, n, np.int64)
+            np.minimum.at(smallest, labels, np.arange(n))
+            component = smallest[labels]
+    return component
+
+
+def _band_keys(sets: Shingles) -> np.ndarray:
+    """(bands, n) uint32: a mix of `_PER_BAND` minimal hashes each; 0 for empty sets.
+
+    Sets of one size are a matrix, so that a minimum over each set is one over the first axis: 64 hash functions over 15
+    million shingles take 2 s so, and 60 s with `minimum.reduceat` on 64-bit values.
+    """
+    generator = np.random.Generator(np.random.PCG64(20_240_601))
+    odd = generator.integers(0, 2**31, size=(_N_BANDS, _PER_BAND), dtype=np.uint32) * np.uint32(
+        2
+    ) + np.uint32(1)
+    plus = generator.integers(0, 2**32, size=(_N_BANDS, _PER_BAND), dtype=np.uint32)
+    keys = np.zeros((_N_BANDS, len(sets.sizes)), np.uint32)
+    by_size = np.argsort(sets.sizes, kind="stable")
+    edges = np.flatnonzero(np.diff(sets.sizes[by_size], prepend=0))
+    for rows in np.split(by_size, edges)[1:]:
+        size = int(sets.sizes[rows[0]])
+        step = max(1, 50_000 // size)  # a block that stays in the processor's cache
+        for begin in range(0, len(rows), step):
+            block = rows[begin : begin + step]
+            values = sets.hashes[sets.starts[block][None, :] + np.arange(size)[:, None]]
+            spread = np.empty_like(values)
+            for band in range(_N_BANDS):
+                key = np.full(len(block), 1, np.uint32)
+                for a, b in zip(odd[band], plus[band], strict=True):
+                    np.multiply(values, a, out=spread)
+                    np.bitwise_xor(spread, b, out=spread)
+                    key = (key ^ (key >> np.uint32(15))) * np.uint32(0x2C1B3C6D) + spread.min(axis=0)
+                keys[band, block] = key
+    return keys
+
+
+def _candidates(sets: Shingles, keys: np.ndarray, component: np.ndarray, threshold: float) -> np.ndarray:
+    """(2, m) pairs that share a band key, are not joined yet, and whose sizes allow the threshold."""
+    sizes = sets.sizes
+    full = np.flatnonzero(sizes)
+    # By key, then by size: in a crowded bucket the neighbours are the likeliest.
+    order = full[
+        np.argsort(
+            (keys[full].astype(np.uint64) << np.uint64(32)) | sizes[full].astype(np.uint64), kind="stable"
+        )
+    ]
+    sorted_keys = keys[order]
+    begin = np.flatnonzero(np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]])[: len(order)])
+    count = np.diff(np.append(begin, len(order)))
+    ahead = np.repeat(count, count) - (np.arange(len(order)) - np.repeat(begin, count)) - 1
+    pairs = [np.zeros((2, 0), np.int64)]
+    for distance in range(1, _CROWD):
+        left = np.flatnonzero(ahead >= distance)
+        if not len(left):
+            break
+        pair = np.stack([order[left], order[left + distance]])
+        kept = (component[pair[0]] != component[pair[1]]) & (
+            sizes[pair[0]] >= threshold * sizes[pair[1]] - 1e-9
+        )
+        pairs.append(pair[:, kept])
+        if sum(part.shape[1] for part in pairs) > max(_LEAST_PAIRS, 1.5 * len(sizes)):
+            break  # texts from one template: millions of candidates, the nearest in size were looked at
+    return np.concatenate(pairs, axis=1)
+
+
+def _jaccard(sets: Shingles, pairs: np.ndarray, *, step: int = 100_000) -> np.ndarray:
+    """(m,) Jaccard similarity of pairs; of sketches where a set was too large to keep whole."""
+    found = np.zeros(pairs.shape[1])
+    for begin in range(0, pairs.shape[1], step):
+        part = pairs[:, begin : begin + step]
+        m = part.shape[1]
+        sides = []
+        for rows in part:
+            sizes = sets.sizes[rows]
+            at = np.repeat(sets.starts[rows] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+            owner = np.repeat(np.arange(m, dtype=np.uint64), sizes) << np.uint64(32)
+            sides.append(owner | sets.hashes[at])
+        both = np.sort(np.concatenate(sides))
+        twice = both[1:] == both[:-1]
+        owner = (both >> np.uint64(32)).astype(np.int64)
+        new = np.concatenate([[True], ~twice])
+        cut = sets.sizes[part].max(axis=0) >= _SKETCH
+        if cut.any():
+            # Bottom-k estimate: of the k smallest hashes of the union, the share that both have.
+            union = np.bincount(owner[new], minlength=m)
+            rank = np.cumsum(new) - 1 - np.repeat(np.cumsum(union) - union, np.bincount(owner, minlength=m))
+            inside = (rank < _SKETCH) | ~cut[owner]
+            new, twice = new & inside, twice & inside[1:]
+        shared = np.bincount(owner[1:][twice], minlength=m)
+        found[begin : begin + m] = shared / np.maximum(1, np.bincount(owner[new], minlength=m))
+    return found

@@ -1,0 +1,76 @@
+"""Label cells to tuples of label names, whatever type they have: one name, several, or none (an empty cell)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>"))
+_SEPARATORS = ("|", ";", "；", "、", ",", "，", "/", " ")
+_WHOLE = re.compile(r"[-+]?\d+\.0+$")
+_YES, _NO = frozenset("1 1.0 true yes y 是".split()), frozenset(("0", "0.0", "false", "no", "n", "否", ""))
+
+
+def is_missing(value: Any, *, typed: bool) -> bool:
+    """Whether a cell is empty: nothing, blanks, not a number; in files without types also the words NaN, None, null."""
+    if isinstance(value, str):
+        return not value or value.isspace() or (not typed and value.strip() in _MISSING)
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def label_names(value: Any, *, names: Sequence[str] | None = None, typed: bool = False) -> tuple[str, ...]:
+    """The label names in a cell, in order, each once: `1.0` is `1`, a list is several, integers are looked up in `names`."""
+    if isinstance(value, list | tuple | set):
+        inner = (name for one in value for name in label_names(one, names=names, typed=typed))
+        return tuple(dict.fromkeys(inner))
+    if is_missing(value, typed=typed):
+        return ()
+    if names is not None and isinstance(value, int) and not isinstance(value, bool):
+        return (
+            (names[value],) if 0 <= value < len(names) else ()
+        )  # datasets writes -1 where there is no label
+    if isinstance(value, float) and value.is_integer():
+        return (str(int(value)),)
+    text = str(value).strip()
+    return (text.partition(".")[0] if _WHOLE.match(text) else text,)
+
+
+def find_separator(cells: Iterable[str]) -> str | None:
+    """The sign between labels of one cell: the one that leaves the fewest distinct labels, all used again; else None."""
+    whole = [*dict.fromkeys(cells)]
+    best, fewest = None, len(whole)
+    for sign in _SEPARATORS:
+        parts = Counter(part for cell in whole for part in _split(cell, sign))
+        joined = [cell for cell in whole if sign in cell]
+        # Every part of a joined cell should occur elsewhere too, or the sign belongs to the name.
+        again = all(parts[part] > 1 for cell in joined for part in _split(cell, sign)) or len(
+            joined
+        ) > 0.2 * len(whole)
+        if joined and again and len(parts) < fewest:
+            best, fewest = sign, len(parts)
+    return best
+
+
+def split_label(cell: str, sign: str | None) -> tuple[str, ...]:
+    """The labels of one cell; a list written as text (`['a', 'b']`) is taken apart too."""
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            return label_names(ast.literal_eval(cell))
+        except (ValueError, SyntaxError):
+            return _split(cell[1:-1], sign or ",")
+    return _split(cell, sign) if sign else (cell,)
+
+
+def _split(cell: str, sign: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in cell.split(sign) if part.strip()))
+
+
+def chosen(cells: Sequence[Any], columns: Sequence[str]) -> tuple[str, ...] | None:
+    """Columns of zeros and ones to the names of the ones; None where a cell is neither."""
+    words = ["" if is_missing(cell, typed=False) else str(cell).strip().lower() for cell in cells]
+    if any(word not in _YES and word not in _NO for word in words):
+        return None
+    return tuple(column for column, word in zip(columns, words, strict=True) if word in _YES)

@@ -1,0 +1,228 @@
+"""JSON and JSON lines to a table: a list of objects or of [text, label] pairs, columns, or one of these under a key.
+
+Elements are decoded one by one, so that each keeps the line it begins on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from penjing.data.encoding import find_encoding, open_text
+from penjing.data.table import Cells, Table
+from penjing.errors import DataError, nearest
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[\s\ufeff]*")
+
+
+def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = None) -> Table:
+    """The table of a JSON file (`key` chooses among several lists) or of a JSON lines file, told apart by content.
+
+    Raises:
+        DataError: not JSON (with the line), no list of rows, several lists and no key.
+    """
+    codec, note = find_encoding(path, encoding=encoding)
+    notes = (note,) if note else ()
+    with open_text(path, codec) as stream:
+        by_line = _is_lines(stream)
+    if by_line and key is None:
+        return _table(name, lambda: _elements_of_lines(path, codec, name), notes)
+    with open_text(path, codec) as stream:
+        text = stream.read()
+    start = _skip(text, 0)
+    if start == len(text):
+        raise DataError(
+            f'{name} was to hold rows; it is empty. Give a list of objects such as {{"text": …, "label": …}}.'
+        )
+    if text[start] == "[":
+        return _table(name, lambda: _elements(text, start, name), notes)
+    if text[start] != "{":
+        raise DataError(
+            f"{name} was to hold a JSON list or object; it begins with {text[start : start + 20]!r}. Give rows as JSON lines."
+        )
+    members = _members(text, start, name)
+    columns = _as_columns({k: value for k, (_, value) in members.items()})
+    if columns is not None and key is None:
+        return _of_columns(name, columns, notes)
+    at, told = _choose_list(name, members, key)
+    return _table(name, lambda: _elements(text, at, name), notes + told)
+
+
+def _is_lines(stream: Iterator[str]) -> bool:
+    """Whether the first two lines that are not blank are whole JSON values by themselves (one line: an object)."""
+    found: list[Any] = []
+    for line in stream:
+        if line.strip():
+            try:
+                found.append(json.loads(line.lstrip("\ufeff")))
+            except ValueError:
+                # A broken second line under a good first one: JSON lines, and the reader will name it.
+                return len(found) == 1 and isinstance(found[0], dict)
+            if len(found) == 2:
+                return True
+    if len(found) == 1 and isinstance(found[0], dict):
+        return not any(
+            isinstance(value, list) and value and isinstance(value[0], dict | list)
+            for value in found[0].values()
+        ) and (_as_columns(found[0]) is None)
+    return False
+
+
+def _elements_of_lines(path: Path, codec: str, name: str) -> Iterator[tuple[int, Any]]:
+    with open_text(path, codec) as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.isspace():
+                try:
+                    yield number, json.loads(line.lstrip("\ufeff"))
+                except ValueError as error:
+                    raise DataError(
+                        f"{name}, line {number}: not a JSON value: {error}; it begins {line[:40]!r}. Mend the line."
+                    ) from error
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _decode(text: str, at: int, name: str) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, at)
+    except ValueError as error:
+        position = getattr(error, "pos", at)
+        line = text.count("\n", 0, position) + 1
+        raise DataError(
+            f"{name}, line {line}: not JSON: {error}. Mend the file there; a list wants `,` between objects."
+        ) from error
+
+
+def _elements(text: str, start: int, name: str) -> Iterator[tuple[int, Any]]:
+    """(line, element) of the list that opens at `start`."""
+    line, counted = 1, 0
+    at = _skip(text, start + 1)
+    while text[at : at + 1] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        value, at = _decode(text, at, name)
+        yield line, value
+        at = _skip(text, at)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "]":
+            here = text.count("\n", 0, at) + 1
+            raise DataError(
+                f"{name}, line {here}: `,` or `]` was wanted after a row; found {text[at : at + 20]!r}. The file may be cut short."
+            )
+
+
+def _members(text: str, start: int, name: str) -> dict[str, tuple[int, Any]]:
+    """Key to (position, value) of the object that opens at `start`."""
+    found: dict[str, tuple[int, Any]] = {}
+    at = _skip(text, start + 1)
+    while text[at : at + 1] != "}":
+        key, at = _decode(text, at, name)
+        at = _skip(text, _skip(text, at) + 1)
+        found[str(key)] = (at, None)
+        value, end = _decode(text, at, name)
+        found[str(key)] = (at, value)
+        at = _skip(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+    return found
+
+
+def _as_columns(value: Mapping[str, Any]) -> dict[str, list[Any]] | None:
+    """`{"text": [...], "label": [...]}`, or pandas' `{"text": {"0": ...}, "label": {"0": ...}}`."""
+    if len(value) > 1 and all(isinstance(v, dict) for v in value.values()):
+        keys = [list(v) for v in value.values()]
+        if keys[0] and all(k == keys[0] for k in keys):
+            plain = {name: list(v.values()) for name, v in value.items()}
+            return (
+                plain if not any(isinstance(x, dict | list) for v in plain.values() for x in v[:3]) else None
+            )
+        return None
+    lists = {name: v for name, v in value.items() if isinstance(v, list)}
+    if (
+        len(lists) < 2
+        or len(lists) < len(value)
+        or len({len(v) for v in lists.values()}) != 1
+        or not next(iter(lists.values()))
+    ):
+        return None
+    nested = [
+        isinstance(v[0], dict) or (isinstance(v[0], list) and len(v[0]) == 2 and isinstance(v[0][0], str))
+        for v in lists.values()
+    ]
+    return None if all(nested) else lists
+
+
+def _choose_list(
+    name: str, members: dict[str, tuple[int, Any]], key: str | None
+) -> tuple[int, tuple[str, ...]]:
+    lists = [k for k, (_, value) in members.items() if isinstance(value, list) and value]
+    if key is not None:
+        if key in lists:
+            return members[key][0], ()
+        raise DataError(
+            f"{name}#{key} asks for the list under `{key}`; there is none.{nearest(key, lists)} Lists: {', '.join(lists) or 'none'}."
+        )
+    if len(lists) == 1 or "data" in lists:
+        chosen = lists[0] if len(lists) == 1 else "data"
+        return members[chosen][0], (f"{name}: rows from the list `{chosen}`",)
+    if not lists:
+        raise DataError(
+            f"{name} holds one object (keys: {', '.join([*members][:8])}) and no list of rows. Give a list of objects or JSON lines."
+        )
+    raise DataError(
+        f"{name} holds {len(lists)} lists ({', '.join(lists[:8])}); one was wanted. Choose with `#`, such as `{name}#{lists[0]}`."
+    )
+
+
+def _of_columns(name: str, columns: dict[str, list[Any]], notes: tuple[str, ...]) -> Table:
+    def rows(names: Sequence[str]) -> Cells:
+        yield from enumerate(zip(*(columns[n] for n in names), strict=True), start=1)
+
+    return Table(name, tuple(columns), rows, (name,), notes, typed=True)
+
+
+def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
+    """A table over objects (missing keys are empty cells), lists (columns are numbered) or strings."""
+    columns: dict[str, None] = {}
+    kinds = set()
+    first: dict[type, int] = {}
+    for line, value in elements():
+        kind = type(value) if isinstance(value, dict | list) else str
+        kinds.add(kind)
+        first.setdefault(kind, line)
+        if kind is dict:
+            columns.update(dict.fromkeys(map(str, value)))
+        elif kind is list and len(value) > len(columns):
+            columns.update(dict.fromkeys(str(i + 1) for i in range(len(value))))
+    if not kinds:
+        raise DataError(
+            f'{name} holds an empty list. Give at least one row such as {{"text": …, "label": …}}.'
+        )
+    if len(kinds) > 1:
+        lines = ", ".join(
+            f"line {line} {'an object' if k is dict else 'a list' if k is list else 'a plain value'}"
+            for k, line in first.items()
+        )
+        raise DataError(
+            f"{name}: every row must be of one kind; {lines}. Write all as objects with the same keys."
+        )
+    kind = kinds.pop()
+    columns = columns if kind is not str else {"1": None}
+
+    def rows(names: Sequence[str]) -> Cells:
+        at = [] if kind is dict else [int(n) - 1 for n in names]
+        for line, value in elements():
+            if kind is dict:
+                yield line, [value.get(n) for n in names]
+            else:
+                cells = value if kind is list else [value]
+                yield line, [cells[i] if i < len(cells) else None for i in at]
+
+    return Table(name, tuple(columns), rows, (name,), notes, typed=True, headed=kind is dict)

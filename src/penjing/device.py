@@ -1,0 +1,146 @@
+"""What this machine is and what it gains from: device, precision, threads, matrix peak, peak memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from penjing.errors import NotSupported
+from penjing.files import cache_folder, write_json
+from penjing.threads import cores
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a job runs and how."""
+
+    device: torch.device
+    precision: str  # fp32 or bf16
+    threads: int
+    notes: tuple[str, ...] = ()
+
+
+def choose(device: str = "auto", precision: str = "auto") -> Machine:
+    """Settle device, precision and threads.
+
+    Raises:
+        NotSupported: a device that is not here, or bf16 where it cannot be computed.
+    """
+    notes: list[str] = []
+    name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        if place.type == "cuda" and (
+            not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()
+        ):
+            raise RuntimeError(f"there are {torch.cuda.device_count()} CUDA devices")
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise NotSupported(
+            f"The device `{device}` was asked for; it cannot be used here ({str(error).splitlines()[0]}). "
+            f"Use `device: auto`, which takes what there is."
+        ) from error
+    threads = set_threads()
+    load = _other_load()
+    if place.type == "cpu" and load > 0.5 * threads:
+        notes.append(
+            f"other programs keep about {load:.1f} of this machine's {threads} cores busy: steps will be slower, "
+            f"and times are not to be trusted"
+        )
+    if precision == "auto":
+        precision = "bf16" if gains_from_bf16(place) else "fp32"
+    return Machine(place, precision, threads, tuple(notes))
+
+
+def set_threads() -> int:
+    """One thread a core, and no more than $OMP_NUM_THREADS when the user has set it."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    n = min(cores(), int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores()
+    if torch.get_num_threads() != n:
+        torch.set_num_threads(n)
+    return n
+
+
+def _other_load() -> float:
+    """Cores that other processes keep busy just now, looked at for a tenth of a second."""
+    try:
+        import psutil
+    except ImportError:
+        return 0.0
+    me = psutil.Process()
+    before, mine = psutil.cpu_times(), sum(me.cpu_times()[:2])
+    time.sleep(0.1)
+    after, mine_after = psutil.cpu_times(), sum(me.cpu_times()[:2])
+    idle = (after.idle - before.idle) + (getattr(after, "iowait", 0.0) - getattr(before, "iowait", 0.0))
+    return max(0.0, (psutil.cpu_count() or 1) - idle / 0.1 - (mine_after - mine) / 0.1)
+
+
+def gains_from_bf16(device: torch.device) -> bool:
+    """True when bf16 matrix products are at least 1.3 times as fast as fp32 here; measured once, kept in the cache."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    peaks = matrix_peaks()
+    return peaks["bf16"] > 1.3 * peaks["fp32"]
+
+
+def matrix_peaks(*, again: bool = False) -> dict[str, float]:
+    """The CPU's matrix rate in GFLOP/s by type, on a layer-sized product; measured in half a second, kept in the cache."""
+    folder = cache_folder()
+    path = folder / "machine.json" if folder else None
+    key = f"{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
+    kept: dict[str, dict[str, float]] = {}
+    if path and path.is_file():
+        with contextlib.suppress(json.JSONDecodeError, OSError, UnicodeDecodeError):
+            kept = json.loads(path.read_text(encoding="utf-8"))
+    if not again and key in kept:
+        return kept[key]
+    peaks = {"fp32": _rate(torch.float32), "bf16": _rate(torch.bfloat16)}
+    if path:
+        with contextlib.suppress(Exception):
+            write_json(path, {**kept, key: peaks})
+    return peaks
+
+
+def _rate(dtype: torch.dtype, n: int = 1024, budget_s: float = 0.25) -> float:
+    a, b = torch.randn(n, n).to(dtype), torch.randn(n, n).to(dtype)
+    torch.mm(a, b)
+    best, end = float("inf"), time.perf_counter() + budget_s
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best / 1e9
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    import platform
+
+    return platform.processor() or platform.machine()
+
+
+def peak_mib(device: torch.device) -> float:
+    """Highest memory so far, MiB: of the device on CUDA, resident of this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    except ImportError:  # Windows
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 2**20

@@ -1,0 +1,1 @@
+"""The machinery: the loop, its optimizers, scoring."""

@@ -1,0 +1,193 @@
+"""The only training loop: a generator that yields a Step after each update. What to do with Steps is the caller's.
+
+Techniques fill five places (records.Technique). Every step's random numbers are a function of (seed, step), so a run
+resumes exactly from a step's number and the saved tensors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from penjing.data.batches import halves
+from penjing.engine.optim import decay_unused_rows, set_rates
+from penjing.errors import SpecError, TrainingFailed
+from penjing.records import Batch, Loss, LossFunction, Step, Technique
+
+
+def train_steps(
+    model: nn.Module,
+    stream: Iterator[list[Batch]],
+    loss: LossFunction,
+    optimizer: Optimizer,
+    share: Callable[[int], float],
+    *,
+    steps: int,
+    start: int = 0,
+    clip: float | None = 1.0,
+    seed: int = 0,
+    techniques: Sequence[Technique] = (),
+) -> Iterator[Step]:
+    """Train from update `start` to `steps`; each item of `stream` is the micro-batches of one update.
+
+    The loss is averaged over the targets of the whole update, so micro-batches are a memory knob and nothing else.
+
+    Raises:
+        TrainingFailed: the loss or a gradient is not finite, or memory ran out with a single sequence.
+        SpecError: two techniques want to make the gradients.
+    """
+    backward = _only_one([t for t in techniques if t.backward])
+    for technique in techniques:
+        if technique.stream:
+            stream = technique.stream(stream)
+    whole = _with_terms(loss, [t for t in techniques if t.loss])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    device = trained[0].device
+    room = _Room()
+    for number in range(start, steps):
+        began = time.perf_counter()
+        batches = next(stream)
+        lr = set_rates(optimizer, share(number))
+        model.train()
+        notes: list[str] = []
+        while True:
+            torch.manual_seed(_mix(seed, number))
+            optimizer.zero_grad(set_to_none=True)
+            try:
+                batches = room.fit(batches)
+                total = sum(b.n_targets for b in batches)
+                mean, parts = 0.0, {}
+                for batch in batches:
+                    weight = batch.n_targets / total
+                    found = (backward or _plain)(model, batch.to(device), lambda b: whole(model, b), weight)
+                    mean += weight * float(found.mean.detach())
+                    for name, value in found.parts.items():
+                        parts[name] = parts.get(name, 0.0) + weight * value
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                notes.append(room.halve(batches, error))
+        for technique in techniques:
+            if technique.edit_grads:
+                technique.edit_grads(model)
+        norm = _clipped(trained, clip)
+        if not (abs(mean) < float("inf") and norm < float("inf")):
+            raise TrainingFailed(_not_finite(number + 1, mean, norm, lr, batches))
+        optimizer.step()
+        decay_unused_rows(model, optimizer)
+        for technique in techniques:
+            if technique.after_update:
+                technique.after_update(model, number + 1)
+        yield Step(
+            step=number + 1,
+            loss=mean,
+            parts=parts,
+            lr=lr,
+            grad_norm=norm,
+            n_targets=total,
+            n_tokens=sum(b.n_tokens for b in batches),
+            n_rows=sum(len(b.lengths) for b in batches),
+            seconds=time.perf_counter() - began,
+            notes=tuple(notes),
+        )
+
+
+def _plain(model: nn.Module, batch: Batch, loss: Callable[[Batch], Loss], weight: float) -> Loss:
+    found = loss(batch)
+    (found.mean * weight).backward()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _with_terms(loss: LossFunction, techniques: list[Technique]) -> LossFunction:
+    def whole(model: nn.Module, batch: Batch) -> Loss:
+        found = loss(model, batch)
+        for technique in techniques:
+            assert technique.loss is not None
+            found = technique.loss(model, batch, found)
+        return found
+
+    return whole
+
+
+def _only_one(techniques: list[Technique]) -> Callable[..., Loss] | None:
+    if len(techniques) > 1:
+        names = " and ".join(f"`{t.name}`" for t in techniques)
+        raise SpecError(
+            f"{names} both decide how gradients are made; a run can have one such technique. Drop one."
+        )
+    return techniques[0].backward if techniques else None
+
+
+def _mix(seed: int, step: int) -> int:
+    """One generator seed a (seed, step): splitmix64, so that neighbours have nothing in common."""
+    z = (seed * 0x9E3779B97F4A7C15 + step + 0x9E3779B97F4A7C15) & (2**64 - 1)
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return z ^ (z >> 31)
+
+
+def _clipped(parameters: list[nn.Parameter], clip: float | None) -> float:
+    """Clip gradients to a joint norm; returns the norm before."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads)
+    if clip is not None and bool(norm > clip):
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    return float(norm)
+
+
+class _Room:
+    """How many tokens fit at once, learned from running out of memory."""
+
+    def __init__(self) -> None:
+        self.tokens: int | None = None
+
+    def fit(self, batches: list[Batch]) -> list[Batch]:
+        if self.tokens is None:
+            return batches
+        fitting: list[Batch] = []
+        waiting = list(reversed(batches))
+        while waiting:
+            batch = waiting.pop()
+            parts = halves(batch) if batch.n_tokens > self.tokens else None
+            if parts is None:
+                fitting.append(batch)
+            else:
+                waiting.extend(reversed(parts))
+        return fitting
+
+    def halve(self, batches: list[Batch], error: BaseException) -> str:
+        largest = max(batches, key=lambda b: b.n_tokens)
+        if len(largest.lengths) < 2:
+            raise TrainingFailed(
+                f"Memory ran out on a single row of {largest.n_tokens} tokens ({str(error).splitlines()[0][:120]}). "
+                f"Set `train.checkpointing: true`, a smaller `data.max_length`, or `method: lora`."
+            ) from error
+        self.tokens = max(1, largest.n_tokens // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return (
+            f"memory ran out with {largest.n_tokens} tokens at once; going on with at most {self.tokens} "
+            f"(`train.micro_tokens: {self.tokens}` avoids the retry; results are the same)"
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for the several ways torch and Python say that memory ran out."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "not enough memory" in text or "can't allocate memory" in text or "out of memory" in text
+    )
+
+
+def _not_finite(step: int, loss: float, norm: float, lr: float, batches: list[Batch]) -> str:
+    rows = sorted(r for b in batches for r in b.rows)[:5]
+    return (
+        f"The loss at step {step} is {loss} and its gradient norm {norm}; finite numbers were wanted. The rate was {lr:.2g}, the "
+        f"rows were {', '.join(map(str, rows))}, …. Nothing was updated. Lower `train.lr` (a third of it is a good try), "
+        f"set `precision: fp32`, or look at those rows."
+    )

@@ -1,0 +1,55 @@
+"""Outputs of many rows: sorted by length over the whole queue, packed, no gradients.
+
+Legend: S sequences (rows), C classes, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from penjing.data.batches import cut, pack
+from penjing.models.heads import pool
+from penjing.models.model import Model
+from penjing.records import Batch, Tokens
+
+
+def outputs(model: Model, rows: Tokens, *, tokens: int = 8192) -> Tensor:
+    """The head's output of every row, in the rows' order: (S, C) fp32 on the CPU."""
+    return _over(model, rows, model, tokens)
+
+
+def embed(model: Model, rows: Tokens, pooling: str, *, tokens: int = 8192) -> Tensor:
+    """Pooled trunk states of every row, of length one: (S, D) fp32 on the CPU."""
+    return _over(
+        model, rows, lambda b: F.normalize(pool(model.states(b), b.lengths, pooling).float(), dim=1), tokens
+    )
+
+
+def nearest_name(
+    model: Model, rows: Tokens, names: Tokens, pooling: str, *, tokens: int = 8192
+) -> np.ndarray:
+    """Zero-shot probabilities by the nearest label name: softmax over cosine / 0.05, (S, C)."""
+    cosine = embed(model, rows, pooling, tokens=tokens) @ embed(model, names, pooling, tokens=tokens).T
+    return (cosine / 0.05).softmax(1).double().numpy()
+
+
+def _over(model: Model, rows: Tokens, compute: Callable[[Batch], Tensor], tokens: int) -> Tensor:
+    device = next(model.head.parameters()).device
+    was_training = model.training
+    model.eval()
+    found: Tensor | None = None
+    try:
+        with torch.inference_mode():
+            for piece in cut(np.arange(len(rows)), rows.lengths, tokens=tokens):
+                part = compute(pack(rows, piece).to(device)).float().cpu()
+                if found is None:
+                    found = part.new_empty(len(rows), part.shape[1])
+                found[torch.from_numpy(piece)] = part
+    finally:
+        model.train(was_training)
+    return torch.empty(0, 0) if found is None else found

@@ -1,0 +1,122 @@
+"""`last/`: what an exact resume needs, in one safetensors file that is replaced in one step.
+
+Batches and dropout are functions of (seed, step), so the state is: weights that train, optimizer, techniques, counters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from penjing.errors import NotSupported
+from penjing.files import write_with
+from penjing.models.embedding import RowsInUse
+from penjing.records import Technique
+from penjing.run import Run
+
+NAME = "last/state.safetensors"
+
+
+def save(
+    run: Run,
+    model: nn.Module,
+    optimizer: Optimizer,
+    techniques: Sequence[Technique],
+    counters: dict[str, Any],
+) -> None:
+    """Write the state. `counters` are plain JSON values, such as the step.
+
+    Raises:
+        CannotWrite: no room or no right; the last good state stays.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {"counters": counters, "decay": [m.decay for m in _tables(model)]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensors[f"model.{name}"] = parameter.detach()
+    whole = {"optimizer": optimizer.state_dict()["state"]}
+    whole |= {f"technique.{t.name}": t.state.state_dict() for t in techniques if t.state}
+    for key, value in _leaves(whole, ""):
+        if isinstance(value, Tensor):
+            tensors[f"state.{key}"] = value.detach().contiguous()
+        else:
+            plain[key] = value
+    write_with(
+        run.folder / NAME, lambda aside: save_file(tensors, aside, metadata={"plain": json.dumps(plain)})
+    )
+
+
+def restore(
+    run: Run, model: nn.Module, optimizer: Optimizer, techniques: Sequence[Technique]
+) -> dict[str, Any] | None:
+    """Put the saved state back; returns the counters, or None when nothing was saved yet.
+
+    Raises:
+        NotSupported: the file is damaged or of another spec.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = run.folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            plain: dict[str, Any] = json.loads(file.metadata()["plain"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise NotSupported(
+            f"{path} could not be read ({error}); a saved state was wanted. It is damaged: delete the folder last/ to begin "
+            f"this run again, or start a new one."
+        ) from error
+    own = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
+    saved = {k for k in tensors if k.startswith("model.")}
+    if saved != own.keys() or any(own[k].shape != tensors[k].shape for k in saved):
+        raise NotSupported(
+            f"{path} holds other weights than this run trains. Its spec.yaml was changed: start a new run."
+        )
+    with torch.no_grad():
+        for key, parameter in own.items():
+            parameter.copy_(tensors[key])
+    for module, decay in zip(_tables(model), plain["decay"], strict=True):
+        module.decay = decay
+    state: dict[Any, Any] = {}
+    for key, value in {
+        **{k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")},
+        **plain,
+    }.items():
+        _place(state, key.split("/"), value)
+    groups = optimizer.state_dict()["param_groups"]
+    moments = {int(i): values for i, values in state.get("optimizer", {}).items()}
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    for technique in techniques:
+        if technique.state:
+            technique.state.load_state_dict(state.get(f"technique.{technique.name}", {}))
+    return dict(plain["counters"])
+
+
+def _tables(model: nn.Module) -> list[RowsInUse]:
+    return [m for m in model.modules() if isinstance(m, RowsInUse)]
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}/{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _place(state: dict[Any, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = state.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return
+        state = inner
+    state[keys[-1]] = value

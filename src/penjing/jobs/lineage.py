@@ -1,0 +1,47 @@
+"""Where a run comes from: base, data and versions, so that it can be repeated and trusted."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from penjing.device import Machine
+from penjing.jobs.prepare import Data, Ready
+from penjing.spec import Spec
+
+PACKAGES = ("penjing", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "scikit-learn")
+
+
+def lineage(spec: Spec, machine: Machine, data: Data, made: Ready) -> dict[str, Any]:
+    """The lineage as a JSON object."""
+    parameters = list(made.model.parameters())
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "parent": None,
+        "base": {
+            "name": made.base.name,
+            "sha256": made.base.sha256,
+            "parameters": sum(p.numel() for p in parameters),
+            "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            "way": "packed" if made.base.way.packed else f"padded: {made.base.way.reason}",
+            "pooling": getattr(made.model.head, "pooling", made.base.pooling),
+        },
+        "data": data.sources,
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "seed": spec.seed,
+        "device": str(machine.device),
+        "precision": machine.precision,
+        "threads": machine.threads,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,222 @@
+"""From a spec to everything a job needs: rows, names, targets, tokens, base, model. Each part can be had alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from penjing import plugin
+from penjing.data import split as splitting
+from penjing.data.read import read
+from penjing.data.tokenize import tokenize
+from penjing.device import Machine
+from penjing.errors import DataError, SpecError
+from penjing.jobs.news import News, Tell, silent
+from penjing.models.dropout import set_dropout
+from penjing.models.embedding import train_rows_in_use
+from penjing.models.load import Base, load
+from penjing.models.model import Model
+from penjing.models.precision import recompute
+from penjing.records import Method, Rows, Task, Technique, Tokens
+from penjing.spec import Spec
+
+LONGEST = 512  # tokens a row when `data.max_length` is not given
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows of a job by split, and the names of their labels."""
+
+    train: Rows
+    valid: Rows
+    test: Rows | None
+    names: list[str]
+    sources: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split, ready for batches: tokens, targets (first dimension the rows) and weights."""
+
+    rows: Rows
+    tokens: Tokens
+    targets: np.ndarray
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job's model and how it trains."""
+
+    base: Base
+    method: Method
+    model: Model
+    techniques: tuple[Technique, ...]
+    lr: float
+
+
+def task_of(spec: Spec) -> Task:
+    """The spec's task, built."""
+    task: Task = plugin.build("tasks", spec.task)
+    return task
+
+
+def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
+    """Read and split the rows; labels of validation and test rows are checked against train's.
+
+    Raises:
+        DataError: anything wrong with files, columns, rows or labels.
+        SpecError: no train rows were named.
+    """
+    data = spec.data
+    if not data.train:
+        raise SpecError(
+            "`data.train` must name the rows to learn from; it is empty. Say `--train tickets.csv`."
+        )
+    tell(News("stage", "reading rows"))
+
+    def get(source: str | list[str]) -> Rows:
+        return read(
+            source,
+            text=data.text,
+            label=data.label,
+            encoding=data.encoding,
+            delimiter=data.delimiter,
+            drop_empty=data.drop_empty,
+            multi_label=task.multi_label,
+        )
+
+    train = get(data.train)
+    notes = list(train.notes)
+    names = task.label_names(train)
+    test = get(data.test) if data.test else None
+    if data.valid:
+        valid = get(data.valid)
+        notes += valid.notes
+    else:
+        kept, held = splitting.split(train, share=data.valid_share, seed=spec.seed)
+        train, valid = train.take(kept), train.take(held)
+        notes.append(
+            f"{len(valid):,} of {len(kept) + len(held):,} train rows are held out for validation (`data.valid_share`)"
+        )
+    for name, rows in (("valid", valid), ("test", test)):
+        if rows is not None and not len(rows):
+            raise DataError(f"`data.{name}` holds no rows. Give rows with labels, or leave the key out.")
+        if rows is not None:
+            task.encode(rows, names)
+    if test is not None:
+        notes += test.notes
+    sources = {
+        name: {"source": source, "rows": len(rows), "sha256": digest(rows)}
+        for name, source, rows in (
+            ("train", data.train, train),
+            ("valid", data.valid, valid),
+            ("test", data.test, test),
+        )
+        if rows is not None
+    }
+    return Data(train, valid, test, names, sources, tuple(dict.fromkeys(notes)))
+
+
+def digest(rows: Rows) -> str:
+    """SHA-256 over texts and labels, so that other rows are never taken for the same."""
+    state = hashlib.sha256()
+    for text, labels in zip(rows.texts, rows.labels, strict=True):
+        state.update(text.encode("utf-8", "surrogatepass") + b"\x1f" + "\x1e".join(labels).encode() + b"\n")
+    return state.hexdigest()
+
+
+def max_length(spec: Spec, base: Base) -> int:
+    """Tokens a row: `data.max_length`, checked against the base's limit.
+
+    Raises:
+        SpecError: the base cannot take rows that long.
+    """
+    wanted = spec.data.max_length
+    if wanted is not None and wanted > base.limit:
+        raise SpecError(
+            f"`data.max_length` is {wanted}; the base `{base.name}` takes at most {base.limit} tokens. "
+            f"Set it to {base.limit} or less; longer rows are cut and counted."
+        )
+    return wanted or min(base.limit, LONGEST)
+
+
+def part_of(
+    spec: Spec,
+    task: Task,
+    rows: Rows,
+    names: list[str],
+    base: Base,
+    *,
+    weigh: bool = False,
+    tell: Tell = silent,
+) -> Part:
+    """Tokens and targets of one split."""
+
+    def progress(done: int, total: int) -> None:
+        tell(News("progress", "tokenizing", done, total))
+
+    tokens = tokenize(
+        base.tokenizer,
+        rows.texts,
+        max_length=max_length(spec, base),
+        cache=spec.data.cache,
+        progress=progress,
+    )
+    targets = task.encode(rows, names)
+    return Part(rows, tokens, targets, task.weigh(targets, names) if weigh else None)
+
+
+def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
+    """The base, on the machine's device."""
+    tell(News("stage", f"loading the base {spec.base}"))
+    base = load(spec.base, device=machine.device)
+    if not base.way.packed:
+        tell(
+            News(
+                "note",
+                f"this base runs padded, not packed ({base.way.reason}); results are the same, speed is less",
+            )
+        )
+    return base
+
+
+def ready(
+    spec: Spec, task: Task, names: list[str], base: Base, machine: Machine, used: np.ndarray | None
+) -> Ready:
+    """Make the base trainable and put the task's head on it. `used`: token ids of the train rows."""
+    method: Method = plugin.build("methods", spec.method)
+    techniques: tuple[Technique, ...] = tuple(plugin.build("techniques", t) for t in spec.techniques)
+    torch.manual_seed(spec.seed)
+    trunk = method.apply(base.trunk)
+    if spec.train.dropout is not None:
+        set_dropout(trunk, spec.train.dropout)
+    plain = spec.train.optimizer == "adamw" and not any(t.stream for t in techniques)
+    if used is not None and plain and method.saves == "full":
+        train_rows_in_use(trunk, used)
+    head = task.head(base.width, names, base.pooling, base.pooler).to(machine.device)
+    model = Model(trunk, head, base.way).prepare(machine.precision)
+    if spec.train.checkpointing and not recompute(trunk):
+        raise SpecError(
+            f"`train.checkpointing` is on; {type(base.trunk).__name__} offers no layer to recompute. Leave it off and lower "
+            f"`train.micro_tokens` to save memory."
+        )
+    return Ready(base, method, model, techniques, spec.train.lr or method.lr)
+
+
+def n_steps(spec: Spec, n_rows: int) -> int:
+    """Optimizer steps of the run: the one clock.
+
+    Without `steps` or `epochs`: 5 passes, or as many as make 400 steps, at most 20.
+    """
+    if spec.train.steps is not None:
+        return spec.train.steps
+    a_pass = math.ceil(n_rows / spec.train.batch)
+    passes = spec.train.epochs if spec.train.epochs is not None else min(20, max(5, math.ceil(400 / a_pass)))
+    return max(1, round(passes * a_pass))

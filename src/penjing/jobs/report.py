@@ -1,0 +1,117 @@
+"""One page that says what a run did: `report.html` in the run's folder.
+
+The page is whole in itself: no script, no outside resource, one style sheet that the page's own policy admits
+by its hash, so that text from training rows can do nothing but be read. It is written for a run that
+finished, is going on or died. To change it: sentences in `verdict.py`, words in `words.py`, parts in
+`sections.py`, figures in `figures.py`, the page in `templates/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penjing.files import write_bytes
+from penjing.jobs import sections
+from penjing.jobs.reading import Facts, of, read_facts
+from penjing.jobs.verdict import honesty, verdict
+from penjing.jobs.words import LANGUAGES, speaker
+
+if TYPE_CHECKING:
+    from penjing.run import Run
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def report(run: Run | str | Path, *, language: str | None = None) -> Path:
+    """Write `report.html` into a run's folder and return its path.
+
+    Args:
+        run: the run, or its folder.
+        language: `en` or `zh`; the spec's own when None.
+
+    Raises:
+        DataError: the folder is not that of a run.
+        SpecError: the language is not known.
+        CannotWrite: the page could not be written; an older one is untouched.
+    """
+    folder = Path(run) if isinstance(run, str | os.PathLike) else Path(run.folder)
+    facts = read_facts(folder)
+    wanted = language or facts.spec.get("language")
+    known = wanted if language or wanted in LANGUAGES else "en"
+    path = folder / "report.html"
+    # Lone surrogates can come out of JSON and cannot be written as UTF-8.
+    write_bytes(path, page(facts, str(known)).encode("utf-8", "replace"))
+    return path
+
+
+def page(facts: Facts, language: str) -> str:
+    """The whole page as text, without a look at the clock: the same folder gives the same page.
+
+    Raises:
+        SpecError: the language is not known.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    template = environment.get_template("report.html.jinja")
+    return template.render(
+        **_view(facts, language), style=Markup(style), style_hash=f"sha256-{digest}", language=language
+    )
+
+
+def _view(facts: Facts, language: str) -> dict[str, Any]:
+    """All that the template shows, as plain values."""
+    say = speaker(language)
+    seen = verdict(facts, say)
+    score_figure, score_table = sections.scores(facts, say, seen)
+    curves, more_curves = sections.learning(facts, say)
+    class_title, class_figure, class_table = sections.per_class(facts, say)
+    heat_title, heat_figure, pairs = sections.confusion(facts, say)
+    labels_title, labels_figure = sections.label_counts(facts, say)
+    repeat, resume, started = sections.commands(facts)
+    return {
+        "say": say,
+        "name": facts.folder.resolve().name,
+        "verdict": seen,
+        "error": facts.error,
+        "resume": resume,
+        "tiles": sections.tiles(facts, say, seen),
+        "score_figure": score_figure,
+        "score_table": score_table,
+        "curves": curves,
+        "more_curves": more_curves,
+        "class_title": class_title,
+        "class_figure": class_figure,
+        "class_table": class_table,
+        "heat_title": heat_title,
+        "heat_figure": heat_figure,
+        "pairs": pairs,
+        "worst": sections.quotes(of(facts.result, "worst"), say),
+        "honesty": honesty(facts, say),
+        "reliability": sections.calibration(facts, say),
+        "data_files": sections.data_files(facts, say),
+        "labels_title": labels_title,
+        "labels_figure": labels_figure,
+        "lengths": sections.length_histogram(facts, say),
+        "data_rest": sections.data_rest(facts, say),
+        "suspects": sections.quotes(of(facts.data, "suspects"), say),
+        "cost": sections.cost(facts, say),
+        "about_run": sections.about_run(facts, say),
+        "notes": sections.notes(facts, say),
+        "repeat": repeat,
+        "started": started,
+        "spec_text": facts.spec_text,
+    }

@@ -1,0 +1,157 @@
+"""What a run comes to, in sentences: the headline of the report and the few that explain it.
+
+The wording follows the paired interval: a gain is called a gain only where the whole interval lies above
+zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penjing.jobs.reading import Facts, dicts, of
+from penjing.jobs.words import Say, duration, finite, plain, score, span
+
+CALIBRATED = 0.02  # an expected calibration error up to here is called well calibrated
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The headline, the sentences under it, the state (`done`, `running`, `died`), and the leading score's
+    name."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    state: str
+    name: str
+    split: str  # `test` or `valid`
+
+
+def verdict(facts: Facts, say: Say) -> Verdict:
+    """Judge a run by what it left."""
+    name, split = leading_score(facts), scored_split(facts)
+    if facts.error is not None:
+        at = facts.log[-1].get("step") if facts.log else None
+        headline = say("died_at", step=plain(at)) if at is not None else say("died_early")
+        return Verdict(headline, _progress(facts, say), "died", name, split)
+    if not facts.result:
+        last = facts.log[-1] if facts.log else {}
+        headline = (
+            say("running_at", step=plain(last.get("step")), loss=plain(last.get("loss")))
+            if last
+            else say("running_empty")
+        )
+        return Verdict(headline, _progress(facts, say), "running", name, split)
+    after = of(facts.result, "after", "values", name)
+    if not finite(after):
+        return Verdict(say("unscored"), _progress(facts, say), "done", name, split)
+    return Verdict(
+        _headline(facts, say, name, split), _sentences(facts, say, name, split), "done", name, split
+    )
+
+
+def leading_score(facts: Facts) -> str:
+    """The score the headline tells: the one compared with the baseline, else the one that picked the best
+    step."""
+    values = of(facts.result, "after", "values") or {}
+    for name in (
+        of(facts.result, "difference", "name"),
+        of(facts.result, "best_name"),
+        "accuracy",
+        "micro_f1",
+        *values,
+    ):
+        if isinstance(name, str) and (name in values or not values):
+            return name
+    return "accuracy"
+
+
+def scored_split(facts: Facts) -> str:
+    """`test` where test rows were scored, else `valid`."""
+    splits = facts.result.get("splits_scored", "test")
+    return "test" if splits == "test" or (isinstance(splits, list) and "test" in splits) else "valid"
+
+
+def _headline(facts: Facts, say: Say, name: str, split: str) -> str:
+    result = facts.result
+    told = f"{score(name, of(result, 'after', 'values', name))} {span(of(result, 'after', 'intervals', name), name)}".strip()
+    key = "model_right" if name == "accuracy" else "model_score"
+    said = say(key, score=told, split=say(split), name=say(name))
+    cheap = of(result, "baseline", "values", name)
+    if not finite(cheap):
+        return said + say("stop")
+    said += say("cheap_one", score=score(name, cheap))
+    return said + _compared(facts, say, name)
+
+
+def _compared(facts: Facts, say: Say, name: str) -> str:
+    mean, interval = of(facts.result, "difference", "mean"), of(facts.result, "difference", "interval")
+    if not finite(mean) or not span(interval) or of(facts.result, "difference", "name") != name:
+        return say("stop")
+    points, between = f"{100 * abs(mean):.1f}", span(interval, name, signed=True)
+    if interval[0] > 0:
+        return say("worth", points=points, interval=span(interval, name))
+    if interval[1] < 0:
+        return say("worse", points=points, interval=span([-interval[1], -interval[0]], name))
+    return say("chance", points=f"{100 * mean:+.1f}".replace("-", "−"), interval=between)
+
+
+def _sentences(facts: Facts, say: Say, name: str, split: str) -> tuple[str, ...]:
+    result, said = facts.result, []
+    interval = of(result, "difference", "interval")
+    if finite(of(result, "baseline", "values", name)):
+        if not span(interval) or of(result, "difference", "name") != name:
+            said.append(say("untested"))
+        elif interval[1] < 0:
+            said.append(say("worse_advice"))
+        elif interval[0] <= 0:
+            said.append(say("chance_advice"))
+    if split == "valid":
+        said.append(say("on_valid"))
+    before = of(result, "before", "values", name)
+    if finite(before):
+        said.append(say("gained", score=score(name, before)))
+    seconds, forecast = of(result, "cost", "seconds"), of(result, "cost", "forecast_s")
+    if finite(seconds) and finite(forecast):
+        said.append(say("under_forecast", time=duration(seconds, say), forecast=duration(forecast, say)))
+    return tuple(said)
+
+
+def validation(facts: Facts) -> tuple[str, list[tuple[float, float]]]:
+    """The score that picks the best step, and (step, value) of each validation."""
+    seen = [
+        line for line in facts.scores if isinstance(line.get("values"), dict) and finite(line.get("step"))
+    ]
+    for name in (facts.result.get("best_name"), "accuracy", "micro_f1", *(seen[0]["values"] if seen else ())):
+        points = [(float(s["step"]), float(s["values"][name])) for s in seen if finite(s["values"].get(name))]
+        if points:
+            return str(name), points
+    return "accuracy", []
+
+
+def honesty(facts: Facts, say: Say) -> str:
+    """One sentence on the calibration; empty where it was not measured."""
+    ece = of(facts.result, "after", "values", "ece")
+    bins = reliability_bins(facts)
+    if not finite(ece) or not bins:
+        return ""
+    pull = sum(count * (confidence - share) for confidence, share, count in bins)
+    key = "claims_well" if ece <= CALIBRATED else "claims_high" if pull > 0 else "claims_low"
+    return say(key, points=f"{100 * ece:.1f}")
+
+
+def _progress(facts: Facts, say: Say) -> tuple[str, ...]:
+    """The best validation score so far, if there is one."""
+    name, points = validation(facts)
+    if not points:
+        return ()
+    step, best = max(points, key=lambda point: point[1])
+    return (say("running_best", score=score(name, best), name=say(name), step=plain(step)),)
+
+
+def reliability_bins(facts: Facts) -> list[tuple[float, float, int]]:
+    """(claimed confidence, share right, rows) of each bin of the tuned model."""
+    rows = dicts(of(facts.result, "after", "tables", "reliability"))
+    keys = ("confidence", "accuracy", "count")
+    return [
+        (r["confidence"], r["accuracy"], int(r["count"])) for r in rows if all(finite(r.get(k)) for k in keys)
+    ]

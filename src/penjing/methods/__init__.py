@@ -1,0 +1,1 @@
+"""How a model becomes trainable: one function a file, named like the file."""

@@ -1,0 +1,19 @@
+"""Full fine-tuning: every weight of the base trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from penjing.records import Method
+
+
+def full() -> Method:
+    """Train every weight of the base."""
+
+    def apply(trunk: Any) -> nn.Module:
+        trunk.requires_grad_(True)
+        return trunk  # type: ignore[no-any-return]
+
+    return Method("full", apply, lr=1e-4, saves="full")

@@ -1,0 +1,1 @@
+"""Bases: load, run packed, pool, count."""

@@ -1,0 +1,51 @@
+"""From hidden states to one vector a sequence, and from that to scores a class.
+
+Legend: S sequences, T tokens, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from penjing.models.dropout import fast_dropout
+
+
+def pool(hidden_TD: Tensor, lengths: Sequence[int], how: str) -> Tensor:
+    """(T, D) packed states -> (S, D): the first token (`cls`), the last one (`last`), or the mean of all (`mean`)."""
+    size = torch.as_tensor(lengths, device=hidden_TD.device)
+    ends = size.cumsum(0)
+    if how == "cls":
+        return hidden_TD.index_select(0, ends - size)
+    if how == "last":
+        return hidden_TD.index_select(0, ends - 1)
+    if how != "mean":
+        raise ValueError(f"pooling is cls, mean or last, not {how!r}")
+    owner = torch.repeat_interleave(torch.arange(len(size), device=size.device), size)
+    total = hidden_TD.new_zeros(len(size), hidden_TD.shape[1], dtype=torch.float32)
+    return total.index_add(0, owner, hidden_TD.float()) / size[:, None]
+
+
+class ClassHead(nn.Module):
+    """Pool, then (where the base's family has one) its dense tanh layer, then dropout and one linear layer, in fp32."""
+
+    def __init__(
+        self, width: int, n_classes: int, *, pooling: str, dropout: float, dense: nn.Linear | None = None
+    ) -> None:
+        super().__init__()
+        self.pooling, self.dropout = pooling, dropout
+        self.dense = dense
+        self.out = nn.Linear(width, n_classes)
+        nn.init.normal_(self.out.weight, std=0.02)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, hidden_TD: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(T, D) -> (S, C) logits, fp32."""
+        x = pool(hidden_TD, lengths, self.pooling).float()
+        if self.dense is not None:
+            x = torch.tanh(self.dense(x))
+        if self.training:
+            x = fast_dropout(x, self.dropout)
+        return self.out(x)  # type: ignore[no-any-return]

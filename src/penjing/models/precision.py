@@ -1,0 +1,109 @@
+"""Working copies: the trunk runs in bf16 while its parameters stay fp32.
+
+Each forward casts what is trained once (a cast has a graph, so gradients arrive in fp32) and keeps what is frozen in
+the working type for good. The whole trunk then runs natively in bf16: unlike autocast, which keeps the residual stream
+in fp32 and casts it again before every linear layer (a tenth of a MiniLM step). Embedding tables are never cast: only
+the rows looked up are. On CUDA this is what FSDP2's mixed-precision policy does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Place = tuple[nn.Module, str]
+
+
+class WorkingCopies:
+    """The parameters of a trunk as tensors of the working type. `active()` puts them in place for one forward."""
+
+    def __init__(self, trunk: nn.Module, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
+        self._kept: dict[int, tuple[int, Tensor]] = {}
+        for module in trunk.modules():
+            if isinstance(module, nn.Embedding) or getattr(module, "looks_up_rows", False):
+                module.register_forward_hook(self._cast_output)
+                continue
+            for name, parameter in module.named_parameters(recurse=False):
+                if not parameter.is_floating_point():
+                    continue
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+                elif parameter.dtype != dtype:
+                    self._places.append((module, name, parameter))
+
+    def _cast_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output.to(self.dtype)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Inside, modules see working copies; outside, their parameters."""
+        copies = [(module, name, self._copy(p)) for module, name, p in self._places]
+        with swapped(copies):
+            yield
+
+    def _copy(self, parameter: nn.Parameter) -> Tensor:
+        if torch.is_grad_enabled():
+            return parameter.to(self.dtype)
+        version, kept = self._kept.get(id(parameter), (-1, None))
+        if kept is None or version != parameter._version:
+            kept = parameter.detach().to(self.dtype)
+            self._kept[id(parameter)] = (parameter._version, kept)
+        return kept
+
+    def forget(self) -> None:
+        """Drop the copies kept for evaluation; training needs none."""
+        self._kept.clear()
+
+
+@contextlib.contextmanager
+def swapped(copies: list[tuple[nn.Module, str, Tensor]]) -> Iterator[None]:
+    """Let modules see these tensors in place of their parameters."""
+    saved = [(module, name, module._parameters.pop(name)) for module, name, _ in copies]
+    try:
+        for module, name, tensor in copies:
+            module.__dict__[name] = tensor
+        yield
+    finally:
+        for module, name, parameter in saved:
+            module.__dict__.pop(name, None)
+            module._parameters[name] = parameter
+
+
+def recompute(trunk: nn.Module) -> bool:
+    """Turn on gradient checkpointing for every layer that offers it; True when there is one.
+
+    The recomputation runs inside backward, when the working copies are gone: each layer keeps the ones it was run with.
+    """
+    found = False
+    for module in trunk.modules():
+        if hasattr(module, "gradient_checkpointing") and hasattr(type(module), "_can_checkpoint_with_cache"):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = _again
+            found = True
+    return found
+
+
+def _again(call: functools.partial[Any], *args: Any) -> Any:
+    layer = call.args[0]
+    copies = [
+        (module, name, tensor)
+        for module in layer.modules()
+        for name, tensor in list(module.__dict__.items())
+        if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)
+    ]
+
+    def forward(*inputs: Any) -> Any:
+        if all(module.__dict__.get(name) is tensor for module, name, tensor in copies):
+            return call(*inputs)
+        with swapped(copies):
+            return call(*inputs)
+
+    return checkpoint(forward, *args, use_reentrant=False)

@@ -1,0 +1,78 @@
+"""What a job will need before it runs: parameters, operations, memory, time.
+
+Formulas: 2 operations a weight and token forward, 2 for activation gradients, 2 for weight gradients (only where weights
+train); activations as in Korthikanti et al. 2022 (arXiv 2205.05198), 34 bytes a token and width at two bytes a number,
+plus 5 a head and pair of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from penjing.models.layers import layers_of, linears_of
+
+REACHED = {
+    "bf16": 0.35,
+    "fp32": 0.6,
+}  # share of the matrix peak that a step reaches on a CPU; measured by bench/tune.py
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a job should take. Memory is beyond what the process has at the start of training."""
+
+    parameters: int
+    trainable: int
+    flops_a_token: float  # forward and backward
+    tokens: float  # over the whole run
+    seconds: float
+    mib: float
+
+    def plain(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def forecast(
+    model: Any,
+    *,
+    tokens_a_step: float,
+    longest: float,
+    steps: int,
+    micro_tokens: int,
+    peak_gflops: float,
+    precision: str,
+) -> Forecast:
+    """Forecast a training run of a Model whose trainable parameters are set.
+
+    `tokens_a_step` and `longest` (tokens of a long row) describe the data; `peak_gflops` the machine.
+    """
+    trunk: nn.Module = model.trunk
+    parameters = list(model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    total = sum(p.numel() for p in parameters)
+    lookup = trunk.get_submodule
+    weights = sum(p.numel() for n in linears_of(trunk) for p in lookup(n).parameters(recurse=True))
+    trained = sum(
+        p.numel() for n in linears_of(trunk) for p in lookup(n).parameters(recurse=True) if p.requires_grad
+    )
+    width, n_layers = int(trunk.config.hidden_size), len(layers_of(trunk))  # type: ignore[union-attr, arg-type]
+    flows_back = any(p.requires_grad for p in trunk.parameters())
+    attention = 4.0 * n_layers * width * longest * (3 if flows_back else 1)
+    flops = 2.0 * weights + (2.0 * weights if flows_back else 0.0) + 2.0 * trained + attention
+    number = 2 if precision == "bf16" else 4
+    micro = min(micro_tokens, tokens_a_step)
+    heads = int(getattr(trunk.config, "num_attention_heads", 1))
+    activations = (
+        n_layers * micro * (34 * width + 5 * heads * longest) * number / 2
+        if flows_back
+        else 34 * width * micro
+    )
+    copies = number * sum(p.numel() for p in parameters) if precision == "bf16" else 0
+    memory = activations + trainable * 12 + copies
+    tokens = tokens_a_step * steps
+    seconds = flops * tokens / (peak_gflops * 1e9 * REACHED.get(precision, 0.4))
+    return Forecast(total, trainable, flops, tokens, seconds, memory / 2**20)

@@ -1,0 +1,210 @@
+"""Text classification: one label a row, or any number of them.
+
+Legend: S sequences (rows), C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from penjing.errors import DataError, SpecError, nearest
+from penjing.models.heads import ClassHead
+from penjing.records import Batch, Loss, Rows, Scores, Task
+
+
+def classify(
+    *,
+    multi_label: bool = False,
+    labels: list[str] | None = None,
+    pooling: Literal["auto", "cls", "mean", "last"] = "auto",
+    head_dropout: float = 0.1,
+    label_smoothing: float = 0.0,
+    class_weights: Literal["balanced"] | dict[str, float] | None = None,
+) -> Task:
+    """Give each text one label, or with `multi_label` any number of them.
+
+    labels: their names in order; those of the train rows, sorted, when not given. pooling: how the sequence is summed
+    up; `auto` is what the base's family wants. head_dropout: before the last layer. label_smoothing: share of the target
+    spread over all classes (0 to 1). class_weights: `balanced` weighs classes by n / (C n_c), or a weight a label.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise SpecError(
+            f"`classify.label_smoothing` must be at least 0 and below 1; it is {label_smoothing}."
+        )
+    if not 0 <= head_dropout < 1:
+        raise SpecError(f"`classify.head_dropout` must be at least 0 and below 1; it is {head_dropout}.")
+    if class_weights is not None and multi_label:
+        raise SpecError(
+            "`classify.class_weights` weighs single labels; with `multi_label: true` it would be ignored. Drop one."
+        )
+
+    def label_names(rows: Rows) -> list[str]:
+        found = sorted({name for row in rows.labels for name in row}, key=_natural)
+        if labels is not None:
+            extra = [n for n in found if n not in labels]
+            if extra:
+                raise _unseen(rows, extra[0], labels, "`classify.labels`")
+            found = list(labels)
+        if len(found) < (1 if multi_label else 2):
+            only = f"only `{found[0]}`" if found else "none"
+            raise DataError(
+                f"At least two classes were wanted in the train rows; {len(rows):,} rows hold {only}. "
+                f"Check `data.label` (the column the labels are read from) or add rows of other classes."
+            )
+        return found
+
+    def encode(rows: Rows, names: list[str]) -> np.ndarray:
+        place = {name: i for i, name in enumerate(names)}
+        if multi_label:
+            marks = np.zeros((len(rows), len(names)), dtype=np.float32)
+            for i, row in enumerate(rows.labels):
+                for name in row:
+                    if name not in place:
+                        raise _unseen(rows, name, names, "training", i)
+                    marks[i, place[name]] = 1.0
+            return marks
+        targets = np.empty(len(rows), dtype=np.int64)
+        for i, row in enumerate(rows.labels):
+            if len(row) != 1:
+                raise DataError(
+                    f"{rows.where(i)}: one label was wanted; the row has {len(row)} ({', '.join(row)}). "
+                    f"For several labels a row say `task: {{classify: {{multi_label: true}}}}`."
+                )
+            if row[0] not in place:
+                raise _unseen(rows, row[0], names, "training", i)
+            targets[i] = place[row[0]]
+        return targets
+
+    def weigh(targets: np.ndarray, names: list[str]) -> np.ndarray | None:
+        if class_weights is None:
+            return None
+        if class_weights == "balanced":
+            counts = np.maximum(np.bincount(targets, minlength=len(names)), 1)
+            each = len(targets) / (len(names) * counts)
+        else:
+            for name, weight in class_weights.items():
+                if name not in names or weight <= 0:
+                    raise SpecError(
+                        f"`classify.class_weights` gives `{name}` the weight {weight}; wanted are positive weights of "
+                        f"labels of the train rows.{nearest(name, names)}"
+                    )
+            each = np.array([class_weights.get(name, 1.0) for name in names])
+        return np.asarray(each[targets], dtype=np.float32)
+
+    def head(width: int, names: list[str], base_pooling: str, dense: nn.Linear | None) -> nn.Module:
+        how = base_pooling if pooling == "auto" else pooling
+        return ClassHead(
+            width, len(names), pooling=how, dropout=head_dropout, dense=dense if how == "cls" else None
+        )
+
+    def loss(model: nn.Module, batch: Batch) -> Loss:
+        logits = model(batch).float()  # (S, C)
+        assert batch.labels is not None
+        if multi_label:
+            targets = batch.labels.float()
+            if label_smoothing:
+                targets = targets * (1 - label_smoothing) + 0.5 * label_smoothing
+            each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+        else:
+            each = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=label_smoothing)
+        if batch.weights is not None:
+            each = each * batch.weights
+        return Loss(each.sum() / batch.n_targets, outputs=logits)
+
+    def probabilities(logits: Tensor) -> np.ndarray:
+        p = torch.sigmoid(logits) if multi_label else logits.softmax(-1)
+        return p.double().cpu().numpy()
+
+    def tune(p: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        if not multi_label:
+            return {}
+        from penjing.measures import best_thresholds
+
+        return {"thresholds": [float(t) for t in best_thresholds(p, targets > 0.5)]}
+
+    def score(
+        p: np.ndarray, targets: np.ndarray, names: list[str], chosen: dict[str, Any], seed: int = 0
+    ) -> Scores:
+        from penjing import measures
+
+        if multi_label:
+            return measures.multi_label(p, targets > 0.5, names, _thresholds(chosen, len(names)), seed)
+        return measures.single_label(p, targets, names, seed)
+
+    def answers(p: np.ndarray, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
+        if multi_label:
+            limits = _thresholds(chosen, len(names))
+            return [
+                {
+                    "labels": [names[c] for c in np.flatnonzero(row >= limits)],
+                    "confidence": float(np.max(np.where(row >= limits, row, 1 - row).min(), initial=0.0)),
+                    "scores": {n: float(x) for n, x in zip(names, row, strict=True)},
+                }
+                for row in p
+            ]
+        best = p.argmax(1)
+        return [
+            {
+                "label": names[c],
+                "confidence": float(row[c]),
+                "scores": {n: float(x) for n, x in zip(names, row, strict=True)},
+            }
+            for c, row in zip(best, p, strict=True)
+        ]
+
+    def decide(p: np.ndarray, chosen: dict[str, Any]) -> np.ndarray:
+        if multi_label:
+            return np.asarray(p >= _thresholds(chosen, p.shape[1]))
+        return marks(p.argmax(1), p.shape[1])
+
+    def marks(targets: np.ndarray, n_classes: int) -> np.ndarray:
+        return np.asarray(targets > 0.5 if multi_label else targets[:, None] == np.arange(n_classes))
+
+    def baseline(
+        texts: Sequence[str], targets: np.ndarray, n_classes: int, seed: int
+    ) -> Callable[[Sequence[str]], np.ndarray]:
+        from penjing.baseline import fit_baseline
+
+        return fit_baseline(texts, targets, n_classes, multi_label=multi_label, seed=seed)
+
+    return Task(
+        name="classify",
+        label_names=label_names,
+        encode=encode,
+        weigh=weigh,
+        head=head,
+        loss=loss,
+        probabilities=probabilities,
+        tune=tune,
+        score=score,
+        answers=answers,
+        decide=decide,
+        marks=marks,
+        baseline=baseline,
+        best="macro_f1" if multi_label else "accuracy",
+        multi_label=multi_label,
+    )
+
+
+def _thresholds(chosen: dict[str, Any], n: int) -> np.ndarray:
+    return np.asarray(chosen.get("thresholds") or [0.5] * n, dtype=np.float64)
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    """Numbers in their order, then words in theirs."""
+    return (0, float(name), name) if name.lstrip("-").isdigit() else (1, 0.0, name)
+
+
+def _unseen(rows: Rows, name: str, known: list[str], where: str, row: int | None = None) -> DataError:
+    at = next(i for i, r in enumerate(rows.labels) if name in r) if row is None else row
+    others = sum(1 for r in rows.labels if any(n not in set(known) for n in r))
+    return DataError(
+        f"{rows.where(at)}: the label `{name}` is not among the {len(known)} labels of {where}.{nearest(name, known)} "
+        f"{others:,} of {len(rows):,} rows have such a label. Mend them, leave them out, or train with them."
+    )
