@@ -8,6 +8,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PYTEST ?=
 
+# Idle OpenMP threads sleep soon: spinning ones make everything several times slower on a busy machine.
+export GOMP_SPINCOUNT ?= 1000
+
 BIN := .venv/bin
 PIP_QUIET := --quiet --no-input --disable-pip-version-check --root-user-action=ignore
 FAST := -m "not slow and not data"

@@ -1,44 +1,50 @@
-"""A model one can use, and the truth about it: weights, head, tokenizer, labels and a card. safetensors and JSON only.
+"""A model one can use, and the truth about it: weights, head, tokenizer, labels and a card. safetensors and
+JSON only.
 
 A bundle is a folder:
-    card.json            task, labels, base, how it was made, scores, reference statistics, SHA-256 of every file
-    head.safetensors     the task's head
+    card.json            task, labels, base, how it was made, scores, reference statistics, SHA-256 of every
+    file head.safetensors     the task's head
     tokenizer/           the tokenizer's files
     trunk/               method `full`: the whole trunk in transformers' format
     adapter/             adapters: in peft's format, over the base that the card names
-    changed.safetensors  methods that train some weights of the base: just those, over the base that the card names
+    changed.safetensors  methods that train some weights of the base: just those, over the base that the card
+    names
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from penjing import plugin
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose
 from penjing.engine.scoring import outputs
-from penjing.errors import DataError, NotSupported
-from penjing.files import new_folder, settle, sha256, write_json
+from penjing.errors import DataError, NotSupported, SpecError
+from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models.embedding import whole_state
 from penjing.models.layers import bare
-from penjing.models.load import Base
+from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
-from penjing.plugin import Choice, choice
-from penjing.records import Task
+from penjing.plugin import choice
+from penjing.records import Task, Tokens
 
 FORMAT = 1
+HEAD, CHANGED, ADAPTER = "head.safetensors", "changed.safetensors", "adapter_model.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """An opened bundle. `predict` answers texts; `card` is what is known of it."""
 
@@ -49,69 +55,98 @@ class Bundle:
     tokenizer: Any
     machine: Machine
 
+    def __repr__(self) -> str:
+        """`Bundle('runs/a/best': classify, 77 labels, minilm by lora)`."""
+        method = chosen(self.card, "method")
+        return (
+            f"Bundle('{self.folder}': {self.task.name}, {len(self.labels)} labels, "
+            f"{self.card['base']['name']} by {method})"
+        )
+
     @property
     def labels(self) -> list[str]:
         """Label names, in the order of the classes."""
         return list(self.card["labels"])
 
-    def probabilities(self, texts: Sequence[str], *, tokens: int = 8192) -> np.ndarray:
-        """(S, C) float64 probabilities of the texts, in their order; `tokens` at most are computed at once."""
-        told = tokenize(self.tokenizer, list(texts), max_length=self.card["max_length"], cache=False)
-        return self.task.probabilities(outputs(self.model, told, tokens=tokens))
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """The texts as the model reads them; `cut` of them are longer than the bundle's limit and lose their
+        end.
 
-    def predict(self, texts: Sequence[str], *, tokens: int = 8192) -> list[dict[str, Any]]:
+        Raises:
+            DataError: a text has no token at all.
+        """
+        read = tokenize(self.tokenizer, list(texts), max_length=self.card["max_length"], cache=False)
+        empty = np.flatnonzero(read.lengths == 0)
+        if len(empty):
+            raise DataError(
+                f"Text {empty[0] + 1} of {len(texts)} is {texts[empty[0]]!r}, and this base's tokenizer "
+                f"makes no token of it; {len(empty)} are so. Leave such texts out."
+            )
+        return read
+
+    def probabilities(self, texts: Sequence[str] | Tokens, *, tokens: int = 8192) -> np.ndarray:
+        """(S, C) float64 probabilities of the texts, in their order; `tokens` at most are computed at once."""
+        read = texts if isinstance(texts, Tokens) else self.tokens(texts)
+        return self.task.probabilities(outputs(self.model, read, tokens=tokens))
+
+    def predict(self, texts: Iterable[str], *, tokens: int = 8192) -> list[dict[str, Any]]:
         """One answer a text: `label` (or `labels`), `confidence` in 0..1, and `scores` of every label.
 
         Raises:
-            DataError: not a list of texts.
+            DataError: not texts.
         """
-        if isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
+        asked = None if isinstance(texts, str | bytes) or not isinstance(texts, Iterable) else list(texts)
+        if asked is None:
             raise DataError(
                 f"`predict` takes a list of texts; it got {type(texts).__name__} {str(texts)[:60]!r}. "
                 f"For one text write predict([text])."
             )
-        if not texts:
+        for i, text in enumerate(asked):
+            if not isinstance(text, str):
+                raise DataError(
+                    f"`predict` takes a list of texts; item {i + 1} of {len(asked)} is {type(text).__name__} "
+                    f"{str(text)[:60]!r}. Make it a string."
+                )
+        if not asked:
             return []
-        return self.task.answers(self.probabilities(texts, tokens=tokens), self.labels, self.card["chosen"])
+        return self.task.answers(self.probabilities(asked, tokens=tokens), self.labels, self.card["chosen"])
 
 
 def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, Any]) -> None:
     """Write a bundle in one step: a reader sees the old one or this one, whole.
 
-    `card` holds what the caller knows (task, method, labels, max_length, chosen, scores, …); files' hashes are added.
+    `card` holds what the caller knows (task, method, labels, max_length, chosen, scores, …); what is known
+    of the base and the files' hashes are added. A base in a local folder is named by its absolute path.
 
     Raises:
         CannotWrite: no room or no right; what stood there stays.
     """
     from safetensors.torch import save_file
 
-    with new_folder(folder) as aside:
-        save_file({k: v.contiguous() for k, v in model.head.state_dict().items()}, aside / "head.safetensors")
+    with new_folder(folder) as aside, quiet():
+        save_file({k: v.contiguous() for k, v in model.head.state_dict().items()}, aside / HEAD)
         base.tokenizer.save_pretrained(aside / "tokenizer")
         if saves == "full":
             bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
         elif saves == "peft":
-            model.trunk.save_pretrained(aside / "adapter")  # type: ignore[operator]
-            for extra in ("README.md",):
-                (aside / "adapter" / extra).unlink(missing_ok=True)
+            # Left to itself peft asks the hub whether the base's vocabulary was changed.
+            model.trunk.save_pretrained(aside / "adapter", save_embedding_layers=False)  # type: ignore[operator]
+            (aside / "adapter" / "README.md").unlink(missing_ok=True)
         else:
             changed = {
                 n: p.detach().contiguous() for n, p in model.trunk.named_parameters() if p.requires_grad
             }
-            save_file(changed, aside / "changed.safetensors", metadata={"format": "pt"})
-        files = {str(f.relative_to(aside)): sha256(f) for f in sorted(aside.rglob("*")) if f.is_file()}
-        full = {"format": FORMAT, "saves": saves, **card, "base": _base_card(base), "files": files}
+            save_file(changed, aside / CHANGED, metadata={"format": "pt"})
+        files = {f.relative_to(aside).as_posix(): sha256(f) for f in sorted(aside.rglob("*")) if f.is_file()}
+        about = {
+            "name": base.name if base.folder != Path(base.name) else str(base.folder.absolute()),
+            "sha256": base.sha256,
+            "pooling": base.pooling,
+            "width": base.width,
+            "kind": base.kind,
+        }
+        full = {"format": FORMAT, "saves": saves, **card, "base": about, "files": files}
         write_json(aside / "card.json", full)
-
-
-def _base_card(base: Base) -> dict[str, Any]:
-    return {
-        "name": base.name,
-        "sha256": base.sha256,
-        "pooling": base.pooling,
-        "width": base.width,
-        "kind": base.kind,
-    }
 
 
 def load(
@@ -128,25 +163,46 @@ def load(
         NotSupported: not a bundle, damaged files, or a base that is not the one it was made with.
     """
     place = Path(folder)
-    if (place / "best").is_dir() or (place / ".best.old").is_dir():
+    if (place / "spec.yaml").is_file() and not (place / "card.json").is_file():
         place = place / "best"
-    settle(place)
+    for _ in range(5):
+        seen = _card_bytes(place)
+        try:
+            return _load(standing(place), device, precision, base, machine)
+        except (NotSupported, OSError):
+            if _card_bytes(place) == seen:
+                raise
+            time.sleep(0.1)  # a run that goes on has just put a better bundle in its place
+    return _load(standing(place), device, precision, base, machine)
+
+
+def _card_bytes(place: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return (standing(place) / "card.json").read_bytes()
+    return b""
+
+
+def _load(
+    place: Path, device: str, precision: str | None, base: str | None, machine: Machine | None
+) -> Bundle:
     card = _card(place)
-    if machine is None:
-        machine = choose(device, precision or card.get("precision", "auto"))
+    machine = machine or choose(device, precision or card.get("precision", "auto"))
     task: Task = plugin.build("tasks", choice(card["task"], kind="tasks", key="task"))
     found = _open_base(place, card, base, machine)
     trunk: nn.Module = found.trunk
     if card["saves"] == "peft":
-        from peft import PeftModel
-
-        trunk = PeftModel.from_pretrained(trunk, place / "adapter")
+        trunk = _with_adapter(place, trunk)
     elif card["saves"] == "changed":
         _put_back(place, trunk)
     head = task.head(found.width, card["labels"], card["base"]["pooling"], _dense(found, card))
-    from safetensors.torch import load_file
-
-    head.load_state_dict(load_file(place / "head.safetensors"))
+    try:
+        head.load_state_dict(_tensors(place / HEAD))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise NotSupported(
+            f"{place / HEAD} does not hold the head that card.json describes ({lines[-1].strip()[:200]}). "
+            f"The bundle is damaged: copy it again or tune anew."
+        ) from error
     model = Model(trunk, head.to(machine.device), found.way)
     model.requires_grad_(False)
     model.eval()
@@ -156,49 +212,107 @@ def load(
 def _card(place: Path) -> dict[str, Any]:
     path = place / "card.json"
     if not path.is_file():
+        run = place.parent
+        if (run / "spec.yaml").is_file():
+            raise NotSupported(
+                f"The best bundle of the run {run} was wanted; it has none yet (it comes with the first "
+                f"validation). Wait for it, or go on with the run: `penjing tune --resume {run}`."
+            )
+        near = (
+            sorted(str(p.parents[1]) for p in place.glob("*/best/card.json"))[-3:] if place.is_dir() else []
+        )
+        hint = f" Runs inside it: {', '.join(near)}." if near else ""
         raise NotSupported(
-            f"A bundle was wanted in {place}; it has no card.json. Give a run's folder (it holds best/) or a bundle's folder."
+            f"A bundle was wanted in {place}; "
+            f"{'it has no card.json' if place.is_dir() else 'there is no such folder'}.{hint} Give a run's "
+            "folder (it holds best/) or a bundle's folder."
         )
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        version, files = card["format"], card["files"]
+    except (ValueError, KeyError, TypeError) as error:
         raise NotSupported(
-            f"{path} is not readable as JSON ({error}). The bundle is damaged: copy it again or tune anew."
+            f"{path} was to be the card of a bundle; it cannot be read as one ({type(error).__name__}: "
+            f"{error}). The bundle is damaged: copy it again or tune anew."
         ) from error
-    if card.get("format") != FORMAT:
+    if version != FORMAT:
         raise NotSupported(
-            f"{path} has format {card.get('format')}; this penjing reads {FORMAT}. Update penjing."
+            f"{path} has format {version}; this penjing reads {FORMAT}. Update penjing, or tune anew."
         )
-    for name, wanted in card["files"].items():
+    for name, wanted in files.items():
         file = place / name
         if not file.is_file() or sha256(file) != wanted:
-            state = "is missing" if not file.is_file() else "is not as it was saved (another SHA-256)"
+            state = "is not as it was saved (another SHA-256)" if file.is_file() else "is missing"
             raise NotSupported(f"{file} {state}. The bundle is damaged: copy it again or tune anew.")
+    wanted = {"peft": f"adapter/{ADAPTER}", "changed": CHANGED}.get(card["saves"])
+    if wanted and wanted not in files:
+        raise NotSupported(
+            f"{place / wanted} was wanted; the bundle's card does not name it. Weights are read from "
+            f"safetensors only, as anything else may be a pickle and run code: tune anew."
+        )
     return card
 
 
 def _open_base(place: Path, card: dict[str, Any], base: str | None, machine: Machine) -> Base:
     if card["saves"] == "full":
+        if base is not None:
+            raise SpecError(
+                f"`base` is {base}; the bundle in {place} holds all its weights and needs no base. Leave it "
+                "out."
+            )
         return load_base(str(place / "trunk"), device=machine.device, tokenizer_from=place / "tokenizer")
     name = base or card["base"]["name"]
-    found = load_base(name, device=machine.device, tokenizer_from=place / "tokenizer")
+    try:
+        found = load_base(name, device=machine.device, tokenizer_from=place / "tokenizer")
+    except NotSupported as error:
+        raise NotSupported(
+            f"The bundle in {place} needs the base it was made over. {error} If it has moved, say where: "
+            f"`--base FOLDER` (in Python `base=`)."
+        ) from error
     if found.sha256 != card["base"]["sha256"]:
         raise NotSupported(
-            f"The bundle in {place} was made over the base `{card['base']['name']}` with SHA-256 {card['base']['sha256'][:16]}…; "
-            f"`{name}` has {found.sha256[:16]}…. Over other weights its answers would be wrong: give the right base with `base=`."
+            f"The bundle in {place} was made over the base `{card['base']['name']}` with SHA-256 "
+            f"{card['base']['sha256'][:16]}…; `{name}` has {found.sha256[:16]}…. Over other weights its "
+            f"answers would be wrong: give the right base with `--base FOLDER` (in Python `base=`)."
         )
     return found
 
 
-def _put_back(place: Path, trunk: nn.Module) -> None:
+def _with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
+    from peft import PeftModel
+
+    folder = place / "adapter"
+    try:
+        with quiet():
+            return PeftModel.from_pretrained(trunk, folder)  # type: ignore[no-any-return]
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise NotSupported(
+            f"The adapter in {folder} could not be put on the base "
+            f"({str(error).strip().splitlines()[0][:200]}). The bundle is damaged, or made by another "
+            "release of peft: copy it again or tune anew."
+        ) from error
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    changed = load_file(place / "changed.safetensors")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise NotSupported(
+            f"{path} could not be read as safetensors ({error}). The bundle is damaged: copy it again or "
+            "tune anew."
+        ) from error
+
+
+def _put_back(place: Path, trunk: nn.Module) -> None:
+    changed = _tensors(place / CHANGED)
     own = dict(trunk.named_parameters())
     lost = [n for n, t in changed.items() if n not in own or own[n].shape != t.shape]
     if lost:
         raise NotSupported(
-            f"{place / 'changed.safetensors'} holds `{lost[0]}`, which this base has not. Give the right base with `base=`."
+            f"{place / CHANGED} holds `{lost[0]}`, which this base has not. Give the right base with `--base "
+            f"FOLDER` (in Python `base=`)."
         )
     with torch.no_grad():
         for name, tensor in changed.items():
@@ -212,6 +326,7 @@ def _dense(base: Base, card: dict[str, Any]) -> nn.Linear | None:
     return base.pooler or nn.Linear(base.width, base.width)
 
 
-def chosen_task(card: dict[str, Any]) -> Choice:
-    """The task of a card, as chosen."""
-    return choice(card["task"], kind="tasks", key="task")
+def chosen(card: dict[str, Any], key: str) -> str:
+    """The name of the plug-in that a card's `task` or `method` names."""
+    value = card.get(key)
+    return str(next(iter(value))) if isinstance(value, dict) and value else str(value)

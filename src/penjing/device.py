@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from penjing.errors import NotSupported
-from penjing.files import cache_folder, write_json
+from penjing.files import CannotWrite, cache_folder, write_json
 from penjing.threads import cores
 
 
@@ -36,11 +36,15 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
     name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(name)
+        if place.type == "meta":
+            raise RuntimeError("it computes nothing")
         if place.type == "cuda" and (
             not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()
         ):
             raise RuntimeError(f"there are {torch.cuda.device_count()} CUDA devices")
         torch.zeros(1, device=place)
+        if precision == "bf16" and place.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise RuntimeError("it has no bf16; say `precision: fp32`")
     except (RuntimeError, AssertionError) as error:
         raise NotSupported(
             f"The device `{device}` was asked for; it cannot be used here ({str(error).splitlines()[0]}). "
@@ -50,8 +54,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
     load = _other_load()
     if place.type == "cpu" and load > 0.5 * threads:
         notes.append(
-            f"other programs keep about {load:.1f} of this machine's {threads} cores busy: steps will be slower, "
-            f"and times are not to be trusted"
+            f"other programs keep about {load:.1f} of this machine's {cores()} cores busy: steps will be "
+            f"slower, and times are not to be trusted"
         )
     if precision == "auto":
         precision = "bf16" if gains_from_bf16(place) else "fp32"
@@ -98,13 +102,15 @@ def matrix_peaks(*, again: bool = False) -> dict[str, float]:
     key = f"{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
     kept: dict[str, dict[str, float]] = {}
     if path and path.is_file():
-        with contextlib.suppress(json.JSONDecodeError, OSError, UnicodeDecodeError):
+        with contextlib.suppress(ValueError, OSError):
             kept = json.loads(path.read_text(encoding="utf-8"))
-    if not again and key in kept:
+    if not isinstance(kept, dict):
+        kept = {}
+    if not again and {"fp32", "bf16"} <= {*(kept.get(key) or ())}:
         return kept[key]
     peaks = {"fp32": _rate(torch.float32), "bf16": _rate(torch.bfloat16)}
     if path:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(CannotWrite):
             write_json(path, {**kept, key: peaks})
     return peaks
 

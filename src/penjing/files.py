@@ -6,6 +6,7 @@ A reader sees the old state or the new one, never a mixture, whatever kills the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -23,18 +24,26 @@ class CannotWrite(PenjingError):
 
 @contextlib.contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into an error that says where and what to do."""
+    """Turn the system's refusals to write into an error that says where and what to do."""
     try:
         yield
-    except OSError as error:
-        free = ""
-        with contextlib.suppress(OSError):
-            place = next(p for p in (path, *path.parents) if p.exists())
-            free = f" ({shutil.disk_usage(place).free / 2**20:,.0f} MiB free there)"
+    except Exception as error:
+        # safetensors and tokenizers raise kinds of their own that only quote the system.
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
         raise CannotWrite(
-            f"{path} was to be written; the system said: {error.strerror or error}{free}. The last good state is whole. "
-            f"Make room or give another folder (`out:` in the spec), then resume with `penjing tune --resume`."
+            f"{path} was to be written; the system said: {said}{_free(path)}. The last good state is whole. "
+            f"Make room or mend the rights; a run goes on with `penjing tune --resume`, or choose another "
+            f"folder with `out:`."
         ) from error
+
+
+def _free(path: Path) -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        place = next(p for p in (path, *path.absolute().parents) if p.exists())
+        return f" ({shutil.disk_usage(place).free / 2**20:,.0f} MiB free there)"
+    return ""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,9 +82,12 @@ def write_with(path: Path, write: Callable[[Path], Any]) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Fill a folder aside, then put it in place of `target`. `settle` mends a kill between the two renames."""
+    """Fill a folder aside, then put it in place of `target`. One writer at a time.
+
+    Between the two renames there is no `target`: readers go by `standing`, the next writer by `settle`.
+    """
     settle(target)
-    aside, old = target.with_name(f".{target.name}.aside"), target.with_name(f".{target.name}.old")
+    aside, old = target.with_name(f".{target.name}.aside"), _old(target)
     with told(target):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -97,13 +109,29 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def settle(target: Path) -> None:
-    """If a kill fell between the renames of `new_folder`, put the last good folder back."""
-    old = target.with_name(f".{target.name}.old")
+    """If a kill fell between the renames of `new_folder`, put the last good folder back. For the writer only."""
+    old = _old(target)
     if old.exists():
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(old, target)
+
+
+def standing(target: Path) -> Path:
+    """Where the last good folder of `new_folder` is just now: `target`, or beside it while it is replaced."""
+    return _old(target) if not target.exists() and _old(target).exists() else target
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left aside in a folder. Only while no other process writes there."""
+    for left in folder.glob(".*.aside"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -115,24 +143,28 @@ def _sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
+    """SHA-256 of a file, hex. Remembered for as long as the file's size and time stay the same."""
+    facts = path.stat()
+    return _sha256(path.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed_ns: int, inode: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cache_folder() -> Path | None:
-    """Where derived things are kept between runs: $PENJING_CACHE, else the user's cache; None when it cannot be written."""
-    wanted = os.environ.get("PENJING_CACHE")
-    folder = (
-        Path(wanted)
-        if wanted
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penjing"
-    )
+    """Where derived things are kept between runs: $PENJING_CACHE, else the user's cache; None if unwritable."""
     try:
+        wanted = os.environ.get("PENJING_CACHE")
+        users = os.environ.get("XDG_CACHE_HOME")
+        folder = Path(wanted) if wanted else (Path(users) if users else Path.home() / ".cache") / "penjing"
+        folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe.{os.getpid()}"
         probe.touch()
-        probe.unlink()
-    except (OSError, RuntimeError):
+        probe.unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows where home is
         return None
     return folder

@@ -35,7 +35,8 @@ def bootstrap(
     """95 % interval of each named score, in 0..1.
 
     Where every row is right (or every row wrong) all draws agree and the percentile interval would have no
-    width; the exact binomial bound (Clopper & Pearson 1934) stands in for accuracy and subset accuracy there.
+    width; the exact binomial bound on the share of right rows (Clopper & Pearson 1934) stands in there, for
+    F1 too, where it is a rough one.
 
     Raises:
         DataError: no rows, shapes that differ, or a name that is not in `SCORES`.
@@ -44,9 +45,9 @@ def bootstrap(
     found: dict[str, Interval] = {}
     for name in names:
         low, high = _percentiles(drawn[name][0])
-        if low == high and name in ("accuracy", "subset_accuracy"):
+        if low == high and low in (0.0, 1.0):
             bound = 0.025 ** (1 / len(targets_SC))
-            low, high = (bound, 1.0) if low == 1 else (0.0, 1 - bound) if low == 0 else (low, high)
+            low, high = (bound, 1.0) if low == 1 else (0.0, 1 - bound)
         found[name] = (low, high)
     return found
 

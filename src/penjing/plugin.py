@@ -1,8 +1,9 @@
 """Find plug-ins and check their settings: `{lora: {rank: 8}}` means `methods/lora.py: lora(rank=8)`.
 
-A plug-in is a function named like its file, in the folder of its kind; its keyword-only arguments are its settings,
-and its signature is their schema (names, types, defaults). A name with a dot, such as `mypackage.ideas.warp`, reaches a
-function of the user's own. The folder is read without importing it, so listing costs nothing.
+A plug-in is a function named like its file, in the folder of its kind; its keyword-only arguments are its
+settings, and its signature is their schema (names, types, defaults). A name with a dot, such as
+`mypackage.ideas.warp`, reaches a function of the user's own. The folder is read without importing it, so
+listing costs nothing.
 """
 
 from __future__ import annotations
@@ -13,75 +14,103 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 from penjing.errors import SpecError, nearest
 
-KINDS = ("tasks", "objectives", "methods", "techniques", "compressors")
+# Kind (folder) -> the record that a plug-in of it gives.
+KINDS = {
+    "tasks": "Task",
+    "objectives": "Task",
+    "methods": "Method",
+    "techniques": "Technique",
+    "compressors": "Compressor",
+}
 _HOME = Path(__file__).parent
+# What annotations of built-in plug-ins may name.
+_TYPES: dict[str, Any] = {
+    "Literal": Literal,
+    "Any": Any,
+    "__builtins__": {t.__name__: t for t in (int, float, str, bool, list, dict, tuple)},
+}
 
 
 @dataclass(frozen=True)
 class PlugIn:
-    """One plug-in as found on disk: its kind (folder), name (file and function) and first docstring line."""
+    """A built-in plug-in as found on disk: its kind (folder), name (file and function), docstring, file."""
 
     kind: str
     name: str
-    summary: str
+    doc: str
+    path: Path
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return self.doc.split("\n", 1)[0]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a plug-in: its type as written, its default (None when it must be given)."""
+
+    type: str
+    default: Any
+    required: bool
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A plug-in somebody chose, with its settings: what `{lora: {rank: 8}}` becomes."""
+    """A plug-in somebody chose, with all its settings: what `{lora: {rank: 8}}` becomes."""
 
     name: str
     settings: dict[str, Any]
 
     def written(self) -> str | dict[str, dict[str, Any]]:
-        """The shortest spelling for a spec file."""
-        return {self.name: self.settings} if self.settings else self.name
+        """The spelling for a spec file, every setting written out."""
+        return {self.name: dict(self.settings)} if self.settings else self.name
 
 
 def found(kind: str) -> dict[str, PlugIn]:
     """Every plug-in of a kind, by name, read from the folder without importing anything."""
-    folder = _HOME / kind
     plugs: dict[str, PlugIn] = {}
-    for path in sorted(folder.glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and node.name == path.stem:
-                summary = (ast.get_docstring(node) or "").split("\n", 1)[0]
-                plugs[node.name] = PlugIn(kind, node.name, summary)
+    for path in sorted((_HOME / kind).glob("*.py")):
+        node = None if path.stem.startswith("_") else _definition(path)
+        if node is not None:
+            plugs[node.name] = PlugIn(kind, node.name, ast.get_docstring(node) or "", path)
     return plugs
 
 
+def _definition(path: Path) -> ast.FunctionDef | None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == path.stem), None)
+
+
 def choice(value: Any, *, kind: str, key: str) -> Choice:
-    """Read `name`, `{name: {setting: value}}` or a Choice into a Choice.
+    """Read `name`, `{name: {setting: value}}` or a Choice into a Choice with every setting filled in.
 
     Raises:
-        SpecError: the value has another shape, names no plug-in, or gives settings that the plug-in does not have.
+        SpecError: the value has another shape, names no plug-in, or gives settings that the plug-in does not
+        have.
     """
     if isinstance(value, Choice):
-        picked = value
+        name, settings = value.name, value.settings
     elif isinstance(value, str):
-        picked = Choice(value, {})
+        name, settings = value, {}
     elif isinstance(value, dict) and len(value) == 1:
         name, settings = next(iter(value.items()))
-        if settings is not None and not isinstance(settings, dict):
+        name, settings = str(name), {} if settings is None else settings
+        if not isinstance(settings, dict):
             raise SpecError(
-                f"`{key}.{name}` must hold settings such as `{{{name}: {{setting: value}}}}`; it holds {settings!r}. "
-                f"`penjing show {kind} {name}` lists its settings."
+                f"`{key}.{name}` must hold settings such as `{{{name}: {{setting: value}}}}`; it holds "
+                f"{settings!r}. `penjing show {kind} {name}` lists its settings."
             )
-        picked = Choice(str(name), dict(settings or {}))
     else:
         raise SpecError(
             f"`{key}` must be a name or `{{name: {{setting: value}}}}`; it is {value!r}. "
-            f"`penjing list` shows the {kind} there are."
+            f"`penjing list {kind}` shows those there are."
         )
-    settings_of(kind, picked)
-    return picked
+    return Choice(name, settings_of(kind, Choice(name, settings)))
 
 
 def function(kind: str, name: str) -> Callable[..., Any]:
@@ -91,42 +120,64 @@ def function(kind: str, name: str) -> Callable[..., Any]:
         SpecError: there is no such plug-in, or a dotted name cannot be imported.
     """
     if "." in name:
-        module, _, attribute = name.rpartition(".")
-        try:
-            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-        except (ImportError, AttributeError) as error:
-            raise SpecError(
-                f"`{name}` ({kind}) could not be imported: {error}. It must be a function on the Python path; "
-                f"run from the folder that holds it, or install its package."
-            ) from error
+        return _own_function(kind, name)
+    _built_in(kind, name)
+    return getattr(importlib.import_module(f"penjing.{kind}.{name}"), name)  # type: ignore[no-any-return]
+
+
+def _own_function(kind: str, name: str) -> Callable[..., Any]:
+    module, _, attribute = name.rpartition(".")
+    try:
+        made: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty part, as in `a..b`
+        raise SpecError(
+            f"`{name}` ({kind}) could not be imported: {error}. It must be a function on the Python path; "
+            f"run from the folder that holds it, or install its package."
+        ) from error
+    if not callable(made):
+        raise SpecError(
+            f"`{name}` ({kind}) must be a function; it is a {type(made).__name__}. Name the function itself."
+        )
+    return made
+
+
+def _built_in(kind: str, name: str) -> PlugIn:
     known = found(kind)
     if name not in known:
         raise SpecError(
             f"`{name}` is not one of the {kind}: {', '.join(known) or 'none here'}.{nearest(name, known)} "
             f"A function of your own is reached by a dotted name, such as `mypackage.{name}`."
         )
-    return getattr(importlib.import_module(f"penjing.{kind}.{name}"), name)  # type: ignore[no-any-return]
+    return known[name]
 
 
-def signature(kind: str, name: str) -> dict[str, tuple[str, Any, bool]]:
-    """Settings of a plug-in: name -> (type as written, default, required), without importing a built-in one."""
+def signature(kind: str, name: str) -> dict[str, Setting]:
+    """Settings of a plug-in by name; a built-in one is not imported for it.
+
+    Raises:
+        SpecError: there is no such plug-in.
+    """
     if "." in name:
-        params = inspect.signature(function(kind, name)).parameters.values()
+        params = inspect.signature(_own_function(kind, name)).parameters.values()
         return {
-            p.name: (str(p.annotation), None if p.default is p.empty else p.default, p.default is p.empty)
+            p.name: Setting(
+                inspect.formatannotation(p.annotation).strip("'\"") if p.annotation is not p.empty else "Any",
+                None if p.default is p.empty else p.default,
+                p.default is p.empty,
+            )
             for p in params
             if p.kind is p.KEYWORD_ONLY
         }
-    if name not in found(kind):
-        function(kind, name)  # raises with the nearest name
-    tree = ast.parse((_HOME / kind / f"{name}.py").read_text(encoding="utf-8"))
-    node = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
-    settings: dict[str, tuple[str, Any, bool]] = {}
-    for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        kind_of = ast.unparse(arg.annotation) if arg.annotation else "Any"
-        value = ast.literal_eval(default) if default is not None else None
-        settings[arg.arg] = (kind_of, value, default is None)
-    return settings
+    node = _definition(_built_in(kind, name).path)
+    assert node is not None
+    return {
+        arg.arg: Setting(
+            ast.unparse(arg.annotation) if arg.annotation else "Any",
+            None if default is None else ast.literal_eval(default),
+            default is None,
+        )
+        for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    }
 
 
 def settings_of(kind: str, picked: Choice) -> dict[str, Any]:
@@ -135,54 +186,64 @@ def settings_of(kind: str, picked: Choice) -> dict[str, Any]:
     Raises:
         SpecError: an unknown setting, a missing one, or a value of the wrong type.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     known = signature(kind, picked.name)
-    for name in picked.settings:
+    more = f"`penjing show {kind} {picked.name}`"
+    for name in map(str, picked.settings):
         if name not in known:
+            home = f"{kind}/{picked.name}.py" if "." not in picked.name else picked.name
             raise SpecError(
-                f"`{picked.name}.{name}` is not a setting of {kind}/{picked.name}.py.{nearest(name, known)} "
-                f"`penjing show {kind} {picked.name}` lists them all."
+                f"`{picked.name}.{name}` is not a setting of {home}.{nearest(name, known)} {more} lists them "
+                "all."
             )
     full: dict[str, Any] = {}
-    for name, (kind_of, default, required) in known.items():
-        if name not in picked.settings:
-            if required:
-                raise SpecError(
-                    f"`{picked.name}.{name}` must be given ({kind_of}); it is missing. "
-                    f"`penjing show {kind} {picked.name}` says what it means."
-                )
-            full[name] = default
-            continue
-        value = picked.settings[name]
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(
-                eval(kind_of, _TYPES)
-            )  # our own annotation, never user text
-            full[name] = adapter.validate_python(value)
-        except (NameError, SyntaxError):
-            full[name] = value
-        except ValidationError as error:
+    for name, setting in known.items():
+        if name in picked.settings:
+            full[name] = _checked(kind, picked.name, name, setting, picked.settings[name])
+        elif setting.required:
             raise SpecError(
-                f"`{picked.name}.{name}` must be {kind_of}; it is {value!r} ({error.errors()[0]['msg']}). "
-                f"`penjing show {kind} {picked.name}` says what it means."
-            ) from error
+                f"`{picked.name}.{name}` must be given ({setting.type}); it is missing. {more} says what it "
+                "means."
+            )
+        else:
+            full[name] = setting.default
     return full
 
 
+def _checked(kind: str, plug: str, name: str, setting: Setting, value: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    lax = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)  # YAML: labels: [1, 2] are names
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(_type(kind, plug, name, setting), config=lax)
+    except (NameError, SyntaxError, TypeError, PydanticUserError):
+        return value  # a type of the user's own that pydantic does not know: the function must check it
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise SpecError(
+            f"`{plug}.{name}` must be {setting.type}; it is {value!r} ({error.errors()[0]['msg']}). "
+            f"`penjing show {kind} {plug}` says what it means."
+        ) from error
+
+
+def _type(kind: str, plug: str, name: str, setting: Setting) -> Any:
+    if "." in plug:
+        return get_type_hints(_own_function(kind, plug)).get(name, Any)
+    return eval(setting.type, _TYPES)  # an annotation of our own source, never a user's text
+
+
 def build(kind: str, picked: Choice) -> Any:
-    """Call the plug-in with its settings."""
-    return function(kind, picked.name)(**settings_of(kind, picked))
+    """Call the plug-in with its settings.
 
-
-def _types() -> dict[str, Any]:
-    from typing import Literal
-
-    return {
-        "Literal": Literal,
-        "Any": Any,
-        "__builtins__": {t.__name__: t for t in (int, float, str, bool, list, dict, tuple)},
-    }
-
-
-_TYPES = _types()
+    Raises:
+        SpecError: settings that do not go together, or a function of the user's own that gives something
+        else.
+    """
+    made = function(kind, picked.name)(**settings_of(kind, picked))
+    if type(made).__name__ != KINDS[kind]:
+        raise SpecError(
+            f"`{picked.name}` ({kind}) must give a penjing.records.{KINDS[kind]}; it gave a "
+            f"{type(made).__name__}. `penjing list {kind}` shows those that come with penjing."
+        )
+    return made

@@ -11,10 +11,10 @@ result.json    before, after, baseline, cost;  report.html  the same to look at;
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,15 +25,28 @@ import yaml
 from penjing import spec as specs
 from penjing.bundle import Bundle, load
 from penjing.errors import NotSupported, SpecError
-from penjing.files import told, write_json, write_text
+from penjing.files import sweep, told, write_json, write_text
 from penjing.spec import Spec
 
+STATES = ("open", "died", "done")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A run's folder, opened."""
+    """A run's folder, opened: its `spec`, `state`, `result`, and the best `bundle`."""
 
     folder: Path
+
+    def __repr__(self) -> str:
+        """`Run('runs/a': done, accuracy 0.9312 on test rows)`."""
+        result = self.result
+        value = result.get("after", {}).get("values", {}).get(result.get("best_name"))
+        scored = (
+            f", {result['best_name']} {value:.4f} on {result['splits_scored']} rows"
+            if value is not None
+            else ""
+        )
+        return f"Run('{self.folder}': {self.state}{scored})"
 
     @cached_property
     def spec(self) -> Spec:
@@ -42,7 +55,11 @@ class Run:
 
     @cached_property
     def bundle(self) -> Bundle:
-        """The best bundle, loaded."""
+        """The best bundle, loaded.
+
+        Raises:
+            NotSupported: there is none yet, or it is damaged.
+        """
         return load(self.folder)
 
     @property
@@ -58,9 +75,24 @@ class Run:
         return self.read("result.json")
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run; empty when it is not there yet."""
+        """A JSON file of the run; empty when it is not there yet.
+
+        Raises:
+            NotSupported: it is damaged.
+        """
         path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError(f"it holds a {type(found).__name__}")
+        except ValueError as error:
+            raise NotSupported(
+                f"{path} was to hold a JSON object; it cannot be read ({error}). Something else wrote to it: "
+                f"take the run from a copy, or start a new one."
+            ) from error
+        return found
 
     def write(self, name: str, value: Any) -> None:
         """Replace a JSON file of the run in one step."""
@@ -77,7 +109,8 @@ class Run:
         path = self.folder / name
         found: list[dict[str, Any]] = []
         if path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            # Not splitlines: a note may hold U+2028.
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 with contextlib.suppress(json.JSONDecodeError):
                     found.append(json.loads(line))
         return found
@@ -103,37 +136,62 @@ class Run:
             yield
             return
         path = self.folder / ".lock"
-        with told(path), path.open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise NotSupported(
-                    f"The run {self.folder} is in use by another process. Wait for it or end it; two cannot write one run."
-                ) from error
+        with told(path):
+            stream = path.open("a")
+        with stream:
+            with told(path):
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise NotSupported(
+                        f"The run {self.folder} was to be written; another process is writing it. Wait for "
+                        f"it or end it, then resume."
+                    ) from error
+            for place in (self.folder, self.folder / "last"):
+                sweep(place)
             yield
+
+    @property
+    def busy(self) -> bool:
+        """True while a process holds the run."""
+        try:
+            import fcntl
+
+            with (self.folder / ".lock").open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, OSError):
+            return False
+        return False
 
 
 def new(spec: Spec) -> Run:
-    """Make the folder of a new run and write its spec.
+    """Make the folder of a new run and write its spec, with absolute paths.
 
     Raises:
         SpecError: the named run is there already.
         CannotWrite: the folder cannot be made.
     """
     out = Path(spec.out)
-    name = spec.name or f"{time.strftime('%m%d-%H%M%S')}-{spec.task.name}-{spec.method.name}"
-    folder, n = out / name, 2
-    while folder.exists():
-        if spec.name:
-            raise SpecError(
-                f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, "
-                f"or go on with it by `penjing tune --resume {folder}`."
-            )
-        folder, n = out / f"{name}-{n}", n + 1
-    with told(folder):
-        folder.mkdir(parents=True)
+    wanted = spec.name or f"{time.strftime('%m%d-%H%M%S')}-{spec.task.name}-{spec.method.name}"
+    for n in itertools.count(1):
+        folder = out / (wanted if n == 1 else f"{wanted}-{n}")
+        with told(folder):
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError as error:
+                if not folder.is_dir():
+                    raise  # a file stands there, or in place of `out`
+                if spec.name:
+                    raise SpecError(
+                        f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, "
+                        f"or go on with it by `penjing tune --resume {folder}`."
+                    ) from error
     run = Run(folder)
-    write_text(folder / "spec.yaml", yaml.safe_dump(spec.written(), sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(spec.anchored().written(), sort_keys=False, allow_unicode=True)
+    write_text(folder / "spec.yaml", text)
     return run
 
 
@@ -153,17 +211,33 @@ def open_run(folder: str | Path) -> Run:
     return Run(place)
 
 
-def newest(out: str | Path, *, state: str | None = None) -> Run:
-    """The newest run below a folder, of a given state.
+def newest(out: str | Path, *, states: Iterable[str] = STATES) -> Run:
+    """The newest run below a folder that is in one of these states and that no process holds.
 
     Raises:
         NotSupported: there is none.
     """
-    found = sorted(Path(out).glob("*/spec.yaml"), key=os.path.getmtime, reverse=True)
+    found = sorted(Path(out).glob("*/spec.yaml"), key=_changed, reverse=True)
+    wanted = {*states}
+    seen = []
     for path in found:
-        if state is None or Run(path.parent).state == state:
-            return Run(path.parent)
-    what = f"a run that is {state}" if state else "a run"
-    raise NotSupported(
-        f"{what} was wanted below {out}; there are {len(found)} runs, none such. Give its folder."
+        run = Run(path.parent)
+        if run.state in wanted and not run.busy:
+            return run
+        seen.append(f"{run.folder.name} ({'going on' if run.busy else run.state})")
+    runs = (
+        f"; there are {len(found)}: {', '.join(seen[:3])}{', …' if len(seen) > 3 else ''}"
+        if seen
+        else ", none"
     )
+    raise NotSupported(
+        f"A run that is {' or '.join(states)} was wanted below {out}{runs}. Name the run's folder, or give "
+        "`--out`."
+    )
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # gone meanwhile
+        return 0.0

@@ -1,24 +1,32 @@
 """What was asked for: one validated, frozen record, from YAML, keyword arguments or `--set key=value`.
 
-All three go through `read`, so all three have the same keys, checks and messages. Every default has its home here or in
-a plug-in's signature, and `Spec.written()` gives the file that repeats the run.
+All three go through `read`, so all three have the same keys, checks and messages. Every default has its home
+here or in a plug-in's signature, and `Spec.written()` gives the file that repeats the run.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from penjing.errors import SpecError, nearest
-from penjing.plugin import Choice, choice
+from penjing.plugin import Choice, choice, found, signature
+from penjing.yaml_file import read_yaml
 
 FILE_KEYS = ("train", "valid", "test")
+CHOICES = {
+    "task": ("tasks", "classify"),
+    "method": ("methods", "full"),
+}  # key: kind, what it is when not given
 
-
-_STRICT = ConfigDict(extra="forbid", frozen=True)
+# A number is welcome where a name is wanted: `name: 2024`.
+_STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+_Files = str | list[str] | None
 
 
 class DataSpec(BaseModel):
@@ -26,23 +34,17 @@ class DataSpec(BaseModel):
 
     model_config = _STRICT
 
-    train: str | list[str] | None = Field(
-        None, description="file, folder, glob or list of them; `hf:name` for a hub set"
-    )
-    valid: str | list[str] | None = Field(None, description="validation rows; cut from train when not given")
-    test: str | list[str] | None = Field(None, description="test rows, used once, at the end")
-    valid_share: float = Field(
-        0.1, gt=0, lt=1, description="share of train kept for validation when `valid` is not given"
-    )
+    train: _Files = Field(None, description="file, folder, glob or list of them; `hf:name` for a hub set")
+    valid: _Files = Field(None, description="validation rows; cut from train when not given")
+    test: _Files = Field(None, description="test rows, used once, at the end")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share of train kept when `valid` is not given")
     text: str | None = Field(None, description="column of the text; guessed and told when not given")
     label: str | None = Field(None, description="column of the label; guessed and told when not given")
     encoding: str | None = Field(None, description="such as gb18030; found out when not given")
-    delimiter: str | None = Field(
-        None, description="between labels of one cell (multi-label); found out when not given"
-    )
+    delimiter: str | None = Field(None, description="between labels of one cell; found out when not given")
     drop_empty: bool = Field(False, description="leave out rows without text or label, and count them")
     max_length: int | None = Field(
-        None, ge=4, description="tokens a row; the base's own limit, at most 512, when not given"
+        None, ge=4, description="tokens a row; the base's limit, at most 512, when not given"
     )
     cache: bool = Field(True, description="keep tokenized rows in the cache folder")
 
@@ -53,9 +55,7 @@ class TrainSpec(BaseModel):
     model_config = _STRICT
 
     epochs: float | None = Field(
-        None,
-        gt=0,
-        description="passes over the train rows; enough for 400 steps, 5 to 20, when neither is given",
+        None, gt=0, description="passes over the train rows; 400 steps' worth, 5 to 20, if none"
     )
     steps: int | None = Field(None, ge=1, description="optimizer steps; excludes epochs")
     batch: int = Field(32, ge=1, description="rows an optimizer step")
@@ -63,35 +63,28 @@ class TrainSpec(BaseModel):
         8192, ge=16, description="most tokens at once; a memory knob that changes nothing else"
     )
     lr: float | None = Field(None, gt=0, description="peak learning rate; the method's own when not given")
-    head_lr: float | None = Field(
-        None, gt=0, description="peak learning rate of the task's head; `lr` when not given"
-    )
+    head_lr: float | None = Field(None, gt=0, description="peak rate of the task's head; `lr` when not given")
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw only")
+    eps: float = Field(1e-8, gt=0, description="adamw only")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     weight_decay: float = Field(0.01, ge=0, description="not on biases and norms")
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
     warmup: float = Field(0.1, ge=0, description="share of the steps when below 1, else steps")
-    layer_decay: float = Field(
-        1.0, gt=0, le=1, description="rate of each lower layer relative to the one above"
-    )
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a lower layer relative to the one above")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
-    checkpointing: bool = Field(
-        False, description="recompute activations in backward: less memory, a third more time"
-    )
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="replaces the base's dropout; its own when not given"
-    )
+    checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    dropout: float | None = Field(None, ge=0, lt=1, description="replaces the base's; its own when not given")
     evals: int = Field(
         10, ge=0, description="validations over the run, spread evenly; 0 for none but the last"
     )
-    patience: int | None = Field(
-        None, ge=1, description="validations without a better score before stopping early"
-    )
+    patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
     minutes: float | None = Field(None, gt=0, description="stop after this many minutes, keeping the best")
     group_by_length: bool = True
     save_s: float = Field(60.0, ge=0, description="seconds between saves of what an exact resume needs")
+
+
+SECTIONS: dict[str, type[BaseModel]] = {"train": TrainSpec, "data": DataSpec}
 
 
 class Spec(BaseModel):
@@ -99,18 +92,16 @@ class Spec(BaseModel):
 
     model_config = _STRICT
 
-    base: str = Field("minilm", description="preset, local folder or hub name")
-    task: Choice = Field(default_factory=lambda: Choice("classify", {}))
-    method: Choice = Field(default_factory=lambda: Choice("full", {}))
+    base: str = Field("minilm", min_length=1, description="preset, local folder or hub name")
+    task: Choice
+    method: Choice
     techniques: tuple[Choice, ...] = ()
-    data: DataSpec = Field(default_factory=lambda: DataSpec())  # type: ignore[call-arg]
-    train: TrainSpec = Field(default_factory=lambda: TrainSpec())  # type: ignore[call-arg]
+    data: DataSpec
+    train: TrainSpec
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bf16 where this machine gains from it"
-    )
-    out: str = Field("runs", description="folder that holds the runs")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where that gains")
+    out: str = Field("runs", min_length=1, description="folder that holds the runs")
     name: str | None = Field(None, description="name of the run's folder; time and task when not given")
     language: Literal["en", "zh"] = Field("en", description="of the report")
 
@@ -125,25 +116,48 @@ class Spec(BaseModel):
             **plain,
         }
 
+    def anchored(self) -> Spec:
+        """The same spec with absolute paths to files and the base, so that it holds from any folder."""
+        data = {key: _absolute(getattr(self.data, key)) for key in FILE_KEYS}
+        base = Path(self.base)
+        return self.model_copy(
+            update={
+                "base": str(base.absolute()) if base.is_dir() else self.base,
+                "data": self.data.model_copy(update=data),
+            }
+        )
+
+
+def _absolute(source: Any) -> Any:
+    if isinstance(source, list):
+        return [_absolute(one) for one in source]
+    return source if source is None or source.startswith(("hf:", "~")) else str(Path(source).absolute())
+
 
 def read(
     source: str | Path | Mapping[str, Any] | Spec | None = None, *, sets: Iterable[str] = (), **keywords: Any
 ) -> Spec:
-    """A validated Spec from a YAML file or mapping, then `--set` pairs, then keywords, later ones winning.
+    """A validated Spec from a YAML file or mapping, over which `--set` pairs and keywords are laid, key by
+    key.
 
-    Keywords may name a section's key directly where it is unique: `lr=1e-4` is `train.lr`, `text="body"` is `data.text`;
-    `train="a.csv"`, `valid=` and `test=` are files. Relative paths in a YAML file are relative to the present folder.
+    Keywords may name a section's key directly where it is unique: `lr=1e-4` is `train.lr`, `text="body"` is
+    `data.text`; `train="a.csv"`, `valid=` and `test=` are files. None is a value: it turns a thing off.
+    Relative paths in a YAML file are relative to the present folder.
 
     Raises:
-        SpecError: the file is missing or not YAML, a key is unknown, a value has the wrong type or range, or settings
-            contradict each other.
+        SpecError: the file is missing or not YAML, a key is unknown or given twice, a value has the wrong
+            type or range, or settings contradict each other.
     """
     given = _from_source(source)
-    for pair in sets:
-        _put(given, *_split_pair(pair))
+    laid: dict[str, Any] = {}
+    pairs = [_split_pair(pair) for pair in sets]
     for key, value in keywords.items():
-        if value is not None:
-            _put(given, _full_key(key, value), value)
+        full = _full_key(key, value)
+        inner = value.items() if full in SECTIONS and isinstance(value, Mapping) else None
+        pairs += [(full, value)] if inner is None else [(f"{full}.{k}", v) for k, v in inner]
+    # `method=lora` before `method.rank=8`, whichever was said first.
+    for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):
+        _lay(given, laid, key, value)
     return _validated(given)
 
 
@@ -153,54 +167,49 @@ def _from_source(source: str | Path | Mapping[str, Any] | Spec | None) -> dict[s
     if source is None:
         return {}
     if isinstance(source, Spec):
-        return source.written()
+        return copy.deepcopy(source.written())
     if isinstance(source, Mapping):
         return copy.deepcopy(dict(source))
-    import yaml
-
     path = Path(source)
     if not path.is_file():
-        near = nearest(
-            path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        )
+        there = path.parent if path.parent.is_dir() else Path()
+        near = nearest(path.name, [p.name for p in there.glob("*.y*ml")])
+        if (path / "spec.yaml").is_file():
+            near = f" It is a folder; did you mean `{path / 'spec.yaml'}`?"
         raise SpecError(
             f"A spec file was wanted at {path}; there is none.{near} "
             f"`penjing tune --base minilm --train rows.csv --task classify` works without a file."
         )
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not readable as YAML: {error}. Mend that line and try again.") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise SpecError(
-            f"{path} must hold `key: value` lines; its top is a {type(value).__name__}. See `penjing tune --help`."
-        )
-    return value
+    return read_yaml(path)
 
 
 def _split_pair(pair: str) -> tuple[str, Any]:
     import yaml
 
     key, equals, text = pair.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    if not equals or not key:
         raise SpecError(f"`--set` takes key=value, such as train.lr=1e-4; it got `{pair}`.")
-    return key.strip(), _number(yaml.safe_load(text) if text else None)
+    try:
+        value = yaml.safe_load(text) if text else None
+    except (yaml.YAMLError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise SpecError(f"`--set {pair}`: the value is not YAML ({said}). Put quotes around it.") from error
+    if not isinstance(value, str | list | dict | None) and _is_text(key):
+        return key, text  # name=007 is a name
+    return key, value
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as a string; take it for the number that the user meant."""
-    if isinstance(value, str):
-        try:
-            return (
-                float(value)
-                if any(c.isdigit() for c in value) and set(value) <= set("0123456789.eE+-")
-                else value
-            )
-        except ValueError:
-            return value
-    return value
+def _field(key: str) -> FieldInfo | None:
+    section, _, name = key.rpartition(".")
+    model = Spec if not section else SECTIONS.get(section)
+    return model.model_fields.get(name) if model else None
+
+
+def _is_text(key: str) -> bool:
+    field = _field(key)
+    kinds = get_args(field.annotation) or (field.annotation,) if field else ()
+    return str in kinds and not {int, float, bool} & {*kinds}
 
 
 def _full_key(key: str, value: Any) -> str:
@@ -208,81 +217,79 @@ def _full_key(key: str, value: Any) -> str:
         return f"data.{key}"
     if key in Spec.model_fields or "." in key:
         return key
-    for section, model in (("train", TrainSpec), ("data", DataSpec)):
+    for section, model in SECTIONS.items():
         if key in model.model_fields:
             return f"{section}.{key}"
     return key
 
 
-def _put(given: dict[str, Any], key: str, value: Any) -> None:
+def _lay(given: dict[str, Any], laid: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted key. `laid` is what this call gave so far: saying two things is an error."""
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_unset=True)
     if isinstance(value, Path):
         value = str(value)
-    if isinstance(value, list | tuple) and all(isinstance(v, Path) for v in value):
-        value = [str(v) for v in value]
-    parts = key.split(".")
-    if parts[0] in ("task", "method") and len(parts) > 1:  # method.lora.rank=8 or method.rank=8 over a name
-        here = given.get(parts[0])
-        named = dict(here.settings) if isinstance(here, Choice) else {}
-        if isinstance(here, str | Choice):
-            given[parts[0]] = {here if isinstance(here, str) else here.name: named}
-        elif here is None:
-            given[parts[0]] = {parts[1]: {}}
-        if parts[1] not in given[parts[0]] and len(parts) == 2:
-            parts.insert(1, next(iter(given[parts[0]])))
+    if isinstance(value, list | tuple):
+        value = [str(v) if isinstance(v, Path) else v for v in value]
+    if key in laid and laid[key] != value:
+        raise SpecError(f"`{key}` is given twice: {laid[key]!r} and {value!r}. Keep one.")
+    laid[key] = value
+    top, *rest = key.split(".")
+    if top in CHOICES and rest:
+        _lay_setting(given, laid, top, rest, value)
+        return
     place = given
-    for part in parts[:-1]:
-        inner = place.setdefault(part, {})
-        if not isinstance(inner, dict):
-            if inner is not None:
-                raise SpecError(f"`{key}` cannot be set: `{part}` holds {inner!r}, not a section of keys.")
+    for part in key.split(".")[:-1]:
+        inner = place.get(part)
+        if inner is None:
             inner = place[part] = {}
+        if not isinstance(inner, dict):
+            raise SpecError(f"`{key}` cannot be set: `{part}` holds {inner!r}, not a section of keys.")
         place = inner
-    place[parts[-1]] = value
+    place[key.rpartition(".")[2]] = value
+
+
+def _lay_setting(given: dict[str, Any], laid: dict[str, Any], key: str, rest: list[str], value: Any) -> None:
+    """`method.lora.rank`, or `method.rank` of the method so far; naming another plug-in replaces it."""
+    kind, default = CHOICES[key]
+    now = given.get(key)
+    name, settings = now if isinstance(now, str) else default, {}
+    if isinstance(now, Choice):
+        name, settings = now.name, dict(now.settings)
+    elif isinstance(now, dict) and len(now) == 1:
+        name, settings = next(iter(now.items()))
+        settings = dict(settings or {})
+    chosen, path = name, rest
+    if rest[0] in found(kind):
+        chosen, path = rest[0], rest[1:]
+    elif len(rest) > 1 and rest[0] not in signature(kind, name):
+        chosen, path = ".".join(rest[:-1]), rest[-1:]
+    if chosen != name:
+        if key in laid:
+            raise SpecError(
+                f"`{key}` is given as `{name}`, and `{key}.{'.'.join(rest)}` sets `{chosen}`. Keep one of "
+                "the two."
+            )
+        settings = {}
+    place = settings
+    for part in path[:-1]:
+        inner = place.get(part)
+        place[part] = dict(inner) if isinstance(inner, dict) else {}
+        place = place[part]
+    if path:
+        place[path[-1]] = value
+    given[key] = {chosen: settings if path else value}
 
 
 def _validated(given: dict[str, Any]) -> Spec:
     values = dict(given)
     for key in values:
         if key not in Spec.model_fields:
-            known = [
-                *Spec.model_fields,
-                *(f"train.{k}" for k in TrainSpec.model_fields),
-                *(f"data.{k}" for k in DataSpec.model_fields),
-            ]
-            inner = next((k for k in known if k.endswith(f".{key}")), "")
-            near = f" Did you mean `{inner}`?" if inner else nearest(key, known)
-            raise SpecError(
-                f"`{key}` is not a key of a spec.{near} Its keys: {', '.join(Spec.model_fields)}."
-            )
-    for name, model in (("train", TrainSpec), ("data", DataSpec)):
-        section = values.get(name)
-        if name in values and section is None:
-            values[name] = {}
-        elif section is not None and not isinstance(section, dict):
-            hint = " Files belong under `data: {train: …}`." if name == "train" else ""
-            raise SpecError(
-                f"`{name}` must hold keys such as {', '.join(list(model.model_fields)[:4])}; it is {section!r}.{hint}"
-            )
-        for key in values.get(name) or {}:
-            if key not in model.model_fields:
-                other = DataSpec if name == "train" else TrainSpec
-                near = (
-                    f" Did you mean `{'data' if name == 'train' else 'train'}.{key}`?"
-                    if key in other.model_fields
-                    else nearest(key, model.model_fields)
-                )
-                raise SpecError(
-                    f"`{name}.{key}` is not a key of a spec.{near} Keys of `{name}`: {', '.join(model.model_fields)}."
-                )
-        if isinstance(values.get(name), dict):
-            values[name] = {k: _number(v) for k, v in values[name].items()}
-    for key, kind in (("task", "tasks"), ("method", "methods")):
-        if values.get(key) is not None:
-            values[key] = choice(values[key], kind=kind, key=key)
-        else:
-            values.pop(key, None)
+            raise _unknown_key(str(key))
+    for name, model in SECTIONS.items():
+        values[name] = _section(name, model, values.get(name))
+    for key, (kind, default) in CHOICES.items():
+        values[key] = choice(default if values.get(key) is None else values[key], kind=kind, key=key)
     techniques = values.get("techniques") or []
     if not isinstance(techniques, list | tuple):
         raise SpecError(f"`techniques` must be a list such as [ema]; it is {techniques!r}.")
@@ -290,14 +297,87 @@ def _validated(given: dict[str, Any]) -> Spec:
     try:
         spec = Spec.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(p) for p in first["loc"] if not str(p).startswith(("str", "list", "float", "int")))
+        said: dict[str, str] = {}
+        for one in error.errors():
+            key = ".".join(str(part) for part in one["loc"][: 2 if one["loc"][0] in SECTIONS else 1])
+            said.setdefault(key, f"`{key}`: {one['msg']}; it is {one.get('input')!r}.")
+        first = next(iter(said))
         raise SpecError(
-            f"`{key}`: {first['msg']}; it is {first.get('input')!r}. Change it in the spec or with `--set {key}=…`."
+            f"{' '.join(said.values())} Change it in the spec or with `--set {first}=…`."
         ) from error
-    if spec.train.epochs is not None and spec.train.steps is not None:
-        raise SpecError(
-            f"`train.epochs` ({spec.train.epochs:g}) and `train.steps` ({spec.train.steps}) are both given; "
-            f"they say the same thing twice. Keep one."
-        )
+    _refuse_contradictions(spec)
     return spec
+
+
+def _unknown_key(key: str) -> SpecError:
+    known = [*Spec.model_fields, *(f"{s}.{k}" for s, model in SECTIONS.items() for k in model.model_fields)]
+    inner = next((k for k in known if k.endswith(f".{key}")), "")
+    near = f" Did you mean `{inner}`?" if inner else nearest(key, known)
+    if not near:  # `lrr` is nearer to `lr` than to `train.lr`
+        short = {k.rpartition(".")[2]: k for k in known}
+        hit = nearest(key, short)
+        near = f" Did you mean `{short[hit.split('`')[1]]}`?" if hit else ""
+    return SpecError(f"`{key}` is not a key of a spec.{near} Its keys: {', '.join(Spec.model_fields)}.")
+
+
+def _section(name: str, model: type[BaseModel], given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if isinstance(given, BaseModel):
+        given = given.model_dump(exclude_unset=True)
+    if not isinstance(given, dict):
+        hint = " Files belong under `data: {train: …}`." if name == "train" else ""
+        raise SpecError(
+            f"`{name}` must hold keys such as {', '.join(list(model.model_fields)[:4])}; it is "
+            f"{given!r}.{hint}"
+        )
+    other = "data" if name == "train" else "train"
+    for key in map(str, given):
+        if key not in model.model_fields:
+            moved = key in SECTIONS[other].model_fields
+            near = f" Did you mean `{other}.{key}`?" if moved else nearest(key, model.model_fields)
+            raise SpecError(
+                f"`{name}.{key}` is not a key of a spec.{near} Keys of `{name}`: "
+                f"{', '.join(model.model_fields)}."
+            )
+    return {key: _number(value) if not _is_text(f"{name}.{key}") else value for key, value in given.items()}
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` and `1e3` as strings; pydantic takes neither for an int."""
+    if isinstance(value, str) and any(c.isdigit() for c in value) and set(value) <= set("0123456789.eE+-_"):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _refuse_contradictions(spec: Spec) -> None:
+    """Settings that exclude each other, and settings that would be ignored."""
+    train, data = spec.train, spec.data
+    if train.epochs is not None and train.steps is not None:
+        raise SpecError(
+            f"`train.epochs` ({train.epochs:g}) and `train.steps` ({train.steps}) are both given; they say "
+            f"the same thing twice. Keep one; `--set train.epochs=null` takes one back that a file gives."
+        )
+    uses = {"adamw": ("betas", "eps"), "sgd": ("momentum",), "adafactor": ()}[train.optimizer]
+    for key in ("betas", "eps", "momentum"):
+        if key not in uses and getattr(train, key) != TrainSpec.model_fields[key].default:
+            raise SpecError(
+                f"`train.{key}` is {getattr(train, key)}; the optimizer `{train.optimizer}` does not use it. "
+                f"Drop it, or choose `train.optimizer: {'sgd' if key == 'momentum' else 'adamw'}`."
+            )
+    if data.valid is not None and data.valid_share != DataSpec.model_fields["valid_share"].default:
+        raise SpecError(
+            f"`data.valid_share` is {data.valid_share:g} and `data.valid` names rows of their own, so "
+            f"nothing would be cut from train. Keep one."
+        )
+    if train.patience is not None and train.evals == 0:
+        raise SpecError(
+            f"`train.patience` ({train.patience}) counts validations; `train.evals` is 0, so there would be "
+            f"none to count. Drop one."
+        )
+    if spec.name is not None and (not spec.name.strip(". ") or {"/", "\\"} & {*spec.name}):
+        raise SpecError(
+            f"`name` must be the name of one folder below `out`; it is {spec.name!r}. Give the folder with "
+            "`out:`."
+        )

@@ -1,4 +1,4 @@
-"""How many cores are really ours, and how idle threads wait. Imports no torch: both matter before torch is loaded."""
+"""How many cores are really ours, and how idle threads wait. Imports no torch: both matter before it is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-SPIN = "20000"  # turns of an idle OpenMP thread before it sleeps, about 50 microseconds
+SPIN = "1000"  # turns of an idle OpenMP thread before it sleeps, a few microseconds
 
 
 def cores() -> int:
@@ -22,7 +22,8 @@ def cores() -> int:
 def wait_without_spinning() -> None:
     """Let idle OpenMP threads sleep soon. Must run before torch is imported; what the user has set stays.
 
-    A thread that spins while another process needs its core made steps ten times slower.
+    Measured on two cores beside one busy process: a MiniLM step of 0.32 s took 1.25 s with 20,000 turns (or the default)
+    and 0.38 s with 1,000.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     os.environ.setdefault("KMP_BLOCKTIME", "0")

@@ -1,4 +1,4 @@
-"""What rows are like before anything is trained on them: sizes, labels, scripts, duplicates, contradictions, leaks.
+"""What rows are like before training: sizes, labels, scripts, duplicates, contradictions, leaks.
 
 `summary` counts and points at file and line; nothing is changed or left out. Equal texts are found in
 `duplicates`, likely label errors in `suspects`; both are offered here too.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,20 @@ from penjing.data.duplicates import code_points, exact_groups, near_groups, norm
 from penjing.data.suspects import suspects
 from penjing.records import Rows, Tokens
 
-__all__ = ["exact_groups", "near_groups", "normal", "summary", "suspects"]
+__all__ = ["exact_groups", "near_groups", "normal", "remarks", "summary", "suspects"]
 
 _LONG_WORDS = 510  # what a base of 512 positions takes, with one token a word
 _MOST_LABELS = 1000
 _QUANTILES = {"min": 0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One set, with the groups of its rows among the rows of all sets."""
+
+    rows: Rows
+    exact: np.ndarray
+    near: np.ndarray
 
 
 def summary(
@@ -32,14 +42,16 @@ def summary(
 ) -> dict[str, Any]:
     """What the rows of one or more sets are like, as JSON values.
 
-    Gives `rows` (all), `sets` (for each: rows, characters, words, tokens where given, labels, script, blank, long,
-    duplicates, conflicts) and `leaks` (for each pair of sets in the order given: rows of the later whose text, or
-    nearly, is in the earlier). Lengths are quantiles; a word is a run of letters, or one Han character. Shares are in
-    0..1. `conflicts` are rows of equal text and unequal labels. Examples carry `where` (file and line).
+    Gives `rows` (all), `sets` (for each: rows, characters, words, tokens where given, labels, script, blank,
+    long, duplicates, conflicts) and `leaks` (for each pair of sets in the order given: rows of the later
+    whose text, or nearly, is in the earlier). Lengths are quantiles; a word is a run of letters, or one Han
+    character. Shares are in 0..1. `conflicts` are rows of equal text and unequal labels. Examples carry
+    `where` (file and line).
 
     Args:
         tokens: token lengths to report, by set name.
-        near: also look for near duplicates (Jaccard of shingles at least 0.8), about 15 s a million short rows.
+        near: also look for near duplicates (Jaccard of shingles at least 0.8), about 15 s a million short
+            rows.
         n_examples: most examples of each kind.
     """
     sets = {"rows": sets} if isinstance(sets, Rows) else sets
@@ -48,11 +60,11 @@ def summary(
     group = near_groups(texts, exact=exact) if near else exact
     found: dict[str, Any] = {"rows": len(texts), "sets": {}, "leaks": []}
     begin = 0
-    parts: dict[str, tuple[Rows, np.ndarray, np.ndarray]] = {}
+    parts: dict[str, _Part] = {}
     for name, rows in sets.items():
         here = slice(begin, begin + len(rows))
         begin += len(rows)
-        parts[name] = rows, exact[here], group[here]
+        parts[name] = _Part(rows, exact[here], group[here])
         about: dict[str, Any] = {"rows": len(rows), **_shape(rows, n_examples), "labels": _labels(rows)}
         if tokens is not None and name in tokens:
             about["tokens"] = {**_quantiles(tokens[name].lengths), "cut": tokens[name].cut}
@@ -172,18 +184,17 @@ def _conflicts(rows: Rows, exact: np.ndarray, n_examples: int) -> dict[str, Any]
 def _leak(
     earlier: str,
     later: str,
-    a: tuple[Rows, np.ndarray, np.ndarray],
-    b: tuple[Rows, np.ndarray, np.ndarray],
+    a: _Part,
+    b: _Part,
     n_examples: int,
 ) -> dict[str, Any]:
-    equal = np.isin(b[1], a[1])
-    near = np.isin(b[2], a[2]) & ~equal
+    equal = np.isin(b.exact, a.exact)
+    near = np.isin(b.near, a.near) & ~equal
 
-    def examples(hits: np.ndarray, groups: int) -> list[dict[str, Any]]:
-        return [
-            {"in": _row(b[0], i), "also": _row(a[0], int(np.flatnonzero(a[groups] == b[groups][i])[0]))}
-            for i in np.flatnonzero(hits)[:n_examples]
-        ]
+    def examples(hits: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> list[dict[str, Any]]:
+        shown = np.flatnonzero(hits)[:n_examples]
+        first = [int(np.flatnonzero(theirs == ours[i])[0]) for i in shown]
+        return [{"in": _row(b.rows, i), "also": _row(a.rows, j)} for i, j in zip(shown, first, strict=True)]
 
     return {
         "from": earlier,
@@ -191,6 +202,62 @@ def _leak(
         "exact": int(equal.sum()),
         "near": int(near.sum()),
         "share": round(float((equal | near).mean()), 4) if len(equal) else 0.0,
-        "examples": examples(equal, 1),
-        "near_examples": examples(near, 2),
+        "examples": examples(equal, b.exact, a.exact),
+        "near_examples": examples(near, b.near, a.near),
     }
+
+
+def remarks(found: dict[str, Any]) -> list[str]:
+    """What of a summary deserves a look, one sentence each, with a place; empty when all is well."""
+    said = []
+    for name, about in found["sets"].items():
+        n = about["rows"]
+        for key, what, then in (
+            ("blank", "hold no letter or digit", "leave them out or fill them"),
+            ("long", f"have more than {_LONG_WORDS} words", "their end may be cut; see `data.max_length`"),
+        ):
+            if about[key]["n"]:
+                place = about[key]["examples"][0]["where"] if about[key]["examples"] else ""
+                said.append(f"{name}: {about[key]['n']:,} of {n:,} rows {what} ({place}); {then}.")
+        same = about["conflicts"]
+        if same["texts"]:
+            places = _places(same["examples"][0]["rows"]) if same["examples"] else ""
+            said.append(
+                f"{name}: {same['texts']:,} texts stand {same['rows']:,} times with unequal labels "
+                f"({places}); "
+                f"make their labels agree."
+            )
+        repeats = about["duplicates"]
+        if repeats["share"] >= 0.01:
+            said.append(
+                f"{name}: {repeats['exact']:,} rows repeat another word for word and {repeats['near']:,} "
+                f"nearly "
+                f"({repeats['share']:.1%}); they weigh more than once."
+            )
+        labels = about["labels"]
+        if labels["n"] > 1 and labels["imbalance"] >= 20:
+            said.append(
+                f"{name}: the largest label has {labels['imbalance']:g} times the rows of the smallest; look "
+                f"at macro-F1, "
+                f"not only at accuracy."
+            )
+        if labels.get("single"):
+            shown = ", ".join(labels["single"][:3])
+            said.append(
+                f"{name}: {len(labels['single']):,} labels have one row only ({shown}); add rows or join "
+                f"labels."
+            )
+    for leak in found["leaks"]:
+        if leak["exact"] or leak["near"]:
+            first = (leak["examples"] or leak["near_examples"] or [None])[0]
+            places = f" ({_places([first['in'], first['also']])})" if first else ""
+            said.append(
+                f"{leak['share']:.1%} of {leak['to']} is also in {leak['from']}: {leak['exact']:,} rows word "
+                f"for word, "
+                f"{leak['near']:,} nearly{places}; scores there flatter."
+            )
+    return said
+
+
+def _places(rows: list[dict[str, Any]]) -> str:
+    return " and ".join(row["where"] for row in rows[:2])

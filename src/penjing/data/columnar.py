@@ -1,4 +1,4 @@
-"""Parquet files and Hugging Face datasets (saved on disk, or `hf:name:config:split` from the hub) to a table."""
+"""Parquet files and Hugging Face datasets (saved on disk, or `hf:name` from the hub) to a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPLITS = ("train", "test", "validation", "valid", "dev")
 
 
 def read_parquet(path: Path, *, name: str) -> Table:
-    """The table of a Parquet file; only the columns asked for are read, batch by batch. Lines are row numbers.
+    """The table of a Parquet file, read batch by batch, asked-for columns only. Lines are row numbers.
 
     Raises:
         DataError: broken, or without rows.
@@ -90,8 +90,10 @@ def read_hub(source: str) -> Table:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"`{source}` was to be loaded from the Hugging Face hub; it could not be: {reason}. Check the name; without network "
-            f"save it elsewhere (`datasets.load_dataset(…).save_to_disk(folder)`, or as Parquet or CSV) and give that path, "
+            f"`{source}` was to be loaded from the Hugging Face hub; it could not be: {reason}. Check the "
+            f"name; without network "
+            f"save it elsewhere (`datasets.load_dataset(…).save_to_disk(folder)`, or as Parquet or CSV) and "
+            f"give that path, "
             f"or set HF_ENDPOINT to a mirror."
         ) from error
     return _table(source, *_one_split(source, found, split or None))
@@ -102,7 +104,8 @@ def _datasets(name: str) -> Any:
         import datasets
     except ImportError:
         raise NotSupported(
-            f"{name} is a Hugging Face dataset; reading it needs the package `datasets`. Run `pip install 'penjing[hub]'`."
+            f"{name} is a Hugging Face dataset; reading it needs the package `datasets`. Run `pip install "
+            f"'penjing[hub]'`."
         ) from None
     return datasets
 
@@ -118,7 +121,8 @@ def _one_split(name: str, found: Any, split: str | None) -> tuple[Any, tuple[str
     if split is None and len(splits) > 1 and "train" not in splits:
         sign = ":" if name.startswith("hf:") else "#"
         raise DataError(
-            f"{name} has {len(splits)} splits: {', '.join(splits)}; one was wanted. Choose one, such as `{name}{sign}{splits[0]}`."
+            f"{name} has {len(splits)} splits: {', '.join(splits)}; one was wanted. Choose one, such as "
+            f"`{name}{sign}{splits[0]}`."
         )
     chosen = split or ("train" if "train" in splits else splits[0])
     return found[chosen], (

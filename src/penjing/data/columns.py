@@ -1,6 +1,7 @@
 """Which column is the text and which the label: as named by the user, else by usual names, else by content.
 
-A guess is always told. To know one more usual name, add it to `TEXT_NAMES` or `LABEL_NAMES`, the likeliest first.
+A guess is always told. To know one more usual name, add it to `TEXT_NAMES` or `LABEL_NAMES`, the likeliest
+first.
 """
 
 from __future__ import annotations
@@ -12,22 +13,31 @@ from typing import Any
 from penjing.data.table import Table, sample
 from penjing.errors import DataError, nearest
 
-TEXT_NAMES = (
-    "text sentence content utterance query review message body comment document utt tweet post question sent sentence1 "
-    "text_a text1 description abstract article news passage dialogue conversation complaint feedback request input prompt "
-    "instruction note summary headline title subject texts sentences 文本 内容 正文 句子 语句 文字 评论 评价 评论内容 留言 问题 "
-    "提问 咨询 咨询内容 用户输入 输入 反馈 投诉内容 工单内容 描述 摘要 新闻 标题 主题内容"
-).split()
-LABEL_NAMES = (
-    "label labels intent intents category categories class classes target sentiment topic topics label_name class_name "
-    "label_text gold annotation emotion polarity tag tags y queue department cat type kind genre output rating stars score "
-    "priority 标签 类别 意图 分类 类目 种类 情感 情绪 主题 话题 类型 标注 所属类别 评分 部门"
-).split()
+TEXT_NAMES = tuple(
+    """
+    text sentence content utterance query review message body comment document utt tweet post question
+    sent sentence1 text_a text1 description abstract article news passage dialogue conversation
+    complaint feedback request input prompt instruction note summary headline title subject texts
+    sentences 文本 内容 正文 句子 语句 文字 评论 评价 评论内容 留言 问题 提问 咨询 咨询内容 用户输入
+    输入 反馈 投诉内容 工单内容 描述 摘要 新闻 标题 主题内容
+    """.split()  # noqa: SIM905
+)
+LABEL_NAMES = tuple(
+    """
+    label labels intent intents category categories class classes target sentiment topic topics
+    label_name class_name label_text gold annotation emotion polarity tag tags y queue department cat
+    type kind genre output rating stars score priority
+    标签 类别 意图 分类 类目 种类 情感 情绪 主题 话题 类型 标注 所属类别 评分 部门
+    """.split()  # noqa: SIM905
+)
 TITLES = ("title", "headline", "subject", "标题", "题目")
 BODIES = ("body", "content", "text", "description", "abstract", "article", "正文", "内容", "描述", "摘要")
 # Columns whose name ends so are about the text, not the text.
 _NOT_TEXT = frozenset(
-    "id idx index no num number date time url link lang language len length count source split author user".split()
+    """
+    id idx index no num number date time url link lang language len length count source split author
+    user
+    """.split()  # noqa: SIM905
 )
 
 
@@ -41,7 +51,8 @@ def choose(
 ) -> tuple[list[str], list[str], list[str]]:
     """Columns that make the text (joined), columns that make the label, and notes on what was guessed.
 
-    `a+b` names several columns. Without `labelled`, no label column is no error, and none is guessed by content.
+    `a+b` names several columns. Without `labelled`, no label column is no error, and none is guessed by
+    content.
 
     Raises:
         DataError: a named column is not there, or none can be guessed.
@@ -57,6 +68,12 @@ def choose(
         else _label_by_name(table, besides=texts)
     )
     rest = [c for c in table.columns if c not in texts and c not in labels]
+    if labelled and not labels and len(table.columns) == 1:
+        raise DataError(
+            f"{table.name}: rows with labels were wanted; there is one column (`{table.columns[0]}`) and so "
+            f"no label. Add a "
+            f"label column, write `label<TAB>text` a line, or make one sub-folder a class."
+        )
     if not texts or (labelled and not labels):
         cells = sample(table)
         texts = texts or _text_by_content(table, cells, besides=labels)
@@ -104,7 +121,7 @@ def _plain(name: str) -> str:
 
 
 def _by_name(columns: Sequence[str], known: Sequence[str]) -> str | None:
-    """The column with the likeliest known name: the whole name first, then its last word, then any word of it."""
+    """The column with the likeliest known name: by the whole name, then its last word, then any word."""
     plain = {c: _plain(c) for c in columns}
     words = {c: p.split("_") for c, p in plain.items()}
     usable = [c for c in columns if words[c][-1] not in _NOT_TEXT]
@@ -184,7 +201,9 @@ def _unclear(table: Table, cells: Sequence[Sequence[Any]], kind: str) -> DataErr
         shown.append(
             f"`{name}` ({', '.join(repr(v if len(v) <= 30 else v[:29] + '…') for v in values) or 'empty'})"
         )
+    likely = max(table.columns, key=lambda c: sum(map(len, _column(cells, table.columns.index(c)))))
+    likely = likely if kind == "text" else next(c for c in table.columns if c != likely)
     return DataError(
         f"{table.name}: which column is the {kind} could not be guessed. Columns: {', '.join(shown)}. "
-        f"Say which: `{kind}: {table.columns[0]}`."
+        f"Say which, such as `{kind}: {likely}`."
     )

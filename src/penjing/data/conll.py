@@ -1,6 +1,7 @@
-"""CoNLL-style files: a token and its tags a line, a blank line between sentences, `# key = value` above a sentence.
+"""CoNLL-style files: a token and its tags a line, a blank line between sentences, comments above.
 
-`sentences` is for tasks that tag tokens; `read_conll` gives a table of whole sentences with the label in a comment.
+`sentences` is for tasks that tag tokens; `read_conll` gives a table of whole sentences with the label in a
+comment.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ff
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence: its first line (1-based), tokens, the further columns (one list a column), and its comments."""
+    """One sentence: first line (1-based), tokens, further columns (one list a column), comments."""
 
     line: int
     tokens: list[str]
@@ -58,7 +59,8 @@ def sentences(path: Path, *, name: str | None = None, encoding: str | None = Non
             width = width or len(cells)
             if len(cells) != width:
                 raise DataError(
-                    f"{name}, line {number}: {width} columns were wanted, as above; found {len(cells)}: {body[:60]!r}. "
+                    f"{name}, line {number}: {width} columns were wanted, as above; found {len(cells)}: "
+                    f"{body[:60]!r}. "
                     f"Give every token all its columns, and leave blank lines only between sentences."
                 )
             first = first if lines else number
@@ -80,7 +82,7 @@ def _sentence(first: int, lines: list[list[str]], comments: dict[str, str]) -> S
 
 
 def is_conll(lines: Sequence[str]) -> bool:
-    """Whether lines look like token and tags: equally many columns everywhere and a tag such as `B-PER` at the end."""
+    """Whether lines are tokens and tags: as many columns everywhere, a tag such as `B-PER` last."""
     rows = [
         _fields(line.rstrip("\r\n"))
         for line in lines
@@ -103,7 +105,7 @@ def joined(tokens: Sequence[str]) -> str:
 
 
 def read_conll(path: Path, *, name: str, encoding: str | None = None) -> Table:
-    """A table of sentences: column `text` (or the comment `# text = …`) and, where there are comments, their keys."""
+    """A table of sentences: column `text` (or the comment `# text = …`), and one for each key of comments."""
     _, note = find_encoding(path, encoding=encoding)
     keys: dict[str, None] = {}
     n_sentences = 0
@@ -112,7 +114,8 @@ def read_conll(path: Path, *, name: str, encoding: str | None = None) -> Table:
         n_sentences += 1
     if not n_sentences:
         raise DataError(
-            f"{name} was to hold sentences; it is empty. Give one token a line and a blank line between sentences."
+            f"{name} was to hold sentences; it is empty. Give one token a line and a blank line between "
+            f"sentences."
         )
     columns = ("text", *(key for key in keys if key != "text"))
 
@@ -121,4 +124,4 @@ def read_conll(path: Path, *, name: str, encoding: str | None = None) -> Table:
             cells = {"text": joined(sentence.tokens), **sentence.comments}
             yield sentence.line, [cells.get(column) for column in names]
 
-    return Table(name, columns, rows, (name,), (note,) if note else ())
+    return Table(name, columns, rows, (name,), (note,) if note else (), typed=True)

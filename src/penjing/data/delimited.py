@@ -1,4 +1,4 @@
-"""CSV and TSV to a table: RFC 4180 quoting, delimiter and header found out, uneven rows named and never dropped."""
+"""CSV and TSV to a table: RFC 4180 quoting, delimiter and header found out, uneven rows named."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from penjing.data.columns import is_known
 from penjing.data.encoding import find_encoding, open_text
@@ -39,7 +40,8 @@ def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Seque
     """The table of a CSV or TSV file. `wanted` are column names that would prove the first row a header.
 
     Raises:
-        DataError: nothing but a header, rows with too many or too few cells, quotes that never close, bad bytes.
+        DataError: nothing but a header, rows with too many or too few cells, quotes that never close, bad
+            bytes.
     """
     codec, note = find_encoding(path, encoding=encoding)
     notes = [note] if note else []
@@ -50,7 +52,7 @@ def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Seque
     quoted, survey = True, _survey(path, codec, delimiter, quoted=True)
     if survey.failed or survey.n_uneven or survey.folded:
         bare = _survey(path, codec, delimiter, quoted=False)
-        # Where every physical line has all its cells, quotes are plain signs, and joining lines would be a mistake.
+        # Where every physical line has all its cells, quotes are plain signs: joining lines would be wrong.
         if not bare.n_uneven and bare.width > 1 and (survey.failed or bare.width == survey.width):
             quoted, survey = False, bare
             notes.append(f"{name}: quotation marks are taken as they stand, each line is a row")
@@ -61,7 +63,8 @@ def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Seque
     columns = _column_names(head[0]) if headed else tuple(str(i + 1) for i in range(survey.width))
     if headed and survey.n_rows == 1:
         raise DataError(
-            f"{name} has a header ({', '.join(columns)}) and no rows. Add rows below it, or give another file."
+            f"{name} has a header ({', '.join(columns)}) and no rows. Add rows below it, or give another "
+            f"file."
         )
     if not headed and survey.width > 1:
         notes.append(f"{name}: no header was seen; columns are numbered 1 to {survey.width}")
@@ -94,7 +97,7 @@ def _records(
         min(sys.maxsize, 2**31 - 1)
     )  # the standard limit of 131,072 signs stops at long documents
     with open_text(path, codec) as stream:
-        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=strict)
         line = 1
         for cells in reader:
@@ -126,7 +129,8 @@ def _refuse(name: str, survey: _Survey, delimiter: str) -> None:
     if survey.failed:
         line, reason = survey.failed
         raise DataError(
-            f"{name}, line {line}: the quotation marks of the row that begins about here do not close ({reason}). "
+            f"{name}, line {line}: the quotation marks of the row that begins about here do not close "
+            f"({reason}). "
             f'Write a quotation mark inside a quoted cell twice (""), or save the file anew as CSV.'
         )
     if survey.n_rows == 0:
@@ -135,14 +139,16 @@ def _refuse(name: str, survey: _Survey, delimiter: str) -> None:
         line, cells = survey.uneven
         sign = DELIMITERS.get(delimiter, "delimiter")
         raise DataError(
-            f"{name}, line {line}: the row has {cells} cell{'s' * (cells != 1)}, the first row has {survey.width}. "
-            f"{survey.n_uneven:,} of {survey.n_rows:,} rows are so. Put double quotes around cells that hold a {sign} or "
+            f"{name}, line {line}: the row has {cells} cell{'s' * (cells != 1)}, the first row has "
+            f"{survey.width}. "
+            f"{survey.n_uneven:,} of {survey.n_rows:,} rows are so. Put double quotes around cells that hold "
+            f"a {sign} or "
             f"a line end, and leave no cell out."
         )
 
 
 def has_header(head: Sequence[Sequence[str]], wanted: Iterable[str] = ()) -> bool:
-    """Whether the first row names the columns: by known names, by the names asked for, or by being unlike the rest."""
+    """Whether the first row names the columns: by known or wanted names, or by being unlike the rest."""
     first, rest = head[0], head[1:]
     likely = [bool(re.match(r"[#\w][\w .#/:()\-]{0,39}$", cell.strip())) for cell in first]
     if {cell.strip().lstrip("\ufeff") for cell in first} & set(wanted):

@@ -1,9 +1,10 @@
-"""Equal and nearly equal texts: exact groups by normal form, near groups by MinHash and locality-sensitive hashing.
+"""Equal and nearly equal texts: groups by normal form, and by MinHash with locality-sensitive hashing.
 
-A text is a set of shingles: the words of alphabetic text, the character pairs of text written without spaces (Han,
-kana, Thai). Two texts are near when the Jaccard similarity of their sets is at least a threshold; candidates come from
-MinHash bands (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.4), each is then verified on
-the true sets, and groups are the connected components. All in numpy over chunks; no randomness but fixed constants.
+A text is a set of shingles: the words of alphabetic text, the character pairs of text written without spaces
+(Han, kana, Thai). Two texts are near when the Jaccard similarity of their sets is at least a threshold;
+candidates come from MinHash bands (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets,
+3.4), each is then verified on the true sets, and groups are the connected components. All in numpy over
+chunks; no randomness but fixed constants.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ _PER_BAND = 4  # at Jaccard 0.8 a pair shares a band with probability 1 - (1 - 0
 _SKETCH = 1024  # long texts are compared by their 1,024 smallest shingle hashes
 _CROWD = 24  # buckets above this size compare neighbours, not all pairs
 _LEAST_PAIRS = 400_000  # candidates a band may have at any size; beyond that 1.5 times the number of texts
-_SPACELESS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))  # fmt: skip
+_SPACELESS = (  # Thai and Lao, Burmese, Khmer, kana, Han
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3005, 0x3007),
+    (0x3040, 0x30FF),
+    (0x3400, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
 
 
 def normal(text: str) -> str:
@@ -50,13 +60,13 @@ def near_groups(
     """
     exact = exact_groups(texts) if exact is None else exact
     firsts = np.flatnonzero(exact == np.arange(len(exact)))
-    sets = shingles([texts[i] for i in firsts])
+    sets = shingles([texts[int(i)] for i in firsts])
     component = _components(sets, threshold)
     smallest = np.full(len(firsts), len(texts), np.int64)
     np.minimum.at(smallest, component, firsts)
     group = np.arange(len(texts), dtype=np.int64)
     group[firsts] = smallest[component]
-    return group[exact]
+    return np.asarray(group[exact])
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Shingles:
 
 @functools.lru_cache(maxsize=1)
 def _kinds() -> np.ndarray:
-    """(0x110000,) uint8 by code point: 0 neither, 1 letter or digit of a spaced script, 2 of a script without spaces."""
+    """(0x110000,) uint8 by code point: 1 letter or digit of a spaced script, 2 of one without spaces, else 0."""
     kinds = np.zeros(0x110000, np.uint8)
     # Marks (Mn, Mc) belong to the word they stand in, such as the vowel signs of Hindi.
     kinds[[i for i in range(0x30000) if chr(i).isalnum() or unicodedata.category(chr(i)) in ("Mn", "Mc")]] = 1
@@ -84,7 +94,7 @@ def _kinds() -> np.ndarray:
 
 
 def code_points(texts: Sequence[str]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Chunks of texts as (index of the first text, code points, starts): each text ends with one line end more."""
+    """Chunks of texts as (index of the first text, code points, starts); each text ends with a line end."""
     begin = size = 0
     for i, text in enumerate(texts):
         size += len(text) + 1
@@ -97,7 +107,7 @@ def code_points(texts: Sequence[str]) -> Iterator[tuple[int, np.ndarray, np.ndar
 
 
 def of_kind(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For code points: kind (0 sign, 1 of a spaced script, 2 of one without spaces), and whether Han, Latin, a letter."""
+    """For code points: kind (as in `_kinds`), and whether each is Han, Latin, a letter."""
     kinds = _kinds()[codes]
     han = (
         (codes >= 0x3400) & (codes <= 0x9FFF)
@@ -196,8 +206,8 @@ def _components(sets: Shingles, threshold: float) -> np.ndarray:
 def _band_keys(sets: Shingles) -> np.ndarray:
     """(bands, n) uint32: a mix of `_PER_BAND` minimal hashes each; 0 for empty sets.
 
-    Sets of one size are a matrix, so that a minimum over each set is one over the first axis: 64 hash functions over 15
-    million shingles take 2 s so, and 60 s with `minimum.reduceat` on 64-bit values.
+    Sets of one size are a matrix, so that a minimum over each set is one over the first axis: 64 hash
+    functions over 15 million shingles take 2 s so, and 60 s with `minimum.reduceat` on 64-bit values.
     """
     generator = np.random.Generator(np.random.PCG64(20_240_601))
     odd = generator.integers(0, 2**31, size=(_N_BANDS, _PER_BAND), dtype=np.uint32) * np.uint32(

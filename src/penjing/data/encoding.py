@@ -1,7 +1,7 @@
 """Bytes to text: open files (compressed ones too), and find which encoding they are in, by evidence.
 
-`open_bytes` undoes gzip, bzip2, xz and one-file zips; `find_encoding` decides; `open_text` reads line by line and, where
-the bytes break the encoding, says file, line and byte.
+`open_bytes` undoes gzip, bzip2, xz and one-file zips; `find_encoding` decides; `open_text` reads line by line
+and, where the bytes break the encoding, says file, line and byte.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".docx", ".pdf")
 
 
 def plain_name(path: Path) -> str:
-    """The file's name without `.gz`, `.bz2` or `.xz`, lower case; for a zip the name of the one file in it."""
+    """The file's name in lower case without `.gz`, `.bz2` or `.xz`; of a zip the name of the file in it."""
     name = path.name.lower()
     if name.endswith(".zip") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -89,7 +89,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
                 yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is compressed, and cannot be unpacked to its end: {error}. It is broken or cut short; copy it anew."
+            f"{path} is compressed, and cannot be unpacked to its end: {error}. It is broken or cut short; "
+            f"copy it anew."
         ) from error
     except PermissionError as error:
         raise DataError(f"{path} may not be read: {error.strerror}. Change its rights or copy it.") from error
@@ -101,15 +102,16 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
     if len(members) == 1:
         return members[0]
     raise NotSupported(
-        f"{path} holds {len(members)} files ({', '.join(members[:3])}…); one was wanted. Unpack it and give the folder or a file."
+        f"{path} holds {len(members)} files ({', '.join(members[:3])}…); one was wanted. Unpack it and give "
+        f"the folder or a file."
     )
 
 
 def find_encoding(path: Path, *, encoding: str | None = None) -> tuple[str, str]:
     """Python's name of the file's encoding, and a note for the user (empty for UTF-8).
 
-    A byte order mark decides; then whether all of it is UTF-8; then the share of common Han characters as GB18030
-    against the share of Latin letters that stand beside letters as Windows-1252.
+    A byte order mark decides; then whether all of it is UTF-8; then the share of common Han characters as
+    GB18030 against the share of Latin letters that stand beside letters as Windows-1252.
 
     Raises:
         DataError: an unknown `encoding`; a file that is UTF-8 but for some lines; no encoding fits; not text.
@@ -119,7 +121,8 @@ def find_encoding(path: Path, *, encoding: str | None = None) -> tuple[str, str]
             name = codecs.lookup(encoding).name
         except LookupError:
             raise DataError(
-                f"`encoding: {encoding}` is not an encoding that Python knows.{nearest(encoding.lower(), _COMMON)} "
+                f"`encoding: {encoding}` is not an encoding that Python "
+                f"knows.{nearest(encoding.lower(), _COMMON)} "
                 f"Common ones: {', '.join(_COMMON)}."
             ) from None
         return ("utf-8-sig" if name == "utf-8" else name), ""
@@ -131,7 +134,7 @@ def find_encoding(path: Path, *, encoding: str | None = None) -> tuple[str, str]
 
 
 def find_encodings(paths: Sequence[Path], *, name: str, encoding: str | None = None) -> tuple[list[str], str]:
-    """The encoding of each of many small files, and one note; those not UTF-8 are judged together, as one text."""
+    """The encoding of each of many small files, and one note; those not UTF-8 are judged together."""
     if encoding is not None:
         found, _ = find_encoding(paths[0], encoding=encoding)
         return [found] * len(paths), ""
@@ -144,12 +147,13 @@ def find_encodings(paths: Sequence[Path], *, name: str, encoding: str | None = N
         with open_bytes(path) as stream:
             evidence.append(stream.read(_EVIDENCE // 2000))
     legacy, _ = _legacy(doubtful[0], b"\n".join(evidence))
-    note = f"{name}: {len(doubtful):,} of {len(paths):,} files read as {legacy.upper()} (say `encoding:` if that is wrong)"
+    n = f"{len(doubtful):,} of {len(paths):,} files"
+    note = f"{name}: {n} read as {legacy.upper()} (say `encoding:` if that is wrong)"
     return [known[0] if known else legacy for known in certain], note
 
 
 def _certain(path: Path) -> tuple[str, str] | None:
-    """Encoding and note where a mark, zero bytes or the whole file being UTF-8 decide; None where they do not."""
+    """Encoding and note where a mark, zero bytes or all being UTF-8 decide; None where they do not."""
     with open_bytes(path) as stream:
         head = stream.read(_CHUNK)
         for mark, name in _BOMS:
@@ -196,14 +200,17 @@ def _legacy(path: Path, raw: bytes) -> tuple[str, str]:
     best = max(fits, key=lambda name: fits[name])
     if fits[best] < 0.5:
         raise DataError(
-            f"{path}: its encoding could not be found out; it is not UTF-8, {fits['gb18030']:.0%} looks like GB18030 and "
-            f"{fits['cp1252']:.0%} like Windows-1252. Say which with `encoding:`, such as `encoding: big5`, or save it as UTF-8."
+            f"{path}: its encoding could not be found out; it is not UTF-8, {fits['gb18030']:.0%} looks like "
+            f"GB18030 and "
+            f"{fits['cp1252']:.0%} like Windows-1252. Say which with `encoding:`, such as `encoding: big5`, "
+            f"or save it as UTF-8."
         )
     if best == "cp1252" and not all(_decodes(line, best) for line in lines):
         best = "latin-1"
     return (
         best,
-        f"{path}: read as {best.upper()}, {fits[best]:.0%} of its signs fit (say `encoding:` if that is wrong)",
+        f"{path}: read as {best.upper()}, {fits[best]:.0%} of its signs fit (say `encoding:` if that is "
+        f"wrong)",
     )
 
 
@@ -296,7 +303,9 @@ def _broken(path: Path, encoding: str, *, hint: str) -> DataError:
         line = raw[: error.start].decode(encoding, errors="ignore").count("\n") + 1
         name = encoding.removesuffix("-sig").upper()
         return DataError(
-            f"{path}, line {line}: byte 0x{raw[error.start]:02x} (byte {error.start + 1:,} of the file) is not {name}, as the rest "
-            f"is; {hint}. Mend these lines, or name the true encoding, such as `encoding: gb18030` or `encoding: latin-1`."
+            f"{path}, line {line}: byte 0x{raw[error.start]:02x} (byte {error.start + 1:,} of the file) is "
+            f"not {name}, as the rest "
+            f"is; {hint}. Mend these lines, or name the true encoding, such as `encoding: gb18030` or "
+            f"`encoding: latin-1`."
         )
     return DataError(f"{path} is not {encoding.upper()}: {hint}. Name its encoding with `encoding:`.")

@@ -1,4 +1,4 @@
-"""Label cells to tuples of label names, whatever type they have: one name, several, or none (an empty cell)."""
+"""Label cells of any type to tuples of label names: one, several, or none (an empty cell)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 _MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>"))
 _SEPARATORS = ("|", ";", "；", "、", ",", "，", "/", " ")
 _WHOLE = re.compile(r"[-+]?\d+\.0+$")
-_YES, _NO = frozenset("1 1.0 true yes y 是".split()), frozenset(("0", "0.0", "false", "no", "n", "否", ""))
+_YES = frozenset(("1", "1.0", "true", "yes", "y", "是"))
+_NO = frozenset(("0", "0.0", "false", "no", "n", "否", ""))
 
 
 def is_missing(value: Any, *, typed: bool) -> bool:
-    """Whether a cell is empty: nothing, blanks, not a number; in files without types also the words NaN, None, null."""
+    """Whether a cell is empty: nothing, blanks, not a number; in untyped files also NaN, None, null."""
     if isinstance(value, str):
         return not value or value.isspace() or (not typed and value.strip() in _MISSING)
     return value is None or (isinstance(value, float) and value != value)
 
 
 def label_names(value: Any, *, names: Sequence[str] | None = None, typed: bool = False) -> tuple[str, ...]:
-    """The label names in a cell, in order, each once: `1.0` is `1`, a list is several, integers are looked up in `names`."""
+    """The label names in a cell, each once: `1.0` is `1`, a list is several, integers are places in `names`."""
     if isinstance(value, list | tuple | set):
         inner = (name for one in value for name in label_names(one, names=names, typed=typed))
         return tuple(dict.fromkeys(inner))
@@ -39,7 +40,7 @@ def label_names(value: Any, *, names: Sequence[str] | None = None, typed: bool =
 
 
 def find_separator(cells: Iterable[str]) -> str | None:
-    """The sign between labels of one cell: the one that leaves the fewest distinct labels, all used again; else None."""
+    """The sign between labels of one cell: the one that leaves the fewest distinct labels; None: no sign does."""
     whole = [*dict.fromkeys(cells)]
     best, fewest = None, len(whole)
     for sign in _SEPARATORS:

@@ -1,4 +1,4 @@
-"""JSON and JSON lines to a table: a list of objects or of [text, label] pairs, columns, or one of these under a key.
+"""JSON and JSON lines to a table: objects, [text, label] pairs, columns, or one of these under a key.
 
 Elements are decoded one by one, so that each keeps the line it begins on.
 """
@@ -20,7 +20,7 @@ _SPACE = re.compile(r"[\s\ufeff]*")
 
 
 def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = None) -> Table:
-    """The table of a JSON file (`key` chooses among several lists) or of a JSON lines file, told apart by content.
+    """The table of a JSON file (`key` chooses among several lists) or JSON lines, told apart by content.
 
     Raises:
         DataError: not JSON (with the line), no list of rows, several lists and no key.
@@ -42,7 +42,8 @@ def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = 
         return _table(name, lambda: _elements(text, start, name), notes)
     if text[start] != "{":
         raise DataError(
-            f"{name} was to hold a JSON list or object; it begins with {text[start : start + 20]!r}. Give rows as JSON lines."
+            f"{name} was to hold a JSON list or object; it begins with {text[start : start + 20]!r}. Give "
+            f"rows as JSON lines."
         )
     members = _members(text, start, name)
     columns = _as_columns({k: value for k, (_, value) in members.items()})
@@ -53,7 +54,7 @@ def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = 
 
 
 def _is_lines(stream: Iterator[str]) -> bool:
-    """Whether the first two lines that are not blank are whole JSON values by themselves (one line: an object)."""
+    """Whether the first two lines not blank are whole JSON values by themselves (one line: an object)."""
     found: list[Any] = []
     for line in stream:
         if line.strip():
@@ -80,7 +81,8 @@ def _elements_of_lines(path: Path, codec: str, name: str) -> Iterator[tuple[int,
                     yield number, json.loads(line.lstrip("\ufeff"))
                 except ValueError as error:
                     raise DataError(
-                        f"{name}, line {number}: not a JSON value: {error}; it begins {line[:40]!r}. Mend the line."
+                        f"{name}, line {number}: not a JSON value: {error}; it begins {line[:40]!r}. Mend "
+                        f"the line."
                     ) from error
 
 
@@ -114,7 +116,8 @@ def _elements(text: str, start: int, name: str) -> Iterator[tuple[int, Any]]:
         elif text[at : at + 1] != "]":
             here = text.count("\n", 0, at) + 1
             raise DataError(
-                f"{name}, line {here}: `,` or `]` was wanted after a row; found {text[at : at + 20]!r}. The file may be cut short."
+                f"{name}, line {here}: `,` or `]` was wanted after a row; found {text[at : at + 20]!r}. The "
+                f"file may be cut short."
             )
 
 
@@ -167,17 +170,20 @@ def _choose_list(
         if key in lists:
             return members[key][0], ()
         raise DataError(
-            f"{name}#{key} asks for the list under `{key}`; there is none.{nearest(key, lists)} Lists: {', '.join(lists) or 'none'}."
+            f"{name}#{key} asks for the list under `{key}`; there is none.{nearest(key, lists)} Lists: "
+            f"{', '.join(lists) or 'none'}."
         )
     if len(lists) == 1 or "data" in lists:
         chosen = lists[0] if len(lists) == 1 else "data"
         return members[chosen][0], (f"{name}: rows from the list `{chosen}`",)
     if not lists:
         raise DataError(
-            f"{name} holds one object (keys: {', '.join([*members][:8])}) and no list of rows. Give a list of objects or JSON lines."
+            f"{name} holds one object (keys: {', '.join([*members][:8])}) and no list of rows. Give a list "
+            f"of objects or JSON lines."
         )
     raise DataError(
-        f"{name} holds {len(lists)} lists ({', '.join(lists[:8])}); one was wanted. Choose with `#`, such as `{name}#{lists[0]}`."
+        f"{name} holds {len(lists)} lists ({', '.join(lists[:8])}); one was wanted. Choose with `#`, such as "
+        f"`{name}#{lists[0]}`."
     )
 
 

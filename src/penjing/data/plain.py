@@ -1,4 +1,4 @@
-"""Text files whose format only their content tells: tab-separated, `__label__x text`, CoNLL, or one text a line."""
+"""Text files whose content tells the format: tab-separated, `__label__x text`, CoNLL, one text a line."""
 
 from __future__ import annotations
 

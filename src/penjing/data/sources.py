@@ -21,7 +21,9 @@ from penjing.errors import DataError, nearest
 
 _TEXTS = ("", ".txt", ".text", ".md")
 _TABLES = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".conll", ".conllu", ".bio")
-_SPLITS = frozenset("train training test testing valid validation val dev eval unsup".split())
+_SPLITS = frozenset(
+    ("train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "unsup")
+)
 
 
 def tables(
@@ -30,7 +32,8 @@ def tables(
     """The tables of a source, in the order given, files of a glob or folder by name.
 
     Raises:
-        DataError: nothing is there (the nearest name is offered), a folder holds nothing readable, or what each
+        DataError: nothing is there (the nearest name is offered), a folder holds nothing readable, or what
+            each
             format refuses.
     """
     if not isinstance(source, str | Path):
@@ -63,7 +66,8 @@ def _missing(path: Path, name: str) -> DataError:
     there = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     if folder != path.parent:
         return DataError(
-            f"A file was wanted at {name}; the folder {path.parent} is not there. {folder.resolve()} is. Check the path."
+            f"A file was wanted at {name}; the folder {path.parent} is not there. {folder.resolve()} is. "
+            f"Check the path."
         )
     near = nearest(path.name, there)
     known = "" if near else f" The folder {folder.resolve()} holds {', '.join(there[:8]) or 'nothing'}."
@@ -83,7 +87,8 @@ def _of_file(path: Path, name: str, key: str | None, encoding: str | None, wante
         return read_json(path, name=name, encoding=encoding, key=key)
     if key is not None:
         raise DataError(
-            f"`{name}#{key}`: `#` chooses a list of a JSON file or a split of a saved dataset; {name} is neither. Leave it out."
+            f"`{name}#{key}`: `#` chooses a list of a JSON file or a split of a saved dataset; {name} is "
+            f"neither. Leave it out."
         )
     if suffix in (".csv", ".tsv", ".tab"):
         return read_delimited(path, name=name, encoding=encoding, wanted=wanted)
@@ -94,7 +99,8 @@ def _of_file(path: Path, name: str, key: str | None, encoding: str | None, wante
             return read_parquet(path, name=name)
     if suffix == ".parquet":
         raise DataError(
-            f"{name} was to be a Parquet file; it does not begin with PAR1. Copy it anew, or give it its true suffix."
+            f"{name} was to be a Parquet file; it does not begin with PAR1. Copy it anew, or give it its "
+            f"true suffix."
         )
     return read_plain(path, name=name, encoding=encoding, wanted=wanted)
 
@@ -111,14 +117,16 @@ def _of_folder(
     splits = [p.name for p in inner if p.name.lower() in _SPLITS]
     if splits:
         raise DataError(
-            f"{name} holds the parts {', '.join(splits)}; one was wanted. Give one of them, such as {folder / splits[0]}."
+            f"{name} holds the parts {', '.join(splits)}; one was wanted. Give one of them, such as "
+            f"{folder / splits[0]}."
         )
     classes = {p.name: _texts(p) for p in inner}
     if any(classes.values()) and not files:
         empty = next((label for label, texts in classes.items() if not texts), None)
         if empty is not None:
             raise DataError(
-                f"{folder / empty} is a class of {name} by its name; it holds no text file. Add texts or remove the folder."
+                f"{folder / empty} is a class of {name} by its name; it holds no text file. Add texts or "
+                f"remove the folder."
             )
         return [_of_classes(name, classes, encoding)]
     parts = sorted(
@@ -130,12 +138,15 @@ def _of_folder(
         }
     )
     if len(parts) > 1:
+        likely = next((p for p in files if "train" in p.name), files[0])
         raise DataError(
-            f"{name} holds files of several parts ({', '.join(parts)}); one was wanted. Give a file, such as {files[0]}."
+            f"{name} holds files of several parts ({', '.join(parts)}); one was wanted. Give a file, such as "
+            f"{likely}."
         )
     if not files:
         raise DataError(
-            f"{name} is a folder; it holds neither tables ({', '.join(_TABLES)}) nor one sub-folder a class with text files. "
+            f"{name} is a folder; it holds neither tables ({', '.join(_TABLES)}) nor one sub-folder a class "
+            f"with text files. "
             f"Give a file, or a glob such as {folder / '*.txt'}."
         )
     return [_of_file(p, str(p), key, encoding, wanted) for p in files]

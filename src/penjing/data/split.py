@@ -1,4 +1,4 @@
-"""Set rows aside: stratified by label, equal and nearly equal texts on one side, the same whatever the order of rows."""
+"""Set rows aside: stratified by label, equal and near texts on one side, whatever the order of rows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(train, valid) row indexes, ascending; about `share` of each label's rows are in valid.
 
-    Rows of one group stay together; every label keeps at least one row in train. Which rows go depends on their texts
-    and the seed, not on their order.
+    Rows of one group stay together; every label keeps at least one row in train. Which rows go depends on
+    their texts and the seed, not on their order.
 
     Args:
         share: of the rows, in 0..1, for valid.
@@ -51,7 +51,8 @@ def split(
     if not valid or len(valid) == len(rows):
         n_groups = sum(map(len, units.values()))
         raise DataError(
-            f"{len(rows):,} rows were to be split, {share:.0%} for validation; they are {n_groups:,} groups of (nearly) equal texts, "
+            f"{len(rows):,} rows were to be split, {share:.0%} for validation; they are {n_groups:,} groups "
+            f"of (nearly) equal texts, "
             f"and each label needs a row for training. Add rows, or give a validation file with `valid:`."
         )
     chosen = np.zeros(len(rows), bool)
@@ -62,7 +63,7 @@ def split(
 def folds(
     rows: Rows, *, n_folds: int, seed: int, groups: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(train, valid) row indexes of each fold; every row is in valid once. Groups and labels are held as in `split`.
+    """(train, valid) row indexes of each fold; every row is in valid once, groups together as in `split`.
 
     A label whose rows are one group is in valid of one fold, and then missing from that fold's train.
 
@@ -76,7 +77,8 @@ def folds(
     n_groups = sum(map(len, units.values()))
     if n_groups < n_folds:
         raise DataError(
-            f"{n_folds} folds were wanted; the {len(rows):,} rows are {n_groups} groups of (nearly) equal texts. Use fewer folds."
+            f"{n_folds} folds were wanted; the {len(rows):,} rows are {n_groups} groups of (nearly) equal "
+            f"texts. Use fewer folds."
         )
     fold_of = np.zeros(len(rows), np.int64)
     total = np.zeros(n_folds, np.int64)
@@ -96,7 +98,8 @@ def _units(
     """Stratum to its groups of rows, in an order that only texts and seed decide."""
     if len(rows) < 2:
         raise DataError(
-            f"At least 2 rows are needed to set some aside; there is {len(rows)}. Add rows, or give a validation file with `valid:`."
+            f"At least 2 rows are needed to set some aside; there is {len(rows)}. Add rows, or give a "
+            f"validation file with `valid:`."
         )
     groups = near_groups(rows.texts) if groups is None else groups
     order = np.argsort(groups, kind="stable")
@@ -133,7 +136,7 @@ def _strata(rows: Rows) -> dict[tuple[str, ...], tuple[str, ...]]:
 def _allotted(
     rows: Rows, units: dict[tuple[str, ...], list[tuple[bytes, list[int]]]], share: float
 ) -> dict[tuple[str, ...], int]:
-    """Rows of each stratum for valid: the share rounded down, what is missing to the whole by largest remainders."""
+    """Rows of each stratum for valid: the share rounded down, what is missing by largest remainders."""
     exact = {stratum: share * sum(len(unit) for _, unit in members) for stratum, members in units.items()}
     wanted = {stratum: int(value) for stratum, value in exact.items()}
     missing = max(1, round(share * len(rows))) - sum(wanted.values())

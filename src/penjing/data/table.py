@@ -1,6 +1,7 @@
 """What every format becomes on the way to rows: named columns, and their cells one row at a time.
 
-Nothing is held: `rows` reads the file anew each time, so a million rows cost no more than the columns that are kept.
+Nothing is held: `rows` reads the file anew each time, so a million rows cost no more than the columns that
+are kept.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ Cells = Iterator[tuple[int, Sequence[Any]]]
 class Table:
     """One source of rows.
 
-    `rows(names)` yields for each row its first physical line (1-based) and the cells of these columns, in this order.
-    `typed` says that cells have types of their own, so that the string "None" is a string. `names` gives the label
-    names of integer columns. With `file_a_row`, row i is the whole of `files[i]`.
+    `rows(names)` yields for each row its first physical line (1-based) and the cells of these columns, in
+    this order. `typed` says that cells have types of their own, so that the string "None" is a string.
+    `names` gives the label names of integer columns. With `file_a_row`, row i is the whole of `files[i]`.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Table:
 
 
 def sample(table: Table, *, n_rows: int = 2000) -> list[Sequence[Any]]:
-    """At most this many rows, evenly from the whole of the table: a file sorted by label shows all its labels."""
+    """At most this many rows, evenly from the whole table: a file sorted by label shows all its labels."""
     kept: list[Sequence[Any]] = []
     stride = 1
     for i, (_, cells) in enumerate(table.rows(table.columns)):

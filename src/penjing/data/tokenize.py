@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from penjing.records import Tokens
 _CHUNK = 8192  # texts at once: enough for all threads, little to hold
 _FORMAT = "penjing tokens 1"
 _MOST_BYTES = 4 << 30
-_TYPES = {"U16": np.dtype("<u2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
+_copies: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], Any]] = weakref.WeakKeyDictionary()
+_TYPES: dict[str, np.dtype[Any]] = {"U16": np.dtype("<u2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
 
 
 def tokenize(
@@ -31,11 +34,12 @@ def tokenize(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Tokens:
-    """The token ids of texts, with the special tokens that the tokenizer adds, cut to `max_length` tokens a text.
+    """The token ids of texts, with the tokenizer's special tokens, cut to `max_length` tokens a text.
 
     Ids are uint16 where the vocabulary is smaller than 65,536, else int32. With `cache`, they are kept in
-    `cache_folder()/tokens`, keyed by tokenizer, limit and texts, and memory-mapped when they are there; the oldest go
-    when more than `most_bytes` are kept. Without a folder to write to it works as well, only not faster the next time.
+    `cache_folder()/tokens`, keyed by tokenizer, limit and texts, and memory-mapped when they are there; the
+    oldest go when more than `most_bytes` are kept. Without a folder to write to it works as well, only not
+    faster the next time.
 
     Args:
         tokenizer: of transformers, fast or slow.
@@ -48,7 +52,8 @@ def tokenize(
     room = max_length - int(tokenizer.num_special_tokens_to_add(pair=False))
     if room < 1:
         raise SpecError(
-            f"`data.max_length` is {max_length}; this tokenizer adds {max_length - room} special tokens, so no text would be left. "
+            f"`data.max_length` is {max_length}; this tokenizer adds {max_length - room} special tokens, so "
+            f"no text would be left. "
             f"Use at least {max_length - room + 4}."
         )
     folder = cache_folder() if cache and len(texts) else None
@@ -88,7 +93,7 @@ def _made(
     lengths: list[np.ndarray] = []
     cut = 0
     backend = _backend(tokenizer)
-    chunks = _slow(tokenizer, texts, room) if backend is None else _fast(backend, texts, max_length)
+    chunks = _slow(tokenizer, texts, room) if backend is None else _fast(tokenizer, texts, max_length)
     done = 0
     for rows, n_cut in chunks:
         sizes = np.fromiter(map(len, rows), np.int64, len(rows))
@@ -102,18 +107,28 @@ def _made(
     return Tokens(np.concatenate([*ids, np.zeros(0, dtype)]), starts, cut)
 
 
-def _fast(backend: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[list[int]], int]]:
-    truncation, padding = backend.truncation, backend.padding
-    try:
+def _fast(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[list[int]], int]]:
+    backend = _own_backend(tokenizer, max_length)
+    for begin in range(0, len(texts), _CHUNK):
+        found = backend.encode_batch_fast(list(texts[begin : begin + _CHUNK]))
+        yield [one.ids for one in found], sum(bool(one.overflowing) for one in found)
+
+
+def _own_backend(tokenizer: Any, max_length: int) -> Any:
+    """A copy of the Rust tokenizer that cuts at `max_length` and never pads, kept while its tokenizer lives.
+
+    Setting the limit on the caller's would change it for them, and fails ("Already borrowed") while another
+    thread, such as a server's, is encoding with it.
+    """
+    copies = _copies.setdefault(tokenizer, {})
+    key = (max_length, len(tokenizer))
+    if key not in copies:
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
         backend.no_padding()
         backend.enable_truncation(max_length)
-        for begin in range(0, len(texts), _CHUNK):
-            found = backend.encode_batch_fast(list(texts[begin : begin + _CHUNK]))
-            yield [one.ids for one in found], sum(bool(one.overflowing) for one in found)
-    finally:
-        # The tokenizer is the caller's: give it back as it was.
-        backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
-        backend.no_padding() if padding is None else backend.enable_padding(**padding)
+        copies.clear()  # one limit at a time is what a run or a bundle needs
+        copies[key] = backend
+    return copies[key]
 
 
 def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[list[list[int]], int]]:
@@ -124,7 +139,7 @@ def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[lis
 
 
 def _key(tokenizer: Any, texts: Sequence[str], max_length: int) -> str:
-    """SHA-256 over what decides the ids: the tokenizer's own description, the limit, every text with its length."""
+    """SHA-256 over what decides the ids: the tokenizer's description, the limit, every text and its length."""
     digest = hashlib.sha256(f"{_FORMAT}\0{max_length}\0{type(tokenizer).__name__}\0".encode())
     backend = _backend(tokenizer)
     if backend is not None:
@@ -157,7 +172,7 @@ def _checksum(ids: np.ndarray, starts: np.ndarray) -> str:
 
 
 def _load(path: Path, n_rows: int) -> Tokens | None:
-    """The tokens of a cache file, ids memory-mapped; None where anything about it is not as it was written."""
+    """The tokens of a cache file, ids memory-mapped; None where it is not as it was written."""
     try:
         with path.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
@@ -183,7 +198,7 @@ def _load(path: Path, n_rows: int) -> Tokens | None:
 
 
 def _drop_oldest(kept: Path, most_bytes: int) -> None:
-    """Remove the files used longest ago until the folder holds at most this much; never the one just written."""
+    """Remove the files used longest ago beyond this much; never the one just written."""
     files = []
     for path in kept.parent.glob("*.safetensors"):
         with contextlib.suppress(OSError):

@@ -1,195 +1,195 @@
 """Figures of the report as inline SVG, which the page's style sheet colours for light, dark and print.
 
-Every figure is a string of well-formed XML with a title and a description for those who cannot see it, tells
-its series apart by dash, mark or text and not by colour alone, and carries no style, script or address.
-Numbers and labels come from users' rows: all text goes through `_text`. Figures are drawn 440 units wide, so
-that on a phone 12-unit letters stay readable.
+Every figure tells its series apart by dash, mark or text and not by colour alone. What has nothing to show is
+an empty string.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-WIDTH = 440.0
+from penjing.jobs import svg
+from penjing.jobs.svg import LETTER, WIDTH, Scale
+
 MOST_POINTS = 240  # drawn of a series; more are averaged in neighbouring groups
+NARROW = 8  # classes of a heat map that fit beside other figures
+WIDE = 760.0  # width of one of more classes, which a phone scrolls sideways
+ROW = 26.0  # height of a bar and what is around it
 Point = tuple[float, float]
-Write = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: its name, its points, and how it is drawn (`line`, `faint`, `dots` or
-    `dashed`)."""
+    """One line of a chart: its name (without one it is not in the legend), its points, and how it is
+    drawn."""
 
     name: str
     points: Sequence[Point]
-    look: str = "line"
+    look: str = "line"  # line, faint, dashed or dots
     whiskers: Sequence[tuple[float, float]] = ()  # (low, high) at each point
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One horizontal bar: label, value (None draws nothing but the label), interval, the text at its end, and
-    its class."""
+    """One horizontal bar: label, value, the text at its end, its 95 % interval and how it is drawn."""
 
     label: str
-    value: float | None
+    value: float
     note: str
     interval: tuple[float, float] | None = None
-    look: str = "main"
+    look: str = "main"  # main, cheap or before
 
 
-def smoothed(points: Sequence[Point], weight: float = 0.9) -> list[Point]:
-    """Exponential moving average of y, without the pull towards zero at the start (Kingma & Ba 2015, section
-    3)."""
-    found, mean, total = [], 0.0, 0.0
-    for x, y in points:
-        mean, total = weight * mean + (1 - weight) * y, weight * total + 1 - weight
-        found.append((x, mean / total))
+def finite(points: Sequence[Point]) -> list[Point]:
+    """Those points that can be drawn."""
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """Each y as the mean of its neighbours, a twentieth of the curve to either side, fewer at the ends: no
+    lag."""
+    kept = finite(points)
+    reach = len(kept) // 20
+    sums = [0.0, *itertools.accumulate(y for _, y in kept)]
+    found = []
+    for i, (x, _) in enumerate(kept):
+        near = min(reach, i, len(kept) - 1 - i)
+        found.append((x, (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)))
     return found
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most `most` points: means of neighbouring groups, in order. Points that are not finite are left
-    out."""
-    finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-    size = -(-len(finite) // most) or 1
-    groups = [finite[i : i + size] for i in range(0, len(finite), size)]
+    """At most `most` points: means of neighbouring groups, in order."""
+    kept = finite(points)
+    size = -(-len(kept) // most) or 1
+    groups = [kept[i : i + size] for i in range(0, len(kept), size)]
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
 def line_chart(
-    series: Sequence[Series], *, title: str, about: str, x_label: str, write: Write, log: bool | None = None
+    series: Sequence[Series],
+    *,
+    title: str,
+    about: str,
+    x_label: str,
+    write: Callable[[float], str],
+    log: bool | None = None,
 ) -> str:
     """Lines over steps. `log` None takes a logarithmic axis where values are positive and span a factor of
     20."""
-    kept = [s for s in series if any(math.isfinite(x) and math.isfinite(y) for x, y in s.points)]
-    if not kept:
+    drawn = [
+        replace(s, points=s.points if s.whiskers else thinned(s.points)) for s in series if finite(s.points)
+    ]
+    if not drawn:
         return ""
-    drawn = [Series(s.name, s.points if s.whiskers else thinned(s.points), s.look, s.whiskers) for s in kept]
-    ys = [y for s in drawn for _, y in s.points] + [v for s in drawn for pair in s.whiskers for v in pair]
-    xs = [x for s in drawn for x, _ in s.points]
-    ys = [y for y in ys if math.isfinite(y)]
-    is_log = min(ys) > 0 and (log if log is not None else max(ys) / min(ys) > 20)
-    left, right, top, bottom, height = 50.0, WIDTH - 14, 34.0, 214.0, 250.0
-    y_of, marks = _y_axis(min(ys), max(ys), bottom, top, is_log)
-    x_low, x_high = min(xs), max(xs)
-    x_of = lambda x: left + (x - x_low) / ((x_high - x_low) or 1) * (right - left)  # noqa: E731
-    parts = []
+    xs = [x for s in drawn for x, _ in finite(s.points)]
+    ys = [y for s in drawn for _, y in finite(s.points)] + [
+        v for s in drawn for pair in s.whiskers for v in pair
+    ]
+    low, high = min(ys), max(ys)
+    is_log = low > 0 and (log if log is not None else high / low > 20)
+    marks = svg.log_ticks(low, high) if is_log else svg.ticks(low, high, 5)
+    if not is_log:
+        low, high = min(low, marks[0]), max(high, marks[-1])
+    legend = _legend(drawn)
+    left, right, top, bottom = 52.0, WIDTH - 14, 34.0 if legend else 12.0, 214.0
+    x_of, y_of = svg.scale(min(xs), max(xs), left, right), svg.scale(low, high, bottom, top, log=is_log)
+    parts = [*legend]
     for value in marks:
-        parts.append(_line(left, y_of(value), right, y_of(value), "grid"))
-        parts.append(_text(write(value), left - 7, y_of(value) + 4, "tick end"))
-    for value in _ticks(x_low, x_high, 5):
-        if x_low <= value <= x_high:
-            parts.append(_text(f"{value:,.0f}", x_of(value), bottom + 17, "tick mid"))
-    parts.append(_text(x_label, right, height - 2, "tick end"))
-    parts += [_series(s, x_of, y_of) for s in drawn]
-    return _svg(title, about, height, [*parts, *_legend(drawn, left)])
+        parts.append(svg.line(left, y_of(value), right, y_of(value), "grid"))
+        parts.append(svg.text(write(value), left - 7, y_of(value) + 4, "tick end"))
+    for value in svg.ticks(min(xs), max(xs), 5):
+        if min(xs) <= value <= max(xs):
+            parts.append(svg.text(f"{value:,.0f}", x_of(value), bottom + 17, "tick mid"))
+    parts.append(svg.text(x_label, right, bottom + 34, "tick end"))
+    parts += [_line_of(s, x_of, y_of) for s in drawn]
+    return svg.picture(title, about, WIDTH, bottom + 38, parts)
 
 
-def bars(rows: Sequence[Bar], *, title: str, about: str, low: float = 0.0, high: float | None = None) -> str:
-    """Horizontal bars from `low`, each with its text at the end and its 95 % interval as a whisker."""
+def bars(rows: Sequence[Bar], *, title: str, about: str, high: float | None = None) -> str:
+    """Horizontal bars from zero, each with its text at the end and its 95 % interval as a whisker."""
     if not rows:
         return ""
-    widest = max(_width(row.label) for row in rows)
-    left = min(max(60.0, widest * 6.4 + 10), 165.0)
-    right = WIDTH - max(40.0, max(_width(row.note) for row in rows) * 6.6 + 10)
-    top_value = high if high is not None else max([row.value or 0.0 for row in rows]) or 1.0
-    x_of = lambda v: left + (min(max(v, low), top_value) - low) / ((top_value - low) or 1) * (right - left)  # noqa: E731
-    parts = [_line(left, 4, left, 26 * len(rows) + 2, "axis")]
+    left = min(max(56.0, max(svg.columns_of(row.label) for row in rows) * LETTER + 10), 170.0)
+    right = WIDTH - max(svg.columns_of(row.note) for row in rows) * LETTER - 12
+    x_of = svg.scale(0.0, high or max(row.value for row in rows) or 1.0, left, right)
+    parts = [svg.line(left, 4, left, ROW * len(rows) + 2, "axis")]
     for i, row in enumerate(rows):
-        middle = 26.0 * i + 17
-        label = shortened(row.label, int((left - 10) / 6.4))
-        parts.append(_text(label, left - 8, middle + 4, "label end", row.label if label != row.label else ""))
-        if row.value is None or not math.isfinite(row.value):
-            parts.append(_text(row.note, left + 6, middle + 4, "note"))
-            continue
-        wide = max(x_of(row.value) - left, 1.5)
+        middle = ROW * i + 17
+        label = svg.shortened(row.label, int((left - 10) / LETTER))
         parts.append(
-            f'<rect class="bar {row.look}" x="{left:.1f}" y="{middle - 7:.1f}" width="{wide:.1f}" height="14" rx="2"/>'
+            svg.text(label, left - 8, middle + 4, "label end", row.label if label != row.label else "")
         )
-        end = left + wide
+        end = max(x_of(row.value), left + 1.5)
+        parts.append(svg.box(left, middle - 7, end - left, 14, f"bar {row.look}"))
         if row.interval:
             a, b = (x_of(v) for v in row.interval)
-            parts += [_line(a, middle, b, middle, "whisker"), _line(a, middle - 4, a, middle + 4, "whisker")]
-            parts.append(_line(b, middle - 4, b, middle + 4, "whisker"))
+            parts.append(svg.line(a, middle, b, middle, "whisker"))
+            parts += [svg.line(x, middle - 4, x, middle + 4, "whisker") for x in (a, b)]
             end = max(end, b)
-        parts.append(_text(row.note, end + 7, middle + 4, "note"))
-    return _svg(title, about, 26.0 * len(rows) + 8, parts)
+        parts.append(svg.text(row.note, end + 7, middle + 4, "note"))
+    return svg.picture(title, about, WIDTH, ROW * len(rows) + 8, parts)
 
 
 def heat_map(
     labels: Sequence[str], counts: Sequence[Sequence[int]], *, title: str, about: str, rows: str, columns: str
 ) -> str:
-    """A confusion block: rows are the truth, columns the answers; the shade is the share of the row, numbers
-    are rows."""
+    """A confusion block: rows are the truth, columns the answers; numbers are rows, the shade their share."""
     n = len(labels)
     if not n:
         return ""
-    widest = max(_width(label) for label in labels)
-    left = min(max(60.0, (widest + 4) * 5.8 + 10), 172.0)
-    cell = min((WIDTH - left - 6) / n, 52.0)
-    top = 40.0
-    small = " small" if cell < 18 else ""
-    parts = [_text(columns, left + cell * n / 2, 12, "tick mid"), _text(rows, left - 8, 12, "tick end")]
-    named = cell >= 40 and widest <= 8
+    width = WIDTH if n <= NARROW else WIDE
+    widest = max(svg.columns_of(label) for label in labels)
+    left = min(max(56.0, (widest + 4) * LETTER + 10), 0.4 * WIDTH if n <= NARROW else 206.0)
+    cell, top = min((width - left - 6) / n, 56.0), 40.0
+    named = cell >= widest * LETTER
+    parts = [svg.text(columns, left + cell * n / 2, 12, "tick mid"), svg.text(rows, left - 8, 12, "tick end")]
     for i, label in enumerate(labels):
         y, total = top + i * cell, sum(counts[i]) or 1
-        short = shortened(label, int((left - 10) / 5.8) - 4)
-        parts.append(_text(f"{short} {i + 1}", left - 8, y + cell / 2 + 4, "label end", label))
-        parts.append(
-            _text(label if named else f"{i + 1}", left + (i + 0.5) * cell, top - 8, f"tick mid{small}", label)
-        )
+        short = svg.shortened(label, int((left - 10) / LETTER) - 4)
+        row_name, column_name = (label, label) if named else (f"{short} {i + 1}", f"{i + 1}")
+        parts.append(svg.text(row_name, left - 8, y + cell / 2 + 4, "label end", label))
+        parts.append(svg.text(column_name, left + (i + 0.5) * cell, top - 8, "tick mid", label))
         for j, count in enumerate(counts[i]):
-            share = math.sqrt(count / total)  # the square root shows single errors beside full diagonals
-            kind = "hit" if i == j else "miss"
-            shade = 0.0 if not count else 0.12 + 0.88 * share
-            inside = escape(_clean(f"{label} → {labels[j]}: {count}"))
-            parts.append(
-                f'<rect class="cell {kind}" x="{left + j * cell + 0.5:.1f}" y="{y + 0.5:.1f}" width="{cell - 1:.1f}" '
-                f'height="{cell - 1:.1f}" fill-opacity="{shade:.2f}"><title>{inside}</title></rect>'
-            )
-            if count and cell >= 9:
-                over = " over" if shade > 0.55 else ""
-                parts.append(
-                    _text(f"{count}", left + (j + 0.5) * cell, y + cell / 2 + 3, f"count mid{small}{over}")
-                )
-    return _svg(title, about, top + cell * n + 6, parts)
+            # The square root shows single errors beside full diagonals.
+            shade = 0.12 + 0.8 * math.sqrt(count / total) if count else 0.0
+            told = f"{label} → {labels[j]}: {count:,}"
+            look = "cell hit" if i == j else "cell miss"
+            parts.append(svg.box(left + j * cell + 0.5, y + 0.5, cell - 1, cell - 1, look, told, shade=shade))
+            if count:
+                look = "count mid over" if shade > 0.55 else "count mid"
+                parts.append(svg.text(f"{count}", left + (j + 0.5) * cell, y + cell / 2 + 4, look))
+    return svg.picture(title, about, width, top + cell * n + 6, parts, "" if n <= NARROW else "wide")
 
 
 def reliability(
     bins: Sequence[tuple[float, float, int]], *, title: str, about: str, x_label: str, y_label: str
 ) -> str:
-    """Share right against claimed confidence, one dot a bin (its area the rows in it), over the line of
-    perfect honesty."""
+    """Share right against claimed confidence: a dot a bin, its area the rows in it, and the line of honest
+    claims."""
     if not bins:
         return ""
-    left, top, side = 50.0, 18.0, 300.0
+    left, top, side = 52.0, 24.0, 300.0
     bottom = top + side
-    x_of, y_of = (lambda v: left + v * side), (lambda v: bottom - v * side)
+    x_of, y_of = svg.scale(0, 1, left, left + side), svg.scale(0, 1, bottom, top)
     parts = []
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts += [_line(left, y_of(value), left + side, y_of(value), "grid")]
-        parts += [_text(f"{value:.0%}", left - 7, y_of(value) + 4, "tick end")]
-        parts += [_text(f"{value:.0%}", x_of(value), bottom + 17, "tick mid")]
-    parts.append(_line(left, bottom, left + side, top, "ideal"))
-    most = max(count for _, _, count in bins)
-    path = " ".join(f"{x_of(c):.1f},{y_of(a):.1f}" for c, a, _ in bins)
-    parts.append(f'<polyline class="line faint" points="{path}"/>')
+        parts.append(svg.line(left, y_of(value), left + side, y_of(value), "grid"))
+        parts.append(svg.text(f"{value:.0%}", left - 7, y_of(value) + 4, "tick end"))
+        parts.append(svg.text(f"{value:.0%}", x_of(value), bottom + 17, "tick mid"))
+    parts.append(svg.line(left, bottom, left + side, top, "ideal"))
+    most = max(count for _, _, count in bins) or 1
+    for confidence, share, _ in bins:
+        parts.append(svg.line(x_of(confidence), y_of(confidence), x_of(confidence), y_of(share), "gap"))
+    parts.append(svg.path([(x_of(c), y_of(a)) for c, a, _ in bins], "line faint"))
     for confidence, share, count in bins:
-        radius = 3 + 9 * math.sqrt(count / most)
-        said = escape(f"{confidence:.0%} → {share:.0%} ({count:,})")
-        parts.append(_line(x_of(confidence), y_of(confidence), x_of(confidence), y_of(share), "gap"))
-        parts.append(
-            f'<circle class="dot" cx="{x_of(confidence):.1f}" cy="{y_of(share):.1f}" r="{radius:.1f}"><title>{said}</title></circle>'
-        )
-    parts += [_text(x_label, left + side, bottom + 36, "tick end"), _text(y_label, 4, 10, "tick")]
-    return _svg(title, about, bottom + 42, parts, left + side + 24)
+        told = f"{confidence:.0%} → {share:.0%} ({count:,})"
+        parts.append(svg.dot(x_of(confidence), y_of(share), 2.5 + 6.5 * math.sqrt(count / most), told))
+    parts += [svg.text(x_label, left + side, bottom + 36, "tick end"), svg.text(y_label, 4, 10, "tick")]
+    return svg.picture(title, about, left + side + 24, bottom + 42, parts, "square")
 
 
 def histogram(
@@ -199,114 +199,37 @@ def histogram(
     if not counts or len(edges) != len(counts) + 1 or max(counts) <= 0:
         return ""
     left, right, top, bottom = 14.0, WIDTH - 14, 14.0, 150.0
-    span = (edges[-1] - edges[0]) or 1
-    x_of = lambda v: left + (v - edges[0]) / span * (right - left)  # noqa: E731
+    x_of, y_of = svg.scale(edges[0], edges[-1], left, right), svg.scale(0, max(counts), bottom, top)
     parts = []
     for (a, b), count in zip(itertools.pairwise(edges), counts, strict=True):
-        tall = (bottom - top) * count / max(counts)
-        said = escape(f"{a:,.0f}-{b:,.0f}: {count:,.0f}")
-        parts.append(
-            f'<rect class="bar main" x="{x_of(a) + 0.5:.1f}" y="{bottom - tall:.1f}" width="{max(x_of(b) - x_of(a) - 1, 0.5):.1f}" '
-            f'height="{tall:.1f}"><title>{said}</title></rect>'
-        )
-    parts.append(_line(left, bottom, right, bottom, "axis"))
-    for value in _ticks(edges[0], edges[-1], 6):
+        told, wide = f"{a:,.0f}-{b:,.0f}: {count:,.0f}", x_of(b) - x_of(a) - 1
+        parts.append(svg.box(x_of(a) + 0.5, y_of(count), wide, bottom - y_of(count), "bar main", told))
+    parts.append(svg.line(left, bottom, right, bottom, "axis"))
+    for value in svg.ticks(edges[0], edges[-1], 6):
         if edges[0] <= value <= edges[-1]:
-            parts.append(_text(f"{value:,.0f}", x_of(value), bottom + 17, "tick mid"))
-    parts.append(_text(x_label, right, bottom + 34, "tick end"))
-    return _svg(title, about, bottom + 40, parts)
+            parts.append(svg.text(f"{value:,.0f}", x_of(value), bottom + 17, "tick mid"))
+    parts.append(svg.text(x_label, right, bottom + 34, "tick end"))
+    return svg.picture(title, about, WIDTH, bottom + 40, parts)
 
 
-def shortened(label: str, columns: int) -> str:
-    """At most so many columns of text, full-width characters counting two, with `…` in the middle where it
-    was cut."""
-    label = _clean(label)
-    if _width(label) <= columns:
-        return label
-    head, tail = "", ""
-    for a, b in zip(label, reversed(label), strict=True):
-        if _width(head + a) + _width(tail) >= columns:
-            break
-        head += a
-        if _width(head) + _width(b + tail) >= columns:
-            break
-        tail = b + tail
-    return f"{head}…{tail}"
-
-
-def _series(series: Series, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> str:
-    points = [(x, y) for x, y in series.points if math.isfinite(x) and math.isfinite(y)]
-    parts = []
-    if series.look != "dots":
-        parts.append(
-            f'<polyline class="line {series.look}" points="{" ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)}"/>'
-        )
+def _line_of(series: Series, x_of: Scale, y_of: Scale) -> str:
+    points = [(x_of(x), y_of(y)) for x, y in finite(series.points)]
+    parts = [svg.path(points, f"line {series.look}")] if series.look != "dots" else []
     for (x, _), (low, high) in zip(series.points, series.whiskers, strict=False):
-        parts.append(_line(x_of(x), y_of(low), x_of(x), y_of(high), "whisker"))
-    if series.look == "dots" or len(points) == 1:
-        parts += [f'<circle class="dot" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3.2"/>' for x, y in points]
+        parts.append(svg.line(x_of(x), y_of(low), x_of(x), y_of(high), "whisker"))
+    if series.look == "dots" or series.whiskers or len(points) == 1:
+        parts += [svg.dot(x, y, 3.2) for x, y in points]
     return "".join(parts)
 
 
-def _legend(series: Iterable[Series], left: float) -> list[str]:
-    parts, x = [], left
-    for one in series:
-        if one.look == "dots":
-            parts.append(f'<circle class="dot" cx="{x + 9:.1f}" cy="12" r="3.2"/>')
-        else:
-            parts.append(_line(x, 12, x + 18, 12, f"line {one.look}"))
-        parts.append(_text(one.name, x + 24, 16, "label"))
-        x += 40 + 6.6 * _width(one.name)
+def _legend(series: Sequence[Series]) -> list[str]:
+    """Nothing where one line needs no name."""
+    named = [one for one in series if one.name]
+    parts, x = [], 52.0
+    for one in named if len(named) > 1 else []:
+        mark = (
+            svg.dot(x + 9, 12, 3.2) if one.look == "dots" else svg.line(x, 12, x + 18, 12, f"line {one.look}")
+        )
+        parts += [mark, svg.text(one.name, x + 24, 16, "label")]
+        x += 38 + LETTER * svg.columns_of(one.name)
     return parts
-
-
-def _y_axis(
-    low: float, high: float, bottom: float, top: float, log: bool
-) -> tuple[Callable[[float], float], list[float]]:
-    if log:
-        a, b = math.log10(low), math.log10(high)
-        marks = [m * 10.0**e for e in range(math.floor(a), math.ceil(b) + 1) for m in (1, 2, 5)]
-        within = [m for m in marks if low * 0.999 <= m <= high * 1.001] or [low, high]
-        while len(within) > 6:
-            within = within[::2]
-        return (lambda y: bottom - (math.log10(max(y, low)) - a) / ((b - a) or 1) * (bottom - top)), within
-    ticks = _ticks(low, high, 5)
-    a, b = min(low, ticks[0]), max(high, ticks[-1])
-    return (lambda y: bottom - (y - a) / ((b - a) or 1) * (bottom - top)), ticks
-
-
-def _ticks(low: float, high: float, about: int) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) around low..high."""
-    if high <= low:
-        return [low]
-    raw = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
-
-
-def _svg(title: str, about: str, height: float, parts: Sequence[str], width: float = WIDTH) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img">'
-        f"<title>{escape(_clean(title))}</title><desc>{escape(_clean(about))}</desc>{''.join(parts)}</svg>"
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, look: str) -> str:
-    return f'<line class="{look}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _text(text: str, x: float, y: float, look: str, whole: str = "") -> str:
-    told = f"<title>{escape(_clean(whole))}</title>" if whole else ""
-    return f'<text class="{look}" x="{x:.1f}" y="{y:.1f}">{escape(_clean(text))}{told}</text>'
-
-
-def _clean(text: str) -> str:
-    """Without control characters, unpaired surrogates and direction overrides: XML forbids the first, the
-    last deceive."""
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Cn") else " " for c in text)
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

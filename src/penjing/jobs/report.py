@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penjing.files import write_bytes
-from penjing.jobs import sections
+from penjing.jobs import provenance, sections
 from penjing.jobs.reading import Facts, of, read_facts
 from penjing.jobs.verdict import honesty, verdict
 from penjing.jobs.words import LANGUAGES, speaker
@@ -76,42 +76,42 @@ def _view(facts: Facts, language: str) -> dict[str, Any]:
     """All that the template shows, as plain values."""
     say = speaker(language)
     seen = verdict(facts, say)
-    score_figure, score_table = sections.scores(facts, say, seen)
+    score_part, score_table = sections.scores(facts, say, seen)
     curves, more_curves = sections.learning(facts, say)
-    class_title, class_figure, class_table = sections.per_class(facts, say)
-    heat_title, heat_figure, pairs = sections.confusion(facts, say)
-    labels_title, labels_figure = sections.label_counts(facts, say)
-    repeat, resume, started = sections.commands(facts)
+    class_part, class_table = sections.per_class(facts, say)
+    heat_part, pairs = sections.confusion(facts, say)
+    repeat, resume, started = provenance.commands(facts)
     return {
         "say": say,
         "name": facts.folder.resolve().name,
         "verdict": seen,
         "error": facts.error,
-        "resume": resume,
         "tiles": sections.tiles(facts, say, seen),
-        "score_figure": score_figure,
+        "score_part": score_part,
         "score_table": score_table,
         "curves": curves,
         "more_curves": more_curves,
-        "class_title": class_title,
-        "class_figure": class_figure,
+        "class_part": class_part,
         "class_table": class_table,
-        "heat_title": heat_title,
-        "heat_figure": heat_figure,
+        "heat_part": heat_part,
         "pairs": pairs,
         "worst": sections.quotes(of(facts.result, "worst"), say),
         "honesty": honesty(facts, say),
         "reliability": sections.calibration(facts, say),
-        "data_files": sections.data_files(facts, say),
-        "labels_title": labels_title,
-        "labels_figure": labels_figure,
-        "lengths": sections.length_histogram(facts, say),
-        "data_rest": sections.data_rest(facts, say),
+        "data_files": provenance.data_files(facts, say),
+        "data_sets": provenance.data_sets(facts, say),
+        "leaks": provenance.leaks(facts, say),
+        "twins": provenance.twins(facts),
+        "data_parts": [
+            p for p in (provenance.label_counts(facts, say), provenance.length_histogram(facts, say)) if p
+        ],
+        "data_rest": provenance.data_rest(facts, say),
         "suspects": sections.quotes(of(facts.data, "suspects"), say),
-        "cost": sections.cost(facts, say),
-        "about_run": sections.about_run(facts, say),
-        "notes": sections.notes(facts, say),
+        "cost": provenance.cost(facts, say),
+        "about_run": provenance.about_run(facts, say),
+        "notes": provenance.notes(facts, say),
         "repeat": repeat,
+        "resume": resume,
         "started": started,
         "spec_text": facts.spec_text,
     }

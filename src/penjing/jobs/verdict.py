@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penjing.jobs.numbers import duration, finite, plain, points, score, span
 from penjing.jobs.reading import Facts, dicts, of
-from penjing.jobs.words import Say, duration, finite, plain, score, span
+from penjing.jobs.words import Say
 
 CALIBRATED = 0.02  # an expected calibration error up to here is called well calibrated
+FEW_ROWS = 100  # fewer scored rows than this are said to be few
 
 
 @dataclass(frozen=True)
@@ -72,48 +74,68 @@ def scored_split(facts: Facts) -> str:
 
 
 def _headline(facts: Facts, say: Say, name: str, split: str) -> str:
-    result = facts.result
-    told = f"{score(name, of(result, 'after', 'values', name))} {span(of(result, 'after', 'intervals', name), name)}".strip()
-    key = "model_right" if name == "accuracy" else "model_score"
-    said = say(key, score=told, split=say(split), name=say(name))
-    cheap = of(result, "baseline", "values", name)
+    after = facts.result["after"]
+    told = f"{score(name, after['values'][name])} {span(of(after, 'intervals', name), name)}".strip()
+    said = say(
+        "model_right" if name == "accuracy" else "model_score", score=told, split=say(split), name=say(name)
+    )
+    cheap = of(facts.result, "baseline", "values", name)
     if not finite(cheap):
         return said + say("stop")
-    said += say("cheap_one", score=score(name, cheap))
-    return said + _compared(facts, say, name)
+    return said + say("cheap_one", score=score(name, cheap)) + _compared(facts, say, name)
 
 
 def _compared(facts: Facts, say: Say, name: str) -> str:
-    mean, interval = of(facts.result, "difference", "mean"), of(facts.result, "difference", "interval")
-    if not finite(mean) or not span(interval) or of(facts.result, "difference", "name") != name:
+    """What the paired interval lets one say about tuned model and baseline; a full stop where there is
+    none."""
+    tested = difference(facts, name)
+    if tested is None:
         return say("stop")
-    points, between = f"{100 * abs(mean):.1f}", span(interval, name, signed=True)
-    if interval[0] > 0:
-        return say("worth", points=points, interval=span(interval, name))
-    if interval[1] < 0:
-        return say("worse", points=points, interval=span([-interval[1], -interval[0]], name))
-    return say("chance", points=f"{100 * mean:+.1f}".replace("-", "−"), interval=between)
+    mean, low, high = tested
+    if low > 0:
+        return say("worth", points=points(mean), interval=span((low, high), name))
+    if high < 0:
+        return say("worse", points=points(-mean), interval=span((-high, -low), name))
+    return say("chance", points=points(mean, signed=True), interval=span((low, high), name, signed=True))
 
 
 def _sentences(facts: Facts, say: Say, name: str, split: str) -> tuple[str, ...]:
     result, said = facts.result, []
-    interval = of(result, "difference", "interval")
+    tested = difference(facts, name)
     if finite(of(result, "baseline", "values", name)):
-        if not span(interval) or of(result, "difference", "name") != name:
+        if tested is None:
             said.append(say("untested"))
-        elif interval[1] < 0:
+        elif tested[2] < 0:
             said.append(say("worse_advice"))
-        elif interval[0] <= 0:
+        elif tested[1] <= 0:
             said.append(say("chance_advice"))
+    n_rows = of(facts.data, "sets", split, "rows")
+    if finite(n_rows) and n_rows < FEW_ROWS:
+        said.append(say("few_rows", n=plain(n_rows)))
+    leaked = sum(
+        int(leak.get("exact") or 0) + int(leak.get("near") or 0)
+        for leak in dicts(facts.data.get("leaks"))
+        if leak.get("from") == "train" and leak.get("to") == split
+    )
+    if leaked:
+        said.append(say("leaked", n=plain(leaked)))
     if split == "valid":
         said.append(say("on_valid"))
-    before = of(result, "before", "values", name)
-    if finite(before):
-        said.append(say("gained", score=score(name, before)))
+    if finite(of(result, "before", "values", name)):
+        said.append(say("gained", score=score(name, of(result, "before", "values", name))))
     seconds, forecast = of(result, "cost", "seconds"), of(result, "cost", "forecast_s")
     if finite(seconds) and finite(forecast):
         said.append(say("under_forecast", time=duration(seconds, say), forecast=duration(forecast, say)))
     return tuple(said)
+
+
+def difference(facts: Facts, name: str) -> tuple[float, float, float] | None:
+    """Tuned model minus baseline: mean and 95 % interval, where this score was tested in pairs."""
+    found = facts.result.get("difference")
+    interval = of(found, "interval")
+    if of(found, "name") != name or not finite(of(found, "mean")) or not span(interval):
+        return None
+    return of(found, "mean"), interval[0], interval[1]
 
 
 def validation(facts: Facts) -> tuple[str, list[tuple[float, float]]]:
@@ -122,9 +144,9 @@ def validation(facts: Facts) -> tuple[str, list[tuple[float, float]]]:
         line for line in facts.scores if isinstance(line.get("values"), dict) and finite(line.get("step"))
     ]
     for name in (facts.result.get("best_name"), "accuracy", "micro_f1", *(seen[0]["values"] if seen else ())):
-        points = [(float(s["step"]), float(s["values"][name])) for s in seen if finite(s["values"].get(name))]
-        if points:
-            return str(name), points
+        curve = [(float(s["step"]), float(s["values"][name])) for s in seen if finite(s["values"].get(name))]
+        if curve:
+            return str(name), curve
     return "accuracy", []
 
 
@@ -136,15 +158,15 @@ def honesty(facts: Facts, say: Say) -> str:
         return ""
     pull = sum(count * (confidence - share) for confidence, share, count in bins)
     key = "claims_well" if ece <= CALIBRATED else "claims_high" if pull > 0 else "claims_low"
-    return say(key, points=f"{100 * ece:.1f}")
+    return say(key, points=points(ece))
 
 
 def _progress(facts: Facts, say: Say) -> tuple[str, ...]:
     """The best validation score so far, if there is one."""
-    name, points = validation(facts)
-    if not points:
+    name, curve = validation(facts)
+    if not curve:
         return ()
-    step, best = max(points, key=lambda point: point[1])
+    step, best = max(curve, key=lambda point: point[1])
     return (say("running_best", score=score(name, best), name=say(name), step=plain(step)),)
 
 

@@ -1,4 +1,4 @@
-"""Every word of the report in English and Chinese, and how numbers are written in both.
+"""Every word of the report in English and Chinese.
 
 `speaker(language)` gives the function that says a key; a test keeps both tables at the same keys and the same
 blanks. A third language is a third table.
@@ -6,9 +6,7 @@ blanks. A third language is a third table.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 from penjing.errors import SpecError, nearest
 
@@ -41,6 +39,9 @@ ENGLISH: dict[str, str] = {
     "untested": "The difference to the baseline was not tested row by row, so take it as a rough one.",
     "on_valid": "There was no test set. The validation rows also chose the best step: expect a "
     "little less on new rows.",
+    "few_rows": "Only {n} rows were scored, too few to be sure of much.",
+    "leaked": "{n} of these rows also stand, exactly or nearly, in the training rows, which "
+    "flatters every score.",
     "gained": "Before tuning it was {score}.",
     "under_forecast": "Training took {time}; the forecast was {forecast}.",
     "claims_high": "When it claims to be sure it is too sure, by {points} points on average.",
@@ -109,8 +110,8 @@ ENGLISH: dict[str, str] = {
     "support": "rows",
     "heat_figure": "Which class was taken for which",
     "heat_figure_part": "Which class was taken for which: the {n} with the most errors",
-    "heat_about": "Rows are the truth, columns the answers. The pairs most often confused are listed "
-    "beside it.",
+    "heat_about": "Rows are the truth, columns the answers. Numbers are rows; the pairs most often "
+    "confused are listed below.",
     "truth": "truth",
     "answer": "answer",
     "pairs": "Most often confused",
@@ -125,8 +126,8 @@ ENGLISH: dict[str, str] = {
     "sure": "{score} sure",
     "nothing": "none",
     "reliability_figure": "Share right against claimed confidence",
-    "reliability_about": "A dot on the dashed line keeps its word; below it claims too much. Dots "
-    "are as large as their rows.",
+    "reliability_about": "A dot on the dashed line keeps its word; below it claims too much. The "
+    "larger a dot, the more rows.",
     "confidence": "claimed confidence",
     "share_right": "share right",
     "source": "source",
@@ -143,7 +144,18 @@ ENGLISH: dict[str, str] = {
     "leaks": "leaks",
     "suspects": "Labels to look at again",
     "suspects_lead": "Rows whose given label their neighbours and the model do not believe.",
-    "unlabelled": "unlabelled",
+    "classes": "labels in use",
+    "imbalance": "largest over smallest label",
+    "words_a_row": "words a row: middle, 95 %, longest",
+    "tokens_a_row": "tokens a row: middle, 95 %, longest",
+    "exact": "exact repeats",
+    "near": "near repeats",
+    "conflicts": "same text, other label (rows)",
+    "blank": "without a letter or digit",
+    "long": "too long for most bases",
+    "leak": "rows of {to} that are in {source} too: {exact} exactly, {near} nearly",
+    "no_leaks": "No row of one set was found in another.",
+    "examples": "Examples: repeats, conflicts and leaks",
     "seconds": "time",
     "tokens_per_s": "tokens per second",
     "rows_per_s": "rows per second",
@@ -154,7 +166,8 @@ ENGLISH: dict[str, str] = {
     "measured": "measured",
     "forecast_name": "forecast",
     "asked": "What was asked: spec.yaml",
-    "repeat_lead": "Every default is written out in the spec beside this report. This repeats the run:",
+    "repeat_lead": "Every default is written out in the spec beside this report. Run where "
+    "the run was started, this repeats it:",
     "first_command": "It was started by",
     "base": "base",
     "task": "task",
@@ -169,13 +182,16 @@ ENGLISH: dict[str, str] = {
     "versions": "versions",
     "parameters": "parameters",
     "how": "How these numbers are made",
-    "how_text": "Intervals are 95 % bootstrap intervals (rows drawn with replacement 1,000 times); the difference to the "
-    "baseline is drawn in pairs, on the same rows. Macro F1 is the mean over the classes that appear. ECE uses 15 bins "
+    "how_text": "Intervals are 95 % bootstrap intervals (rows drawn with replacement 1,000 "
+    "times); the difference to the "
+    "baseline is drawn in pairs, on the same rows. Macro F1 is the mean over the classes "
+    "that appear. ECE uses 15 bins "
     "of equal width. The baseline is TF-IDF with logistic regression, fitted on the same training rows.",
     "private": "This page quotes rows of the data: share it with those who may read them.",
     # units
     "hours": "{h} h {m} min",
     "minutes": "{m} min {s} s",
+    "only_minutes": "{m} min",
     "only_seconds": "{s} s",
 }
 
@@ -201,6 +217,8 @@ CHINESE: dict[str, str] = {
     "chance_advice": "这里看不出大模型值得它的成本。测试数据再多一些，结论才会更确定。",
     "untested": "与基线的差距没有逐行检验，只能作粗略参考。",
     "on_valid": "没有测试集。最佳步数也是用这些验证数据选的：在新数据上会略低一些。",
+    "few_rows": "只评了 {n} 行，太少，结论不牢靠。",
+    "leaked": "其中有 {n} 行与训练数据相同或几乎相同，所有分数都因此偏高。",
     "gained": "调优之前为 {score}。",
     "under_forecast": "训练用时 {time}；事先预计 {forecast}。",
     "claims_high": "模型自称有把握时偏于自信，平均高出 {points} 个百分点。",
@@ -265,7 +283,7 @@ CHINESE: dict[str, str] = {
     "support": "行数",
     "heat_figure": "哪一类被认成了哪一类",
     "heat_figure_part": "哪一类被认成了哪一类：错误最多的 {n} 类",
-    "heat_about": "行是真实标签，列是模型的回答。最常混淆的类别另有列表。",
+    "heat_about": "行是真实标签，列是模型的回答，数字是行数。最常混淆的类别列在下面。",
     "truth": "真实",
     "answer": "回答",
     "pairs": "最常混淆",
@@ -297,7 +315,18 @@ CHINESE: dict[str, str] = {
     "leaks": "泄漏",
     "suspects": "值得复查的标签",
     "suspects_lead": "原标签与相近的行、与模型的判断都不一致的行。",
-    "unlabelled": "无标签",
+    "classes": "用到的标签",
+    "imbalance": "最多的标签是最少的几倍",
+    "words_a_row": "每行词数：中位、95 %、最长",
+    "tokens_a_row": "每行词元数：中位、95 %、最长",
+    "exact": "完全重复",
+    "near": "近似重复",
+    "conflicts": "文本相同而标签不同（行）",
+    "blank": "没有字母和数字",
+    "long": "对多数底座过长",
+    "leak": "{to}数据与{source}数据重合的行：完全相同 {exact}，近似 {near}",
+    "no_leaks": "各数据集之间没有发现重合的行。",
+    "examples": "例子：重复、矛盾、泄漏",
     "seconds": "用时",
     "tokens_per_s": "每秒词元",
     "rows_per_s": "每秒行数",
@@ -308,7 +337,7 @@ CHINESE: dict[str, str] = {
     "measured": "实测",
     "forecast_name": "预计",
     "asked": "要求的是什么：spec.yaml",
-    "repeat_lead": "所有默认值都写在本报告旁边的 spec 里。用下面的命令可以重做：",
+    "repeat_lead": "所有默认值都写在本报告旁边的 spec 里。在当初启动的目录里，用下面的命令可以重做：",
     "first_command": "当初的命令",
     "base": "底座",
     "task": "任务",
@@ -323,20 +352,21 @@ CHINESE: dict[str, str] = {
     "versions": "版本",
     "parameters": "参数量",
     "how": "这些数字是怎么来的",
-    "how_text": "区间是 95 % 自助法区间（有放回抽取各行 1,000 次）；与基线的差距按同样的行成对抽取。宏平均 F1 "
+    "how_text": "区间是 95 % 自助法区间（有放回抽取各行 1,000 次）；"
+    "与基线的差距按同样的行成对抽取。宏平均 F1 "
     "只对出现过的类别取平均。ECE 用 15 个等宽区间。基线是 TF-IDF 加逻辑回归，用同样的训练数据拟合。",
     "private": "本页引用了数据原文：只应分享给有权阅读这些数据的人。",
     "hours": "{h} 小时 {m} 分",
     "minutes": "{m} 分 {s} 秒",
+    "only_minutes": "{m} 分钟",
     "only_seconds": "{s} 秒",
 }
 
 LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
-IN_PERCENT = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece")
 
 
 def speaker(language: str) -> Say:
-    """`say(key, **blanks)`: the words of a key; a key that is not in the table (a user's own score name) says
+    """`say(key, **blanks)`: the words of a key; one that is not in the table (a score of the user's) says
     itself.
 
     Raises:
@@ -349,71 +379,3 @@ def speaker(language: str) -> Say:
         )
     table = LANGUAGES[language]
     return lambda key, **blanks: table[key].format(**blanks) if key in table else key
-
-
-def percent(value: Any) -> str:
-    """A share as `93.4 %`; an en dash where it is no finite number."""
-    return f"{100 * value:.1f} %" if finite(value) else "–"
-
-
-def plain(value: Any) -> str:
-    """A number short enough to read: `1,234`, `0.0312`, `1.2e-05`."""
-    if not finite(value):
-        return "–"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{value:,.0f}"
-    return (
-        f"{value:.3f}"
-        if 0.01 <= abs(value) < 10
-        else f"{value:,.1f}"
-        if 10 <= abs(value) < 1e6
-        else f"{value:.2g}"
-    )
-
-
-def score(name: str, value: Any) -> str:
-    """A score as it is usually written: shares in percent, others plain."""
-    return percent(value) if name in IN_PERCENT else plain(value)
-
-
-def span(pair: Any, name: str = "accuracy", *, signed: bool = False) -> str:
-    """An interval as `[92.5, 94.2]`, in points where the score is a share; empty where it is none."""
-    if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(map(finite, pair))):
-        return ""
-    sign = "+" if signed else ""
-    low, high = (f"{100 * v:{sign}.1f}" if name in IN_PERCENT else plain(v) for v in pair)
-    return f"[{low}, {high}]".replace("-", "−")
-
-
-def duration(seconds: Any, say: Say) -> str:
-    """`1 h 5 min`, `12 min 3 s`, `8.2 s`."""
-    if not finite(seconds):
-        return "–"
-    if seconds < 60:
-        return say("only_seconds", s=f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}")
-    whole = round(seconds)
-    if whole < 3600:
-        return say("minutes", m=whole // 60, s=whole % 60)
-    return say("hours", h=f"{whole // 3600:,}", m=whole % 3600 // 60)
-
-
-def memory(mib: Any) -> str:
-    """`812 MiB`, `3.4 GiB`."""
-    if not finite(mib):
-        return "–"
-    return f"{mib:,.0f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"
-
-
-def short_count(n: Any) -> str:
-    """`22.7 M` for parameters."""
-    if not finite(n):
-        return "–"
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(n) >= size:
-            return f"{n / size:.1f} {unit}"
-    return f"{n:.0f}"
-
-
-def finite(value: Any) -> bool:
-    """Whether this is a number one can write (True and False are not)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

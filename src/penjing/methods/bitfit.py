@@ -20,7 +20,8 @@ def bitfit() -> Method:
             n_biases += parameter.requires_grad
         if not n_biases:
             raise NotSupported(
-                f"BitFit trains biases; {type(trunk).__name__} has none. Take `method: lora`, or `{{top: {{layers: 2}}}}`."
+                f"BitFit trains biases; {type(trunk).__name__} has none. Take `method: lora`, or "
+                f"`{{top: {{layers: 2}}}}`."
             )
         return trunk  # type: ignore[no-any-return]
 

@@ -23,12 +23,14 @@ def lora(
 ) -> Method:
     """Train low-rank updates W + (alpha / rank) B A beside the frozen linear layers.
 
-    rank: columns of A and B. alpha: scale, twice the rank when not given. dropout: on the updates' input. targets: `all`
-    linear layers of the trunk, those of `attention`, or a list of module names (as in peft). rslora: divide by the
-    square root of the rank. dora: learn the columns' norms apart.
+    rank: columns of A and B. alpha: scale, twice the rank when not given. dropout: on the updates' input.
+    targets: `all` linear layers of the trunk, those of `attention`, or a list of module names (as in peft).
+    rslora: divide by the square root of the rank. dora: learn the columns' norms apart.
     """
     if rank < 1:
         raise SpecError(f"`lora.rank` must be at least 1; it is {rank}. 8 to 32 are usual.")
+    if alpha is not None and alpha <= 0:
+        raise SpecError(f"`lora.alpha` must be above 0; it is {alpha}. Leave it out for twice the rank.")
     if not 0 <= dropout < 1:
         raise SpecError(f"`lora.dropout` must be at least 0 and below 1; it is {dropout}.")
 
@@ -44,19 +46,23 @@ def lora(
         if lost or not names:
             some = sorted({k.rpartition(".")[2] for k in linears_of(trunk)})
             raise NotSupported(
-                f"`lora.targets` {lost or targets} match no module of {type(trunk).__name__}; its linear layers are named "
-                f"{', '.join(some)}. Take some of these, or `targets: all`."
+                f"`lora.targets` {lost or targets} match no module of {type(trunk).__name__}; its linear "
+                f"layers are named {', '.join(some)}. Take some of these, or `targets: all`."
             )
         config = LoraConfig(
             r=rank,
-            lora_alpha=alpha if alpha is not None else 2 * rank,  # type: ignore[arg-type]
+            lora_alpha=alpha if alpha is not None else 2 * rank,
             lora_dropout=dropout,
             target_modules=names,
             use_rslora=rslora,
             use_dora=dora,
         )
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+            for message in (
+                ".*fan_in_fan_out.*",
+                ".*is_gradient_checkpointing.*",
+            ):  # peft's, and not ours to mend
+                warnings.filterwarnings("ignore", message=message)
             return get_peft_model(trunk, config)
 
     return Method("lora", apply, lr=1e-3, saves="peft")

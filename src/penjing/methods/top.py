@@ -18,7 +18,8 @@ def top(*, layers: int = 0) -> Method:
         stack = layers_of(trunk)
         if not 0 <= layers <= len(stack):
             raise SpecError(
-                f"`top.layers` must be 0 to {len(stack)}, the layers of this base; it is {layers}."
+                f"`top.layers` must be 0 to {len(stack)}, the layers of this base; it is {layers}. Choose "
+                "fewer."
             )
         trunk.requires_grad_(False)
         for layer in list(stack)[len(stack) - layers :]:
@@ -27,6 +28,6 @@ def top(*, layers: int = 0) -> Method:
             for name, parameter in trunk.named_parameters():
                 if name.startswith(("norm", "final_norm", "ln_f", "final_layer_norm")):
                     parameter.requires_grad_(True)
-        return trunk  # type: ignore[no-any-return]
+        return trunk
 
     return Method("top", apply, lr=3e-4 if layers else 1e-2, saves="changed")

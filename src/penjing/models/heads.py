@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from penjing.models.dropout import fast_dropout
 
 
-def pool(hidden_TD: Tensor, lengths: Sequence[int], how: str) -> Tensor:
+def pool(hidden_TD: Tensor, lengths: Sequence[int] | Tensor, how: str) -> Tensor:
     """(T, D) packed states -> (S, D): the first token (`cls`), the last one (`last`), or the mean of all (`mean`)."""
     size = torch.as_tensor(lengths, device=hidden_TD.device)
     ends = size.cumsum(0)
@@ -41,7 +41,7 @@ class ClassHead(nn.Module):
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, hidden_TD: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(self, hidden_TD: Tensor, lengths: Sequence[int] | Tensor) -> Tensor:
         """(T, D) -> (S, C) logits, fp32."""
         x = pool(hidden_TD, lengths, self.pooling).float()
         if self.dense is not None:

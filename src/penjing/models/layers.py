@@ -13,16 +13,18 @@ def bare(trunk: nn.Module) -> Any:
 
 
 def layers_of(trunk: nn.Module) -> nn.ModuleList:
-    """The stack of layers: the longest list of modules of one kind that a pass goes through."""
-    lists = [
-        m
-        for m in trunk.modules()
+    """The stack of layers: the heaviest list of modules of one kind. ALBERT's has one, which a pass goes through often."""
+    return trunk.get_submodule(_stack(trunk))  # type: ignore[return-value]
+
+
+def _stack(trunk: nn.Module) -> str:
+    """The full name of the stack."""
+    lists = {
+        name: m
+        for name, m in trunk.named_modules()
         if isinstance(m, nn.ModuleList) and len(m) and len({type(x) for x in m}) == 1
-    ]
-    groups = [m for m in trunk.modules() if type(m).__name__ == "AlbertLayerGroup"]
-    if groups:  # ALBERT shares one layer among all
-        return nn.ModuleList(groups)
-    return max(lists, key=lambda m: (sum(p.numel() for p in m.parameters()), len(m)))
+    }
+    return max(lists, key=lambda name: (sum(p.numel() for p in lists[name].parameters()), -name.count(".")))
 
 
 def linears_of(trunk: nn.Module, *, attention_only: bool = False) -> list[str]:
@@ -42,10 +44,10 @@ def linears_of(trunk: nn.Module, *, attention_only: bool = False) -> list[str]:
 def depth_of(trunk: nn.Module, name: str) -> int:
     """How far up a parameter lies: 0 embeddings, 1 to L the layers, L + 1 what lies above them.
 
-    `name` is as in `trunk.named_parameters()`.
+    `name` is as in `trunk.named_parameters()`. A bias of attention that all layers share lies below them.
     """
-    stack = layers_of(trunk)
-    prefix = next(n for n, m in trunk.named_modules() if m is stack) if len(stack) else ""
-    if prefix and name.startswith(prefix + "."):
-        return int(name[len(prefix) + 1 :].split(".", 1)[0]) + 1
-    return 0 if "embed" in name or name.startswith(("wte", "wpe", "shared")) else len(stack) + 1
+    prefix = _stack(trunk) + "."
+    if name.startswith(prefix):
+        return int(name[len(prefix) :].split(".", 1)[0]) + 1
+    below = "embed" in name or "relative_attention_bias" in name or name.startswith(("wte", "wpe", "shared"))
+    return 0 if below else len(layers_of(trunk)) + 1

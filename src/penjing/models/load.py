@@ -1,6 +1,7 @@
 """Load a base: preset, local folder or hub name -> trunk, tokenizer and the facts that everything else needs.
 
-Only safetensors are read and no code from a checkpoint is run. Nothing touches the network when the base is local.
+Only safetensors are read and no code from a checkpoint is run. Nothing touches the network when the base is
+local.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.errors import NotSupported
+from penjing.errors import NotSupported, nearest
 from penjing.files import sha256
 from penjing.models import packing
 from penjing.models.packing import Way
@@ -52,14 +53,16 @@ def find(name: str) -> Path:
     if name in PRESETS:
         preset = PRESETS[name]
         folder = folder_of(preset)
-        found = sha256(folder / "model.safetensors")
+        weights = folder / "model.safetensors"
+        found = sha256(weights) if weights.is_file() else "no such file"
         if found != preset.sha256:
             raise NotSupported(
-                f"The weights of `{name}` must have SHA-256 {preset.sha256[:16]}…; {folder / 'model.safetensors'} has "
-                f"{found[:16]}…. The file is damaged or was changed: reinstall {preset.requirement}."
+                f"The weights of `{name}` must have SHA-256 {preset.sha256[:16]}…; "
+                f"{folder / 'model.safetensors'} has {found[:16]}…. The file is damaged or was changed: "
+                f"reinstall {preset.requirement}."
             )
         return folder
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -72,33 +75,36 @@ def find(name: str) -> Path:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    reached = hub_answers()
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not hub_answers()))
-    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError) as error:
-        from penjing.errors import nearest
-
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not reached))
+    except Exception as error:  # the hub's own kinds, httpx's, the system's
+        said = str(error).strip().splitlines()[0][:160] if reached and str(error).strip() else ""
+        why = f"the hub gave no copy ({type(error).__name__}{': ' if said else ''}{said})"
         raise NotSupported(
-            f"The base `{name}` is neither a preset nor a local folder, it is not in the hub's local cache, and the hub gave "
-            f"no copy ({type(error).__name__}).{nearest(name, PRESETS)} Offline: copy the checkpoint's folder here and "
-            f"give its path, or take a preset: {', '.join(PRESETS)}."
+            f"The base `{name}` is neither a preset nor a local folder, it is not in the hub's local cache, "
+            f"and {why if reached else 'the hub cannot be reached'}.{nearest(name, PRESETS)} Offline: copy "
+            f"the checkpoint's folder here and give its path, or take a preset: {', '.join(PRESETS)}."
         ) from error
 
 
 def hub_answers() -> bool:
-    """One short try to reach the hub; no retries."""
+    """One short try to reach the hub, or the proxy on the way to it; no retries."""
     import socket
     from urllib.parse import urlparse
+    from urllib.request import getproxies
 
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False
-    address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    hub = urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    proxies = getproxies()
+    proxy = proxies.get(hub.scheme) or proxies.get("all")
+    address = urlparse(proxy if "//" in proxy else f"//{proxy}") if proxy else hub
+    port = address.port or (8080 if proxy else 80 if hub.scheme == "http" else 443)
     try:
-        with socket.create_connection(
-            (address.hostname or "huggingface.co", address.port or 443), HUB_WAIT_S
-        ):
+        with socket.create_connection((address.hostname or "huggingface.co", port), HUB_WAIT_S):
             return True
     except OSError:
         return False
@@ -109,12 +115,16 @@ def load(
 ) -> Base:
     """Load a base in fp32 and find out how it runs; `fresh` gives random weights in the checkpoint's shape.
 
+    On the device `meta` it has shapes but no weights: enough to count, to check, and to try what a method
+    does.
+
     Raises:
         NotSupported: no such base, a pickle, code in the checkpoint, damaged or incomplete weights.
     """
     folder = find(name)
-    _refuse(folder, name)
-    with _quiet():
+    refuse(folder, name)
+    shapes_only = torch.device(device).type == "meta"
+    with quiet():
         from transformers import AutoConfig, AutoTokenizer
 
         config = _tried(
@@ -122,11 +132,13 @@ def load(
         )
         tokenizer = _tried(
             lambda: AutoTokenizer.from_pretrained(tokenizer_from or folder, trust_remote_code=False),
-            folder,
+            tokenizer_from or folder,
             "the tokenizer",
         )
-        trunk = _tried(lambda: _trunk(folder, config, fresh), folder, "the weights")
+        with torch.device("meta") if shapes_only else contextlib.nullcontext():
+            trunk = _tried(lambda: _trunk(folder, config, fresh or shapes_only), folder, "the weights")
     config = trunk.config
+    _same_words(tokenizer, trunk, folder)
     kind = "decoder" if _causal(trunk) else "encoder"
     pooling = _declared_pooling(folder) or ("last" if kind == "decoder" else "cls")
     pooler = getattr(getattr(trunk, "pooler", None), "dense", None)
@@ -137,10 +149,10 @@ def load(
     return Base(
         name=name,
         folder=folder,
-        sha256=_weights_sha(folder),
+        sha256="" if shapes_only else _weights_sha(folder),
         trunk=trunk,
         tokenizer=tokenizer,
-        way=packing.how_to_run(trunk),
+        way=Way(False, 0, "it has no weights") if shapes_only else packing.how_to_run(trunk),
         kind=kind,
         width=int(config.hidden_size),
         n_layers=int(config.num_hidden_layers),
@@ -148,6 +160,16 @@ def load(
         pooler=pooler if pooling == "cls" else None,
         limit=_limit(config, tokenizer),
     )
+
+
+def _same_words(tokenizer: Any, trunk: Any, folder: Path) -> None:
+    rows = int(trunk.get_input_embeddings().weight.shape[0])
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
+        raise NotSupported(
+            f"The tokenizer of the base in {folder} gives ids up to {highest:,}; its word table has {rows:,} "
+            f"rows. They are not of one checkpoint: fetch it again."
+        )
 
 
 def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
@@ -173,8 +195,8 @@ def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
         if lost or wrong:
             raise NotSupported(
                 f"{folder} lacks weights that its config.json asks for: {', '.join((lost + wrong)[:3])} "
-                f"({len(lost)} missing, {len(wrong)} of another shape). The checkpoint is incomplete or of another model: "
-                f"fetch it again."
+                f"({len(lost)} missing, {len(wrong)} of another shape). The checkpoint is incomplete or of "
+                f"another model: fetch it again."
             )
     if config.is_encoder_decoder and not half:
         model = model.get_encoder()
@@ -190,43 +212,81 @@ def _tried(make: Any, folder: Path, what: str) -> Any:
     except Exception as error:  # transformers and safetensors raise a dozen kinds here
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NotSupported(
-            f"{what} of the base in {folder} could not be read ({type(error).__name__}: {first[:200]}). The checkpoint is "
-            f"damaged, incomplete or of a kind that transformers does not know: fetch it again, or update transformers."
+            f"{what} of the base in {folder} could not be read ({type(error).__name__}: {first[:200]}). The "
+            f"checkpoint is damaged, incomplete or of a kind that transformers does not know: fetch it "
+            "again, or update transformers."
         ) from error
 
 
-def _refuse(folder: Path, name: str) -> None:
+def refuse(folder: Path, name: str) -> None:
+    """Look at a checkpoint's files without loading them.
+
+    Raises:
+        NotSupported: no checkpoint, pickles, code of its own, weights that are cut off or not all there.
+    """
     config = folder / "config.json"
     if not config.is_file():
         raise NotSupported(
-            f"A base was wanted in {folder}; it has no config.json. Give the folder that holds config.json and "
-            f"model.safetensors (a run's bundle is opened with `penjing predict`, not as a base)."
+            f"A base was wanted in {folder}; it has no config.json. Give the folder that holds config.json "
+            f"and model.safetensors (a run's bundle is opened with `penjing predict`, not as a base)."
         )
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        code, family = values.get("auto_map"), values.get("model_type")
+    except (ValueError, AttributeError) as error:
         raise NotSupported(
             f"{config} is not readable as JSON ({error}). The checkpoint is damaged: fetch it again."
         ) from error
-    from_code = values.get("auto_map")
-    if from_code and "model_type" not in values:
+    if code and not _is_known(family):
         raise NotSupported(
-            f"The base `{name}` wants its own Python code to be run ({', '.join(map(str, from_code))}). Code from checkpoints is "
-            f"never run; take a base whose architecture transformers has."
+            f"The base `{name}` wants its own Python code to be run ({', '.join(map(str, code))} in "
+            f"{config}). Code from checkpoints is never run; take a base whose architecture transformers has."
         )
-    if not list(folder.glob("*.safetensors")):
-        pickles = sorted(
-            p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl") for p in folder.glob(pattern)
-        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        kinds = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+        pickles = sorted(path.name for kind in kinds for path in folder.glob(kind))
         found = (
             f"only {', '.join(pickles[:3])}, which may be pickles and can run code"
             if pickles
             else "no weights"
         )
         raise NotSupported(
-            f"Weights in safetensors were wanted in {folder}; it holds {found}. On a machine you trust with it, convert it: "
-            f"`AutoModel.from_pretrained(folder).save_pretrained(new_folder)`."
+            f"Weights in safetensors were wanted in {folder}; it holds {found}. On a machine you trust with "
+            f"it, convert it: `AutoModel.from_pretrained(folder).save_pretrained(new_folder)`."
         )
+    for path in files:
+        _refuse_damaged(path)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        parts = _tried(
+            lambda: set(json.loads(index.read_text("utf-8"))["weight_map"].values()), folder, index.name
+        )
+        lost = sorted(parts - {path.name for path in files})
+        if lost:
+            raise NotSupported(
+                f"{index} names {len(parts)} files of weights; {', '.join(lost[:3])} is missing. Fetch the "
+                "checkpoint again."
+            )
+
+
+def _is_known(family: Any) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return family in CONFIG_MAPPING
+
+
+def _refuse_damaged(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise NotSupported(
+            f"{path} could not be read as safetensors ({error}). It is cut off or damaged: fetch the "
+            "checkpoint again."
+        ) from error
 
 
 def _weights_sha(folder: Path) -> str:
@@ -249,7 +309,7 @@ def _declared_pooling(folder: Path) -> str | None:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return None
-    with contextlib.suppress(json.JSONDecodeError):
+    with contextlib.suppress(ValueError, AttributeError):
         says = json.loads(path.read_text(encoding="utf-8"))
         for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
             if says.get(f"pooling_mode_{key}"):
@@ -272,8 +332,8 @@ def _limit(config: Any, tokenizer: Any) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' loading bars and reports, off; what matters of them we check ourselves."""
+def quiet() -> Iterator[None]:
+    """Bars and reports of transformers' loading and saving, off; what matters of them we check ourselves."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -13,13 +13,13 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.models.dropout import fast_dropout
+from penjing.models.attention import DroppedAttention
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
@@ -32,11 +32,20 @@ class Group:
 
     first: int
     last: int
-    n: int
-    longest: int
+    lengths: tuple[int, ...]
     into: Tensor | None  # (n * longest,) which token fills each place; None when all are equally long
     back: Tensor | None  # (last - first,) which place each token has
     visible: Tensor | None  # (n, 1, 1, longest) True where a token stands
+
+    @property
+    def n(self) -> int:
+        """Sequences."""
+        return len(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -82,19 +91,16 @@ def _layout(lengths: tuple[int, ...], device: str) -> Layout:
 def _group(lengths: tuple[int, ...], first: int, device: str) -> Group:
     n, longest, total = len(lengths), max(lengths), sum(lengths)
     if n * longest == total:
-        return Group(first, first + total, n, longest, None, None, None)
+        return Group(first, first + total, lengths, None, None, None)
     size = torch.tensor(lengths)
     visible = torch.arange(longest)[None, :] < size[:, None]  # (n, L)
     back = visible.flatten().nonzero().flatten()
-    into = torch.zeros(
-        n * longest, dtype=torch.int64
-    )  # empty places repeat token 0; they are masked and dropped
+    into = torch.zeros(n * longest, dtype=torch.int64)  # empty places repeat token 0; masked and dropped
     into[back] = torch.arange(total)
     return Group(
         first,
         first + total,
-        n,
-        longest,
+        lengths,
         into.to(device),
         back.to(device),
         visible[:, None, None, :].to(device),
@@ -169,47 +175,56 @@ def _attend_group(
     causal: bool,
     window: int | None,
 ) -> Tensor:
-    q, k, v = (_spread(x, group) for x in (q, k, v))  # (n, H, L, d)
-    visible = group.visible
-    windowed = window is not None and group.longest > window
-    if causal or windowed:
-        place = torch.arange(group.longest, device=q.device)
-        gap = place[:, None] - place[None, :]  # query minus key
-        pattern = gap >= 0 if causal else torch.ones_like(gap, dtype=torch.bool)
-        if windowed:
-            pattern = pattern & (gap.abs() < window)
-        visible = pattern[None, None] if visible is None else visible & pattern
-        if group.visible is not None and windowed:  # an empty place must see something, or softmax gives NaN
-            visible = visible | (gap == 0)
+    """One group's part of `attend`: its (tokens, H, d)."""
+    pattern = _pattern(group.longest, causal, window, q.device)
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    if (
-        dropout and q.device.type == "cpu"
-    ):  # torch's fused CPU kernel has no dropout; its fallback draws numbers slowly
-        scores = (q * scale) @ k.transpose(-1, -2)
-        if visible is not None:
-            scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        out = fast_dropout(scores.softmax(-1), dropout) @ v
-    else:
-        plain = causal and visible is not None and group.visible is None and not windowed
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=None if plain else visible, dropout_p=dropout, is_causal=plain, scale=scale
-        )
-    out = out.transpose(1, 2)  # (n, L, H, d)
-    heads, width = out.shape[2:]
-    if group.back is None:
-        return out.reshape(-1, heads, width)
-    flat = out.reshape(-1, heads * width)
-    return _Return.apply(flat, group.back).view(-1, heads, width)  # type: ignore[no-any-return]
+    heads, width = q.shape[1], q.shape[3]
+    rows = [x[0].transpose(0, 1)[group.first : group.last].reshape(-1, heads * width) for x in (q, k, v)]
+    if dropout and q.device.type == "cpu":
+        hidden = _hidden(group, pattern)
+        out = DroppedAttention.apply(*rows, group.lengths, heads, scale, dropout, hidden)
+        return out.view(-1, heads, width)  # type: ignore[no-any-return]
+    q, k, v = (_spread(x, group, heads) for x in rows)  # (n, H, L, d)
+    visible = group.visible
+    plain = causal and visible is None and (window is None or group.longest <= window)
+    if pattern is not None and not plain:
+        visible = pattern if visible is None else visible & pattern
+        if window is not None:  # an empty place must see something, or softmax gives NaN
+            visible = visible | torch.eye(group.longest, dtype=torch.bool, device=q.device)
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=None if plain else visible, dropout_p=dropout, is_causal=plain, scale=scale
+    )
+    flat = out.transpose(1, 2).reshape(-1, heads * width)
+    if group.back is not None:
+        flat = _Return.apply(flat, group.back)
+    return flat.view(-1, heads, width)
 
 
-def _spread(x: Tensor, group: Group) -> Tensor:
-    """(1, H, T, d) -> this group's (n, H, L, d)."""
-    heads, width = x.shape[1], x.shape[3]
-    tokens = x[0].transpose(0, 1)[group.first : group.last].reshape(-1, heads * width)
+def _pattern(longest: int, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
+    """(L, L) True where a query (first axis) sees a key, by causality and window alone; None when all see all."""
+    windowed = window is not None and longest > window
+    if not causal and not windowed:
+        return None
+    place = torch.arange(longest, device=device)
+    gap = place[:, None] - place[None, :]  # query minus key
+    pattern = gap >= 0 if causal else torch.ones_like(gap, dtype=torch.bool)
+    return pattern & (gap.abs() < window) if windowed else pattern
+
+
+def _hidden(group: Group, pattern: Tensor | None) -> Tensor | None:
+    """What a query does not see, keys first: broadcastable to (n, H, keys, queries)."""
+    hidden = None if group.visible is None else ~group.visible.transpose(-1, -2)
+    if pattern is not None:
+        hidden = ~pattern.T if hidden is None else hidden | ~pattern.T
+    return hidden
+
+
+def _spread(rows: Tensor, group: Group, heads: int) -> Tensor:
+    """(tokens, H * d) -> this group's (n, H, L, d)."""
     if group.into is not None:
-        tokens = _Regroup.apply(tokens, group.into, group.back)
-    return tokens.view(group.n, group.longest, heads, width).transpose(1, 2)
+        rows = _Regroup.apply(rows, group.into, group.back)
+    return rows.view(group.n, group.longest, heads, -1).transpose(1, 2)
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
@@ -332,5 +347,3 @@ def _pad_id(trunk: nn.Module) -> int:
 def _device(trunk: nn.Module) -> torch.device:
     return next(trunk.parameters()).device
 
-
-RunMode = Literal["packed", "padded"]

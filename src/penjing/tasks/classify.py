@@ -5,6 +5,7 @@ Legend: S sequences (rows), C classes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -29,9 +30,10 @@ def classify(
 ) -> Task:
     """Give each text one label, or with `multi_label` any number of them.
 
-    labels: their names in order; those of the train rows, sorted, when not given. pooling: how the sequence is summed
-    up; `auto` is what the base's family wants. head_dropout: before the last layer. label_smoothing: share of the target
-    spread over all classes (0 to 1). class_weights: `balanced` weighs classes by n / (C n_c), or a weight a label.
+    labels: their names in order; those of the train rows, sorted, when not given. pooling: how the sequence
+    is summed up; `auto` is what the base's family wants. head_dropout: before the last layer.
+    label_smoothing: share of the target spread over all classes (0 to 1). class_weights: `balanced` weighs
+    classes by n / (C n_c), or a weight a label.
     """
     if not 0 <= label_smoothing < 1:
         raise SpecError(
@@ -39,9 +41,13 @@ def classify(
         )
     if not 0 <= head_dropout < 1:
         raise SpecError(f"`classify.head_dropout` must be at least 0 and below 1; it is {head_dropout}.")
+    if labels is not None and len(set(labels)) < len(labels):
+        twice = next(name for name in labels if labels.count(name) > 1)
+        raise SpecError(f"`classify.labels` names `{twice}` twice; each label is named once. Drop one.")
     if class_weights is not None and multi_label:
         raise SpecError(
-            "`classify.class_weights` weighs single labels; with `multi_label: true` it would be ignored. Drop one."
+            "`classify.class_weights` weighs single labels; with `multi_label: true` it would be ignored. "
+            "Drop one."
         )
 
     def label_names(rows: Rows) -> list[str]:
@@ -91,8 +97,8 @@ def classify(
             for name, weight in class_weights.items():
                 if name not in names or weight <= 0:
                     raise SpecError(
-                        f"`classify.class_weights` gives `{name}` the weight {weight}; wanted are positive weights of "
-                        f"labels of the train rows.{nearest(name, names)}"
+                        f"`classify.class_weights` gives `{name}` the weight {weight}; wanted are positive "
+                        f"weights of labels of the train rows.{nearest(name, names)}"
                     )
             each = np.array([class_weights.get(name, 1.0) for name in names])
         return np.asarray(each[targets], dtype=np.float32)
@@ -198,13 +204,15 @@ def _thresholds(chosen: dict[str, Any], n: int) -> np.ndarray:
 
 def _natural(name: str) -> tuple[int, float, str]:
     """Numbers in their order, then words in theirs."""
-    return (0, float(name), name) if name.lstrip("-").isdigit() else (1, 0.0, name)
+    return (0, float(name), name) if re.fullmatch(r"-?\d+", name) else (1, 0.0, name)
 
 
 def _unseen(rows: Rows, name: str, known: list[str], where: str, row: int | None = None) -> DataError:
     at = next(i for i, r in enumerate(rows.labels) if name in r) if row is None else row
-    others = sum(1 for r in rows.labels if any(n not in set(known) for n in r))
+    there = set(known)
+    others = sum(1 for names in rows.labels if not there.issuperset(names))
     return DataError(
-        f"{rows.where(at)}: the label `{name}` is not among the {len(known)} labels of {where}.{nearest(name, known)} "
-        f"{others:,} of {len(rows):,} rows have such a label. Mend them, leave them out, or train with them."
+        f"{rows.where(at)}: the label `{name}` is not among the {len(known)} labels of "
+        f"{where}.{nearest(name, known)} {others:,} of {len(rows):,} rows have such a label. Mend them, "
+        "leave them out, or train with them."
     )

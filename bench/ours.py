@@ -1,0 +1,164 @@
+"""Penjing's side of the race: what `penjing tune` puts together, without validating, saving and reporting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench.systems import Job
+from torch import nn
+
+from penjing import spec as specs
+from penjing.data import batches
+from penjing.device import Machine, choose
+from penjing.engine import optim
+from penjing.engine.loop import train_steps
+from penjing.engine.scoring import outputs
+from penjing.jobs.prepare import Data, Part, Ready, load_base, n_steps, part_of, ready, rows_of, task_of
+from penjing.models.load import Base
+from penjing.models.sizing import forecast
+from penjing.records import Batch, Step, Task
+from penjing.spec import Spec
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Everything of one Penjing training."""
+
+    spec: Spec
+    task: Task
+    machine: Machine
+    data: Data
+    base: Base
+    made: Ready
+    train: Part
+    steps: int
+
+
+def build(job: Job, *, dropout: bool = True) -> Ours:
+    """Rows, base and model of a job. Without `dropout` all of it is off."""
+    given, split = job.settings, job.split
+    steps = job.steps or given.steps(split.n_rows["train"])
+    head: dict[str, Any] = {"pooling": given.ours_head}
+    if not dropout:
+        head["head_dropout"] = 0.0
+    lora = {
+        "rank": given.rank,
+        "alpha": given.alpha,
+        "dropout": given.lora_dropout if dropout else 0.0,
+        "targets": given.targets,
+    }
+    spec = specs.read(
+        base=given.base,
+        task={"classify": head},
+        method={"lora": lora} if job.system.method == "lora" else "full",
+        train=split.train,
+        valid=split.valid,
+        test=split.test,
+        text="text",
+        label="label",
+        max_length=given.max_length,
+        batch=given.batch,
+        steps=steps,
+        lr=given.rate(job.system.method),
+        schedule=given.schedule,
+        warmup=given.warm_steps(steps),
+        weight_decay=given.weight_decay,
+        clip=given.clip,
+        group_by_length=job.system.grouped,
+        dropout=None if dropout else 0.0,
+        seed=given.seed,
+        device=given.device,
+        precision=job.system.precision,
+    )
+    task, machine = task_of(spec), choose(spec.device, spec.precision)
+    data = rows_of(spec, task)
+    found = {"train": len(data.train), "valid": len(data.valid), "test": len(data.test or ())}
+    assert found == split.n_rows, f"Penjing reads {found} rows, the CSV files hold {split.n_rows}"
+    base = load_base(spec, machine)
+    if given.ours_head == "cls":
+        base = with_pooler(base)
+    train = part_of(spec, task, data.train, data.names, base, weigh=True)
+    made = ready(spec, task, data.names, base, machine, np.unique(train.tokens.ids))
+    return Ours(spec, task, machine, data, base, made, train, n_steps(spec, len(data.train)))
+
+
+def with_pooler(base: Base) -> Base:
+    """The base with its checkpoint's dense pooler, left out by `load` where the declared pooling is not cls."""
+    if base.pooler is not None:
+        return base
+    from safetensors import safe_open
+
+    dense = nn.Linear(base.width, base.width)
+    for path in sorted(Path(base.folder).glob("*.safetensors")):
+        with safe_open(path, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (safe_open is no mapping)
+                if name.endswith(("pooler.dense.weight", "pooler.dense.bias")):
+                    getattr(dense, name.rpartition(".")[2]).data.copy_(weights.get_tensor(name))
+    return replace(base, pooler=dense)
+
+
+def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[Step]:
+    """The training, step by step; over the run's own batches unless a stream is given."""
+    settings = ours.spec.train
+    return train_steps(
+        ours.made.model,
+        own_stream(ours) if stream is None else stream,
+        ours.task.loss,
+        optim.optimizer(ours.made.model, settings, ours.made.lr),
+        optim.schedule(settings, ours.steps),
+        steps=ours.steps,
+        clip=settings.clip,
+        seed=ours.spec.seed,
+    )
+
+
+def own_stream(ours: Ours) -> Iterator[list[Batch]]:
+    """The batches that `penjing tune` would train on."""
+    settings, tokens = ours.spec.train, ours.train.tokens
+    for rows in batches.steps(
+        tokens.lengths, batch=settings.batch, seed=ours.spec.seed, group=settings.group_by_length
+    ):
+        yield stepful(ours, rows)
+
+
+def stepful(ours: Ours, rows: np.ndarray) -> list[Batch]:
+    """One step's micro-batches of these train rows."""
+    tokens = ours.train.tokens
+    pieces = batches.cut(rows, tokens.lengths, tokens=ours.spec.train.micro_tokens)
+    return [batches.pack(tokens, piece, ours.train.targets, ours.train.weights) for piece in pieces]
+
+
+def accuracy(ours: Ours, split: str) -> float:
+    """Share of a split's rows whose likeliest label is right."""
+    rows = ours.data.valid if split == "valid" else ours.data.test
+    assert rows is not None
+    part = part_of(ours.spec, ours.task, rows, ours.data.names, ours.base)
+    found = outputs(ours.made.model, part.tokens, tokens=ours.spec.train.micro_tokens)
+    return float((found.argmax(1).numpy() == part.targets).mean())
+
+
+def facts(ours: Ours) -> dict[str, Any]:
+    """What the parent wants to know of rows and model: FLOPs a real token, tokens a row, precision."""
+    lengths = ours.train.tokens.lengths.astype(float)
+    expected = forecast(
+        ours.made.model,
+        tokens_a_step=float(lengths.mean()) * ours.spec.train.batch,
+        longest=float((lengths**2).sum() / lengths.sum()),  # keys that the mean token attends to
+        steps=1,
+        micro_tokens=ours.spec.train.micro_tokens,
+        peak_gflops=1.0,
+        precision=ours.machine.precision,
+    )
+    return {
+        "flops_a_token": expected.flops_a_token,
+        "trainable": expected.trainable,
+        "tokens_a_row": float(lengths.mean()),
+        "longest": int(lengths.max()),
+        "precision": ours.machine.precision,
+        "packed": ours.base.way.packed,
+        "threads": ours.machine.threads,
+    }

@@ -1,0 +1,121 @@
+"""What races: the systems, and the settings that all of them share. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from bench.sets import Split
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to train. `ours` is Penjing; a peer is transformers' Trainer, for LoRA over peft."""
+
+    name: str
+    ours: bool
+    method: str  # full or lora
+    precision: str  # fp32, bf16, or auto (Penjing's own choice)
+    grouped: bool  # rows of like length share a batch
+    about: str
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        System("trainer", False, "full", "fp32", False, "Trainer, dynamic padding, fp32, defaults"),
+        System("trainer-fast", False, "full", "bf16", True, "Trainer, group_by_length, bf16, fused AdamW"),
+        System("penjing", True, "full", "auto", True, "Penjing, its defaults"),
+        System("penjing-fp32", True, "full", "fp32", True, "Penjing, fp32"),
+        System("peft", False, "lora", "fp32", False, "peft LoRA by Trainer, dynamic padding, fp32, defaults"),
+        System(
+            "peft-fast", False, "lora", "bf16", True, "peft LoRA by Trainer, group_by_length, bf16, fused"
+        ),
+        System("penjing-lora", True, "lora", "auto", True, "Penjing LoRA, its defaults"),
+        System("penjing-lora-fp32", True, "lora", "fp32", True, "Penjing LoRA, fp32"),
+    )
+}
+FULL = ("trainer", "trainer-fast", "penjing")
+LORA = ("peft", "peft-fast", "penjing-lora")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every system gets alike; `rank`, `alpha`, `targets` and `lora_dropout` are Penjing's LoRA defaults."""
+
+    base: str = "minilm"
+    folder: str = ""  # of the base's files
+    max_length: int = 128
+    batch: int = 32
+    epochs: float = 10.0
+    lr: float = 1e-4
+    lora_lr: float = 1e-3
+    schedule: str = "linear"
+    warmup: float = 0.1  # share of the steps; handed to each system as a number of steps
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    rank: int = 16
+    alpha: float = 32
+    lora_dropout: float = 0.0
+    targets: str = "all"
+    device: str = "cpu"
+    ours_head: str = "auto"  # auto (the family's pooling) or cls (transformers' pooler and classifier)
+    peer_head: str = "pooler"  # pooler (AutoModelForSequenceClassification) or mean
+    seed: int = 0
+
+    def rate(self, method: str) -> float:
+        """The peak learning rate of a method."""
+        return self.lora_lr if method == "lora" else self.lr
+
+    def steps(self, n_rows: int) -> int:
+        """Optimizer steps of the whole training: Trainer's and Penjing's count."""
+        return max(1, round(self.epochs * -(-n_rows // self.batch)))
+
+    def warm_steps(self, steps: int) -> int:
+        """Steps of the warm-up."""
+        return round(self.warmup * steps)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child process is asked to do: `turns`, `cell` or `losses`."""
+
+    what: str
+    system: System
+    settings: Settings
+    split: Split
+    steps: int | None = None  # of the whole training, when not by epochs
+
+    def text(self) -> str:
+        """As JSON, for the child's command line."""
+        return json.dumps(asdict(self))
+
+
+def job_of(text: str) -> Job:
+    """The Job of `Job.text()`."""
+    plain: dict[str, Any] = json.loads(text)
+    return Job(
+        plain["what"],
+        System(**plain["system"]),
+        Settings(**plain["settings"]),
+        Split(**plain["split"]),
+        plain["steps"],
+    )
+
+
+def with_lora_defaults(settings: Settings) -> Settings:
+    """The settings with the defaults of `penjing.methods.lora`, so that the peer does the same."""
+    import inspect
+
+    from penjing.methods.lora import lora
+
+    default = {name: p.default for name, p in inspect.signature(lora).parameters.items()}
+    alpha = default["alpha"] if default["alpha"] is not None else 2 * default["rank"]
+    return replace(
+        settings,
+        rank=default["rank"],
+        alpha=alpha,
+        lora_dropout=default["dropout"],
+        targets=default["targets"],
+    )

@@ -1,0 +1,87 @@
+"""How the report writes numbers: shares, scores, intervals, times, sizes. What is no finite number is an en
+dash."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from penjing.jobs.words import Say
+
+IN_PERCENT = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece")
+
+
+def percent(value: Any) -> str:
+    """A share as `93.4 %`; an en dash where it is no finite number."""
+    return f"{100 * value:.1f} %" if finite(value) else "–"
+
+
+def plain(value: Any) -> str:
+    """A number short enough to read: `1,234`, `12.3`, `0.468`, `1.25e-05`."""
+    if not finite(value):
+        return "–"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if 10 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def score(name: str, value: Any) -> str:
+    """A score as it is usually written: shares in percent, others plain."""
+    return percent(value) if name in IN_PERCENT else plain(value)
+
+
+def span(pair: Any, name: str = "accuracy", *, signed: bool = False) -> str:
+    """An interval as `[92.5, 94.2]`, in points where the score is a share; empty where it is none."""
+    if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(map(finite, pair))):
+        return ""
+    sign = "+" if signed else ""
+    low, high = (f"{100 * v:{sign}.1f}" if name in IN_PERCENT else plain(v) for v in pair)
+    return f"[{low}, {high}]".replace("-", "−")
+
+
+def duration(seconds: Any, say: Say) -> str:
+    """`1 h 5 min`, `12 min`, `3 min 20 s`, `8.2 s`."""
+    if not finite(seconds):
+        return "–"
+    if seconds < 60:
+        return say(
+            "only_seconds",
+            s=plain(round(seconds, 1))
+            if 0.1 <= seconds < 10
+            else "< 0.1"
+            if seconds < 0.1
+            else f"{seconds:.0f}",
+        )
+    whole = round(seconds)
+    if whole < 600:
+        return say("minutes", m=whole // 60, s=whole % 60)
+    if whole < 3600:
+        return say("only_minutes", m=round(whole / 60))
+    return say("hours", h=f"{whole // 3600:,}", m=whole % 3600 // 60)
+
+
+def memory(mib: Any) -> str:
+    """`812 MiB`, `3.4 GiB`."""
+    if not finite(mib):
+        return "–"
+    return f"{mib:,.0f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"
+
+
+def short_count(n: Any) -> str:
+    """`22.7 M` for parameters."""
+    if not finite(n):
+        return "–"
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(n) >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n:.0f}"
+
+
+def finite(value: Any) -> bool:
+    """Whether this is a number one can write (True and False are not)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def points(difference: float, *, signed: bool = False) -> str:
+    """A difference of shares in percentage points, `4.3` or `+4.3`, with a true minus sign."""
+    return f"{100 * difference:{'+' if signed else ''}.1f}".replace("-", "−")
