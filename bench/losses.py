@@ -17,6 +17,7 @@ def losses(split: Split, settings: Settings, out: Path, *, n_batches: int = 10) 
     """Print and write the losses in fp32 and bf16; True when fp32 agrees to 1e-5 at equal weights."""
     if settings.peer_head == "pooler":
         settings = replace(settings, ours_head="cls")  # the same function, or there is nothing to compare
+    n_batches = max(1, min(n_batches, split.n_rows["train"] // settings.batch))
     lines, found = [], {}
     for precision in ("fp32", "bf16"):
         system = replace(SYSTEMS["penjing"], precision=precision, grouped=False)
@@ -60,10 +61,10 @@ def _largest(a: list[float], b: list[float]) -> float:
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """In the child: losses of both models at the same weights on the same batches, then of a training over them."""
+    """In the child: both models' losses of the same batches, at equal weights and then in a training."""
     import torch
-    from bench import ours, peers
 
+    from bench import ours, peers
     from penjing.data import batches
 
     made = ours.build(job, dropout=False)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bench.systems import Job
-from torch import nn
 
+from bench.systems import Job
 from penjing import spec as specs
 from penjing.data import batches
 from penjing.device import Machine, choose
@@ -18,6 +16,7 @@ from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scoring import outputs
 from penjing.jobs.prepare import Data, Part, Ready, load_base, n_steps, part_of, ready, rows_of, task_of
+from penjing.jobs.prepare import stream as prepared_stream
 from penjing.models.load import Base
 from penjing.models.sizing import forecast
 from penjing.records import Batch, Step, Task
@@ -79,26 +78,9 @@ def build(job: Job, *, dropout: bool = True) -> Ours:
     found = {"train": len(data.train), "valid": len(data.valid), "test": len(data.test or ())}
     assert found == split.n_rows, f"Penjing reads {found} rows, the CSV files hold {split.n_rows}"
     base = load_base(spec, machine)
-    if given.ours_head == "cls":
-        base = with_pooler(base)
     train = part_of(spec, task, data.train, data.names, base, weigh=True)
     made = ready(spec, task, data.names, base, machine, np.unique(train.tokens.ids))
     return Ours(spec, task, machine, data, base, made, train, n_steps(spec, len(data.train)))
-
-
-def with_pooler(base: Base) -> Base:
-    """The base with its checkpoint's dense pooler, left out by `load` where the declared pooling is not cls."""
-    if base.pooler is not None:
-        return base
-    from safetensors import safe_open
-
-    dense = nn.Linear(base.width, base.width)
-    for path in sorted(Path(base.folder).glob("*.safetensors")):
-        with safe_open(path, "pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (safe_open is no mapping)
-                if name.endswith(("pooler.dense.weight", "pooler.dense.bias")):
-                    getattr(dense, name.rpartition(".")[2]).data.copy_(weights.get_tensor(name))
-    return replace(base, pooler=dense)
 
 
 def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[Step]:
@@ -106,7 +88,7 @@ def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[St
     settings = ours.spec.train
     return train_steps(
         ours.made.model,
-        own_stream(ours) if stream is None else stream,
+        prepared_stream(ours.spec, ours.train) if stream is None else stream,
         ours.task.loss,
         optim.optimizer(ours.made.model, settings, ours.made.lr),
         optim.schedule(settings, ours.steps),
@@ -114,15 +96,6 @@ def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[St
         clip=settings.clip,
         seed=ours.spec.seed,
     )
-
-
-def own_stream(ours: Ours) -> Iterator[list[Batch]]:
-    """The batches that `penjing tune` would train on."""
-    settings, tokens = ours.spec.train, ours.train.tokens
-    for rows in batches.steps(
-        tokens.lengths, batch=settings.batch, seed=ours.spec.seed, group=settings.group_by_length
-    ):
-        yield stepful(ours, rows)
 
 
 def stepful(ours: Ours, rows: np.ndarray) -> list[Batch]:

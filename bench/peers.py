@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from bench.sets import pairs_of
 from bench.systems import Job
-from torch import Tensor, nn
 
 
 class Rows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -84,7 +85,7 @@ class Peer:
 def build(
     job: Job, *, dropout: bool = True, callbacks: list[Any] | None = None, order: list[int] | None = None
 ) -> Peer:
-    """The peer's Trainer. With `order`, just these train rows in this order; without `dropout`, none of it."""
+    """The peer's Trainer. With `order`, these train rows in this order; without `dropout`, none of it."""
     from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
     from transformers.trainer_utils import set_seed
 
@@ -109,7 +110,7 @@ def build(
     if order is not None:
         fast["train_sampling_strategy"] = "sequential"
     arguments = TrainingArguments(
-        output_dir=tempfile.mkdtemp(prefix="penjing-bench-"),
+        output_dir=str(Path(split.train).parent / "trainer"),
         per_device_train_batch_size=given.batch,
         per_device_eval_batch_size=64,
         learning_rate=given.rate(job.system.method),
@@ -170,8 +171,8 @@ def _model(job: Job, n_labels: int, dropout: bool) -> Any:
 def _with_lora(model: Any, job: Job, dropout: bool) -> Any:
     """peft's LoRA on the linear layers that Penjing's default adapts.
 
-    The classifier trains and is saved; the pooler stays frozen, as `task_type="SEQ_CLS"` has it, unless Penjing is to
-    train the same head.
+    The classifier trains and is saved; the pooler stays frozen, as `task_type="SEQ_CLS"` has it, unless
+    Penjing is to train the same head.
     """
     from peft import LoraConfig, get_peft_model
 

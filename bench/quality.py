@@ -1,4 +1,4 @@
-"""`quality`: test accuracy of each system over seeds, at the same epochs; rates are chosen on validation rows.
+"""`quality`: test accuracy of each system over seeds, same epochs; rates are chosen on validation rows.
 
 A cell is one training (system, rate, seed) in its own process. Finished cells stay in the JSON and do not run
 again.
@@ -32,8 +32,9 @@ def quality(
 ) -> dict[str, Any]:
     """Run the cells that are not done, print the tables, write quality-<data>.json. Returns what was written.
 
-    `rates` are the peak rates to choose from by method; with several, each system trains with each of them on the
-    first seed, and the best on validation rows is taken. `only` limits what runs to (data, system, seed), `*` any.
+    `rates` are the peak rates to choose from by method; with several, each system trains with each of them on
+    the first seed, and the best on validation rows is taken. `only` limits what runs to (data, system, seed),
+    `*` for any.
     """
     path = out / f"quality-{split.name}.json"
     kept = _kept(path, settings, split)

@@ -86,9 +86,9 @@ def write(
 ) -> Split:
     """Write train.csv, valid.csv and test.csv of a named set, or of a CSV file, below `folder`.
 
-    Where no official validation rows exist, a stratified tenth of train is cut off by `cut_seed`; a CSV of the
-    user's loses another tenth as test. `rows` and `test_rows` keep about so many rows (at least one a label), for
-    smoke tests.
+    Where no official validation rows exist, a stratified tenth of train is cut off by `cut_seed`; a CSV of
+    the user's loses another tenth as test. `rows` and `test_rows` keep about so many rows (at least one a
+    label), for smoke tests.
     """
     if name in SETS:
         if not shared().is_dir():

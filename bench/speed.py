@@ -148,8 +148,8 @@ def _show(
     print(f"\nSpeed on {split.name} ({rows}), batch {settings.batch}, {settings.device}:")
     table(lines)
     print(
-        "samples/s: rows of the set's mean length, from real tokens/s. vs: real tokens/s over the peer's in the "
-        "same round, median (min-max)."
+        "samples/s: rows of the set's mean length, from real tokens/s. vs: real tokens/s over the peer's in "
+        "the same round, median (min-max)."
     )
     print(
         "Matrix peak before and after, GFLOP/s: "
@@ -159,16 +159,16 @@ def _show(
     busy = [share for one in found.values() for share in one["others"]]
     if median(busy) > BUSY or max(busy) > 0.5:
         print(
-            f"WARNING: other processes used {median(busy):.2f} cores in the median block, {max(busy):.2f} at most. "
+            f"WARNING: others used {median(busy):.2f} cores in the median block, {max(busy):.2f} at most. "
             f"These times are not to be trusted; run it again on a quiet machine."
         )
 
 
 def _warn_of_cycle(split: Split, settings: Settings, timed: int) -> None:
-    """transformers' length grouping runs from long rows to short over a cycle of batches, then begins again."""
+    """transformers' length grouping runs from long rows to short over a cycle of batches, again and again."""
     cycle = max(1, min(split.n_rows["train"] // (4 * settings.batch), 50))
     if timed % cycle:
         print(
-            f"Note: the Trainer's length grouping goes from long to short rows every {cycle} steps; {timed} timed "
-            f"steps are not a multiple of it. Compare real tokens/s, and see the column tokens/row."
+            f"Note: the Trainer's length grouping goes from long to short rows every {cycle} steps; {timed} "
+            f"timed steps are not a multiple of it. Compare real tokens/s, and see the column tokens/row."
         )

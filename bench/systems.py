@@ -42,7 +42,7 @@ LORA = ("peft", "peft-fast", "penjing-lora")
 
 @dataclass(frozen=True)
 class Settings:
-    """What every system gets alike; `rank`, `alpha`, `targets` and `lora_dropout` are Penjing's LoRA defaults."""
+    """What every system gets alike; `rank` to `targets` are the defaults of Penjing's LoRA."""
 
     base: str = "minilm"
     folder: str = ""  # of the base's files
@@ -62,6 +62,9 @@ class Settings:
     device: str = "cpu"
     ours_head: str = "auto"  # auto (the family's pooling) or cls (transformers' pooler and classifier)
     peer_head: str = "pooler"  # pooler (AutoModelForSequenceClassification) or mean
+    peers_sleep: bool = (
+        True  # peers' idle threads sleep soon, as Penjing's do; else they spin, as torch has it
+    )
     seed: int = 0
 
     def rate(self, method: str) -> float:

@@ -5,8 +5,9 @@
     .venv/bin/python bench/tune.py quality --data sst2 --seeds 0,1,2 --lrs 5e-5,1e-4,2e-4
     .venv/bin/python bench/tune.py all     --data banking77 --device cuda
 
-Needs `pip install -e .[bench]` and ../shared/data, or `--data rows.csv`. Writes JSON to bench/out. Every system gets
-the same base, rows, seeds, batch, epochs, rate, schedule, warm-up, weight decay, clipping and longest row.
+Needs `pip install -e .[bench]` and ../shared/data, or `--data rows.csv`. Writes JSON to bench/out. Every
+system gets the same base, rows, seeds, batch, epochs, rate, schedule, warm-up, weight decay, clipping and
+longest row.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def main() -> int:
 def _settings(given: argparse.Namespace) -> Settings:
     """The settings of the command line, with Penjing's LoRA defaults and the base's folder."""
     import torch
-    from bench.systems import Settings, with_lora_defaults
 
+    from bench.systems import Settings, with_lora_defaults
     from penjing.models.load import find
 
     device = given.device
@@ -88,6 +89,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         device=device,
         ours_head="cls" if given.same_head else "auto",
         peer_head=given.peer_head,
+        peers_sleep=not given.peers_spin,
     )
     return with_lora_defaults(plain)
 
@@ -126,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--schedule", choices=["linear", "cosine", "constant"], default="linear")
     shared.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
     shared.add_argument("--weight-decay", type=float, default=0.01)
+    shared.add_argument(
+        "--peers-spin",
+        action="store_true",
+        help="leave OpenMP's waiting as torch has it for peers; a busy machine slows them much",
+    )
     race = parser.add_argument_group("speed")
     race.add_argument("--block", type=int, default=25, help="steps a turn; blocks make 50-step cycles whole")
     race.add_argument("--rounds", type=int, default=6)

@@ -1,8 +1,8 @@
 """The child process of a race: one system, in its own process, with its own environment and memory.
 
-It is started by `Child` below with a Job, speaks JSON lines on its stdout and is told `go N` on its stdin. In `turns`
-it makes N steps of its own training and waits again, so that systems that could not share a process (accelerate
-keeps one precision a process) take turns on the same quiet cores.
+It is started by `Child` below with a Job, speaks JSON lines on its stdout and is told `go N` on its stdin. In
+`turns` it makes N steps of its own training and waits again, so that systems that could not share a process
+(accelerate keeps one precision a process) take turns on the same quiet cores.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def main() -> None:
     def say(value: dict[str, Any]) -> None:
         voice.write(json.dumps(value) + "\n")
 
-    if job.system.ours or job.what == "losses":
+    if job.system.ours or job.settings.peers_sleep:
         from penjing.threads import wait_without_spinning
 
-        wait_without_spinning()  # as the command `penjing` does; peers keep their defaults
+        wait_without_spinning()  # as the command `penjing` does, before torch is there
     if job.what == "losses":
         from bench.losses import measure
 
@@ -131,8 +131,9 @@ def _our_turns(job: Job, say: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _peer_turns(job: Job, say: Callable[[dict[str, Any]], None]) -> None:
-    from bench import peers
     from transformers import TrainerCallback
+
+    from bench import peers
 
     turns = Turns(say, _sync)
     begun = False

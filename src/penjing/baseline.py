@@ -5,7 +5,7 @@ character n-grams with sub-linear TF-IDF (Salton & Buckley 1988), one regularise
 (dual coordinate descent, Yu, Huang & Lin 2011), a seed, and a bound on the cost. scikit-learn is imported
 inside.
 
-Measured: 91.7 % on banking77 (18 s of one core), 92.7 % on clinc150 (41 s), 92.8 % on chnsenticorp (21 s);
+Measured: 91.8 % on banking77 (18 s of one core), 92.6 % on clinc150 (40 s), 92.8 % on chnsenticorp (17 s);
 `tests/test_baseline.py` holds the floor.
 """
 
@@ -26,7 +26,7 @@ from penjing.errors import DataError
 MOST_FEATURES = 50_000  # of each kind of n-gram, the most frequent ones
 MOST_CHARACTERS = 2_000  # read of each text
 BUDGET_S = 45.0  # of forecast fitting time, on 2 cores
-# Seconds a character, without and per class: 200,000 characters/s of n-grams, 0.1 us a non-zero and class in the fit.
+# Seconds a character, once and per class: 200,000 characters/s of n-grams, 0.1 us a non-zero and class.
 READ_S, FIT_S = 5e-6, 3e-7
 WORDS_SHARE = 0.12  # what words alone cost of words and character n-grams together
 STRENGTH = 20.0  # C of the regression
@@ -96,8 +96,8 @@ def fit_baseline(
     wanted = (len(texts), n_classes) if multi_label else (len(texts),)
     if targets.shape != wanted or not len(texts):
         raise DataError(
-            f"The baseline needs targets of shape {wanted}, of at least one train row; it got {targets.shape}. "
-            f"Give the rows the model is trained on, with their targets."
+            f"The baseline needs targets of shape {wanted}, of at least one train row; it got "
+            f"{targets.shape}. Give the rows the model is trained on, with their targets."
         )
     plan = plan_baseline(texts, n_classes)
     if plan.n_rows < len(texts):

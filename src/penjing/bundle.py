@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class Bundle:
         return read
 
     def probabilities(self, texts: Sequence[str] | Tokens, *, tokens: int = 8192) -> np.ndarray:
-        """(S, C) float64 probabilities of the texts, in their order; `tokens` at most are computed at once."""
+        """(S, C) float64 probabilities of the texts, in order; at most `tokens` are computed at once."""
         read = texts if isinstance(texts, Tokens) else self.tokens(texts)
         return self.task.probabilities(outputs(self.model, read, tokens=tokens))
 
@@ -205,8 +206,9 @@ def _load(
         ) from error
     model = Model(trunk, head.to(machine.device), found.way)
     model.requires_grad_(False)
-    model.eval()
-    return Bundle(place, card, model.prepare(machine.precision), task, found.tokenizer, machine)
+    model.prepare(machine.precision)
+    model.eval()  # last: what `prepare` puts in begins in training mode
+    return Bundle(place, card, model, task, found.tokenizer, machine)
 
 
 def _card(place: Path) -> dict[str, Any]:
@@ -283,7 +285,8 @@ def _with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
 
     folder = place / "adapter"
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's own use of transformers, not ours to mend
             return PeftModel.from_pretrained(trunk, folder)  # type: ignore[no-any-return]
     except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise NotSupported(

@@ -1,15 +1,26 @@
-"""The command line: one verb a job. The only file that prints or exits."""
+"""The command line: one verb a job. Beside `screen.py` the only file that prints or exits."""
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from penjing.errors import PenjingError
+from penjing.errors import SpecError, nearest
+from penjing.screen import (
+    Screen,
+    failed,
+    interval,
+    print_batch,
+    print_findings,
+    print_json,
+    print_json_line,
+    print_result,
+    print_table,
+)
 
 app = typer.Typer(
     name="penjing",
@@ -27,20 +38,32 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="any key, such as train.lr=1e-4", metavar="KEY=VALUE")
 ]
 BaseName = Annotated[str | None, typer.Option("--base", help="preset (minilm), folder or hub name")]
-TrainRows = Annotated[
-    list[str] | None, typer.Option("--train", help="rows to learn from: file, folder, glob")
-]
-ValidRows = Annotated[
-    list[str] | None, typer.Option("--valid", help="validation rows; cut from train when not given")
-]
-TestRows = Annotated[list[str] | None, typer.Option("--test", help="test rows, used once, at the end")]
+BaseFolder = Annotated[str | None, typer.Option("--base", help="where the bundle's base is, if it has moved")]
+Files = list[str] | None
+TrainRows = Annotated[Files, typer.Option("--train", help="rows to learn from: file, folder, glob")]
+ValidRows = Annotated[Files, typer.Option("--valid", help="validation rows; cut from train when not given")]
+TestRows = Annotated[Files, typer.Option("--test", help="test rows, used once, at the end")]
 TaskName = Annotated[str | None, typer.Option("--task", help="such as classify")]
 MethodName = Annotated[str | None, typer.Option("--method", help="such as full, lora, top, bitfit")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Folder = Annotated[Path, typer.Argument(help="run or bundle folder")]
 
 
-def _spec_keywords(**given: Any) -> dict[str, Any]:
-    return {k: (v[0] if isinstance(v, list) and len(v) == 1 else v) for k, v in given.items() if v}
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; a list of one file is that file."""
+    there = {key: value for key, value in options.items() if value is not None and value != []}
+    return {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in there.items()}
+
+
+@app.callback(invoke_without_command=True)
+def _penjing(
+    version: Annotated[bool, typer.Option("--version", help="print the version and leave")] = False,
+) -> None:
+    if version:
+        from penjing import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 @app.command()
@@ -58,9 +81,7 @@ def tune(
     sets: Set = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="go on with a run: the one named in place of the spec, or the newest open one"
-        ),
+        typer.Option("--resume", help="go on with the run named in place of the spec, or the newest open"),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, print the whole spec, train nothing")
@@ -68,93 +89,117 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Tune a base on rows; leaves a run with the best bundle, scores and a report."""
-    given = _spec_keywords(
-        base=base, train=train, valid=valid, test=test, task=task, method=method, name=name, out=out
+    given = _given(
+        base=base, train=train, valid=valid, test=test, task=task, method=method, name=name, seed=seed
     )
-    if seed is not None:
-        given["seed"] = seed
-    if dry_run:
-        _dry_run(spec, sets, given)
-        return
-    from penjing.jobs import train as job
-
-    with _Screen(quiet=as_json) as screen:
+    with Screen(as_json=as_json) as screen:
         if resume:
-            run = job.resume(spec, out=out or "runs", tell=screen.tell)
+            _refuse_ignored(
+                {**given, **({"set": sets} if sets else {}), **({"dry-run": True} if dry_run else {})}
+            )
+            from penjing.jobs.train import resume as go_on
+
+            run = go_on(spec, out=out or "runs", tell=screen.tell)
+        elif dry_run:
+            raise typer.Exit(_dry_run(spec, sets, {**given, **_given(out=out)}, as_json))
         else:
-            run = job.tune(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
+            from penjing.jobs.train import tune as job
+
+            run = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given, **_given(out=out))
+        result = run.result
     if as_json:
-        _print_json({"run": str(run.folder), **run.result})
+        print_json({"run": str(run.folder), **result})
     else:
-        _print_result(run.folder, run.result)
+        print_result(run.folder, result)
 
 
-def _dry_run(spec: Path | None, sets: list[str] | None, given: dict[str, Any]) -> None:
+def _refuse_ignored(given: dict[str, Any]) -> None:
+    if given:
+        options = ", ".join(f"--{key}" for key in given)
+        raise SpecError(
+            f"`--resume` goes on with a run as its spec.yaml says; {options} would be ignored. Leave it out, "
+            f"or start a new run without `--resume`."
+        )
+
+
+def _dry_run(spec: Path | None, sets: Sequence[str] | None, given: dict[str, Any], as_json: bool) -> int:
     import yaml
 
     from penjing import spec as specs
     from penjing.jobs.check import check as look
 
     whole = specs.read(spec, sets=tuple(sets or ()), **given)
-    typer.echo(yaml.safe_dump(whole.written(), sort_keys=False, allow_unicode=True))
-    _print_findings(look(whole))
+    found = look(whole)
+    if as_json:
+        print_json({"spec": whole.written(), "findings": [vars(f) for f in found]})
+    else:
+        typer.echo(yaml.safe_dump(whole.written(), sort_keys=False, allow_unicode=True))
+        print_findings(found)
+    return 1 if failed(found) else 0
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="run or bundle folder")],
+    run: Folder,
     data: Annotated[list[str], typer.Option("--data", help="labelled rows")],
     text: Annotated[str | None, typer.Option(help="column of the text")] = None,
     label: Annotated[str | None, typer.Option(help="column of the label")] = None,
+    encoding: Annotated[str | None, typer.Option(help="such as gb18030")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="between the labels of one cell")] = None,
+    drop_empty: Annotated[
+        bool, typer.Option("--drop-empty", help="leave out rows without text or label")
+    ] = False,
+    base: BaseFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle on labelled rows."""
-    from penjing.jobs.evaluate import evaluate as job
+    reading = _given(text=text, label=label, encoding=encoding, delimiter=delimiter)
+    with Screen(as_json=as_json):
+        from penjing.jobs.evaluate import evaluate as job
 
-    with _Screen(quiet=True):
-        found = job(run, data if len(data) > 1 else data[0], text=text, label=label)
+        found = job(run, data if len(data) > 1 else data[0], base=base, drop_empty=drop_empty, **reading)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for note in found["notes"]:
         typer.echo(f"· {note}")
-    rows = [
-        [name, f"{value:.4f}", " – ".join(f"{x:.4f}" for x in found["intervals"].get(name, ()))]
-        for name, value in found["values"].items()
-    ]
-    _print_table(["score", "value", "95 % interval"], rows, title=f"{found['rows']:,} rows")
+    rows = [[name, f"{value:.4f}", interval(found, name)] for name, value in found["values"].items()]
+    print_table(["score", "value", "95 % interval"], rows, title=f"{found['rows']:,} rows")
 
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="run or bundle folder")],
+    run: Folder,
     texts: Annotated[
         list[str] | None,
         typer.Argument(help="texts, or one file of texts; standard input, a line a text, when not given"),
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of the text, when a file is given")] = None,
+    base: BaseFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
-    scores: Annotated[bool, typer.Option(help="with --json: the scores of every label")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="with --json: the scores of every label")] = False,
 ) -> None:
     """Answer texts, a file of texts, or standard input."""
-    from penjing.bundle import load
-    from penjing.jobs.predict import answers, texts_of
+    with Screen(quiet=True, as_json=as_json):
+        if scores and not as_json:
+            raise SpecError(
+                "`--scores` adds to the JSON output, and `--json` is not given. Give both, or neither."
+            )
+        if not texts and sys.stdin.isatty():
+            raise SpecError(
+                "Texts were wanted; none are given. Give texts, a file, or lines on standard input."
+            )
+        from penjing.bundle import load
+        from penjing.jobs.predict import answers, lines_of, texts_of
 
-    with _Screen(quiet=True):
-        if texts:
-            asked: Any = texts_of(texts, text=text)
-        elif sys.stdin.isatty():
-            raise typer.BadParameter("give texts, a file, or lines on standard input")
-        else:
-            asked = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        bundle = load(run)
-        for asked_text, answer in answers(bundle, asked):
+        asked = texts_of(texts, text=text) if texts else lines_of(sys.stdin.buffer)
+        for asked_text, answer in answers(lambda: load(run, base=base), asked):
             if as_json:
                 kept = answer if scores else {k: v for k, v in answer.items() if k != "scores"}
-                typer.echo(json.dumps({"text": asked_text, **kept}, ensure_ascii=False))
+                print_json_line({"text": asked_text, **kept})
             else:
                 label = answer["label"] if "label" in answer else ", ".join(answer["labels"]) or "(none)"
-                typer.echo(f"{label}\t{answer['confidence']:.3f}\t{asked_text}")
+                typer.echo(f"{label}\t{answer['confidence']:.3f}\t{' '.join(asked_text.split())}")
 
 
 @app.command()
@@ -164,13 +209,33 @@ def report(
     show: Annotated[bool, typer.Option("--open/--no-open", help="open it in a browser")] = True,
 ) -> None:
     """Write the run's report (one HTML file) and open it in a browser."""
-    from penjing.jobs.report import report as job
+    with Screen(quiet=True):
+        from penjing.jobs.report import report as job
 
-    with _Screen(quiet=True):
         path = job(run, language=language)
     typer.echo(str(path))
     if show and sys.stdout.isatty():
         typer.launch(path.resolve().as_uri())
+
+
+def _kinds() -> dict[str, dict[str, str]]:
+    """Every name that can be chosen and what it is, by kind."""
+    from penjing.models.presets import PRESETS
+    from penjing.plugin import KINDS, found
+
+    plugs = {kind: {plug.name: plug.summary for plug in found(kind).values()} for kind in KINDS}
+    return {**plugs, "presets": {preset.name: preset.about for preset in PRESETS.values()}}
+
+
+def _kind(word: str) -> str:
+    """A kind by its name in the plural or, as in a spec, in the singular."""
+    kinds = _kinds()
+    kind = next((k for k in kinds if word in (k, k.removesuffix("s"))), None)
+    if kind is None:
+        raise SpecError(
+            f"`{word}` is not a kind of plug-in: {', '.join(kinds)}.{nearest(word, kinds)} Give one of these."
+        )
+    return kind
 
 
 @app.command("list")
@@ -179,21 +244,13 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what can be chosen: tasks, methods, techniques and presets."""
-    from penjing.errors import SpecError, nearest
-    from penjing.models.presets import PRESETS
-    from penjing.plugin import KINDS, found
-
-    kinds: dict[str, dict[str, str]] = {k: {p.name: p.summary for p in found(k).values()} for k in KINDS}
-    kinds["presets"] = {p.name: p.about for p in PRESETS.values()}
-    if kind is not None and kind not in kinds:
-        with _Screen(quiet=True):
-            raise SpecError(f"`{kind}` is not a kind of plug-in: {', '.join(kinds)}.{nearest(kind, kinds)}")
-    chosen = {k: v for k, v in kinds.items() if v and kind in (None, k)}
+    with Screen(as_json=as_json):
+        chosen = {k: v for k, v in _kinds().items() if (v and kind is None) or (kind and k == _kind(kind))}
     if as_json:
-        _print_json(chosen)
+        print_json(chosen)
         return
     for name, plugs in chosen.items():
-        typer.echo(name)
+        typer.echo(name if plugs else f"{name}: none yet")
         for plug, summary in plugs.items():
             typer.echo(f"  {plug:<12} {summary}")
 
@@ -205,24 +262,35 @@ def show(
     source: Annotated[bool, typer.Option("--source/--no-source", help="print the code, too")] = True,
 ) -> None:
     """Show a plug-in: settings, documentation, code."""
-    import inspect
-
     from penjing import plugin
 
-    with _Screen(quiet=True):
-        if kind not in plugin.KINDS:
-            from penjing.errors import SpecError, nearest
-
-            raise SpecError(
-                f"`{kind}` is not a kind of plug-in: {', '.join(plugin.KINDS)}.{nearest(kind, plugin.KINDS)}"
-            )
+    with Screen():
+        kind = _kind(kind)
+        if kind == "presets":
+            _show_preset(name)
+            return
         settings = plugin.signature(kind, name)
-        function = plugin.function(kind, name)
-    typer.echo(f"{kind}/{name}.py: {name}\n\n{inspect.getdoc(function) or ''}\n")
-    for setting, (annotation, default, required) in settings.items():
-        typer.echo(f"  {setting}: {annotation}" + (" (must be given)" if required else f" = {default!r}"))
+        about = plugin.about(kind, name)
+    typer.echo(f"{kind} / {name}, from {about.path}\n\n{about.doc}\n")
+    for setting, one in settings.items():
+        typer.echo(
+            f"  {setting}: {one.type}" + (" (must be given)" if one.required else f" = {one.default!r}")
+        )
+    if not settings:
+        typer.echo("  It has no settings.")
     if source:
-        typer.echo("\n" + Path(inspect.getsourcefile(function) or "").read_text(encoding="utf-8"))
+        typer.echo("\n" + about.path.read_text(encoding="utf-8"))
+
+
+def _show_preset(name: str) -> None:
+    from penjing.models.presets import PRESETS
+
+    if name not in PRESETS:
+        raise SpecError(
+            f"`{name}` is not a preset: {', '.join(PRESETS)}.{nearest(name, PRESETS)} Give one of these."
+        )
+    preset = PRESETS[name]
+    typer.echo(f"{preset.about}\ncomes with {preset.requirement}; SHA-256 of its weights {preset.sha256}")
 
 
 @app.command()
@@ -236,28 +304,23 @@ def check(
     method: MethodName = None,
     sets: Set = None,
     batch: Annotated[
-        bool,
-        typer.Option("--show-batch", help="tokens and labels of the first rows, and what is learned from"),
+        bool, typer.Option("--show-batch", help="the first rows as the model reads them, and what is learned")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look for everything that can go wrong, before anything is loaded."""
-    from penjing.jobs import check as job
+    """Look for everything that can go wrong, before a weight is loaded."""
+    given = _given(base=base, train=train, valid=valid, test=test, task=task, method=method)
+    with Screen(as_json=as_json) as screen:
+        from penjing.jobs import check as job
 
-    given = _spec_keywords(base=base, train=train, valid=valid, test=test, task=task, method=method)
-    with _Screen(quiet=as_json) as screen:
         found = job.check(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
-        shown = job.show_batch(spec, sets=tuple(sets or ()), **given) if batch and not _failed(found) else []
+        shown = job.show_batch(spec, sets=tuple(sets or ()), **given) if batch and not failed(found) else []
     if as_json:
-        _print_json({"findings": [vars(f) for f in found], "batch": [vars(s) for s in shown]})
+        print_json({"findings": [vars(f) for f in found], "batch": [vars(s) for s in shown]})
     else:
-        _print_findings(found)
-        for row in shown:
-            tokens = " ".join(
-                f"[{t}]" if learned else t for t, learned in zip(row.tokens, row.learned, strict=True)
-            )
-            typer.echo(f"\n{row.where}\n  tokens: {tokens}\n  learned: {row.target}")
-    raise typer.Exit(1 if _failed(found) else 0)
+        print_findings(found)
+        print_batch(shown)
+    raise typer.Exit(1 if failed(found) else 0)
 
 
 @app.command()
@@ -271,19 +334,19 @@ def selfcheck(
     as_json: AsJson = False,
 ) -> None:
     """Try five promises on your own spec: accumulation, packing, resuming, repeating, saving."""
-    from penjing.jobs.selfcheck import selfcheck as job
+    given = _given(base=base, train=train, task=task, method=method)
+    with Screen(as_json=as_json) as screen:
+        from penjing.jobs.selfcheck import selfcheck as job
 
-    given = _spec_keywords(base=base, train=train, task=task, method=method)
-    with _Screen(quiet=as_json) as screen:
         found = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
     if as_json:
-        _print_json([{**vars(d), "held": d.held} for d in found])
+        print_json([{**vars(d), "held": d.held} for d in found])
     else:
         rows = [
             [d.promise, f"{d.found:.1e}", f"{d.allowed:.0e}", "held" if d.held else "BROKEN", d.note]
             for d in found
         ]
-        _print_table(["promise", "difference", "allowed", "", "of"], rows)
+        print_table(["promise", "difference", "allowed", "", "of"], rows)
     raise typer.Exit(0 if all(d.held for d in found) else 1)
 
 
@@ -293,142 +356,30 @@ def demo(
     language: Annotated[str, typer.Option(help="language of the report: en or zh")] = "en",
 ) -> None:
     """The main job on the embedded support desk: LoRA and full tuning beside baseline and untuned base."""
-    from penjing.jobs.demo import demo as job
+    with Screen() as screen:
+        from penjing.jobs.demo import demo as job
 
-    with _Screen() as screen:
         found = job(out=out, language=language, tell=screen.tell)
     rows = [[r.name, f"{r.accuracy:.4f}", r.interval, r.time] for r in found.systems]
-    _print_table(
-        ["system", "test accuracy", "95 % interval", "time"], rows, title="Support desk, English, 24+ intents"
-    )
+    head = ["system", "test accuracy", "95 % interval", "time"]
+    print_table(head, rows, title="Support desk, English, 24+ intents")
     for text, label, confidence in found.answers:
         typer.echo(f"{label:<26} {confidence:.2f}  {text}")
     typer.echo(f"\nReport: {found.report}")
     typer.echo(f'Next: penjing predict {found.run} "my parcel came broken"')
 
 
-def _failed(found: list[Any]) -> bool:
-    return any(f.state == "error" for f in found)
-
-
-def _print_findings(found: list[Any]) -> None:
-    marks = {"ok": "ok   ", "note": "note ", "error": "ERROR"}
-    for finding in found:
-        typer.echo(f"{marks[finding.state]} {finding.about}: {finding.text}")
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
-
-
-def _print_table(head: list[str], rows: list[list[str]], *, title: str = "") -> None:
-    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
-    if title:
-        typer.echo(title)
-    for row in [head, ["-" * w for w in widths], *rows]:
-        typer.echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_result(folder: Path, result: dict[str, Any]) -> None:
-    name, split = result["best_name"], result["splits_scored"]
-    systems = [("untuned", result["before"]), ("baseline", result["baseline"]), ("tuned", result["after"])]
-    rows = [
-        [
-            label,
-            f"{s['values'][name]:.4f}",
-            " – ".join(f"{x:.4f}" for x in s.get("intervals", {}).get(name, ())),
-        ]
-        for label, s in systems
-        if s.get("values")
-    ]
-    _print_table(["system", f"{name} ({split})", "95 % interval"], rows)
-    typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
-    typer.echo(f'try     penjing predict {folder} "your text"')
-
-
-class _Screen:
-    """Shows a job's news: bars on a terminal, plain lines elsewhere; turns errors into one clear text and exit code 1."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.live = sys.stderr.isatty() and not quiet
-        self._bar: Any = None
-        self._task: Any = None
-        self._last = 0.0
-
-    def __enter__(self) -> _Screen:
-        return self
-
-    def tell(self, news: Any) -> None:
-        """Show one piece of news."""
-        if self.quiet:
-            return
-        if news.kind == "progress":
-            self._progress(news)
-            return
-        self._stop_bar()
-        mark = {"stage": "▸", "note": "·", "score": "✓"}[news.kind]
-        typer.echo(f"{mark} {news.text}", err=True)
-
-    def _progress(self, news: Any) -> None:
-        import time
-
-        now = time.monotonic()
-        if not self.live:
-            if news.done == news.total or now - self._last > 10:
-                self._last = now
-                typer.echo(f"  {news.done:,}/{news.total:,} {news.text}", err=True)
-            return
-        if self._bar is None:
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            columns = (
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TextColumn("{task.description}"),
-            )
-            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(news.text, total=news.total, rate="")
-        speed = self._bar.tasks[0].speed
-        rate = f"{speed:.1f}/s" if speed else ""
-        self._bar.update(self._task, completed=news.done, total=news.total, description=news.text, rate=rate)
-
-    def _stop_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
-        self._stop_bar()
-        if isinstance(error, PenjingError):
-            typer.echo(f"penjing: {error}", err=True)
-            raise typer.Exit(1)
-        if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(130)
-        return False
-
-
 def main() -> None:
     """Entry point of the command `penjing`."""
+    import os
+
     from penjing.threads import wait_without_spinning
 
     wait_without_spinning()
-    _silence_optional_noise()
+    for name, value in (
+        ("HF_HUB_DISABLE_TELEMETRY", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"),
+    ):
+        os.environ.setdefault(name, value)
     app()
-
-
-def _silence_optional_noise() -> None:
-    import os
-
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

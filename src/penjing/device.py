@@ -86,9 +86,9 @@ def _other_load() -> float:
 
 
 def gains_from_bf16(device: torch.device) -> bool:
-    """True when bf16 matrix products are at least 1.3 times as fast as fp32 here; measured once, kept in the cache."""
+    """True when bf16 matrix products are at least 1.3 times as fast as fp32 here."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return False
     peaks = matrix_peaks()
@@ -96,17 +96,15 @@ def gains_from_bf16(device: torch.device) -> bool:
 
 
 def matrix_peaks(*, again: bool = False) -> dict[str, float]:
-    """The CPU's matrix rate in GFLOP/s by type, on a layer-sized product; measured in half a second, kept in the cache."""
+    """The CPU's matrix rate in GFLOP/s by type, measured in half a second and kept in the cache."""
     folder = cache_folder()
     path = folder / "machine.json" if folder else None
     key = f"{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
     kept: dict[str, dict[str, float]] = {}
     if path and path.is_file():
         with contextlib.suppress(ValueError, OSError):
-            kept = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(kept, dict):
-        kept = {}
-    if not again and {"fp32", "bf16"} <= {*(kept.get(key) or ())}:
+            kept = dict(json.loads(path.read_text(encoding="utf-8")))
+    if not again and key in kept:
         return kept[key]
     peaks = {"fp32": _rate(torch.float32), "bf16": _rate(torch.bfloat16)}
     if path:
@@ -136,6 +134,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def resident_mib(device: torch.device) -> float:
+    """Memory held now, MiB: of the device on CUDA, resident of this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
 def peak_mib(device: torch.device) -> float:
     """Highest memory so far, MiB: of the device on CUDA, resident of this process elsewhere."""
     if device.type == "cuda":
@@ -149,4 +156,4 @@ def peak_mib(device: torch.device) -> float:
     except ImportError:  # Windows
         import psutil
 
-        return float(psutil.Process().memory_info().peak_wset) / 2**20
+        return float(getattr(psutil.Process().memory_info(), "peak_wset", 0)) / 2**20

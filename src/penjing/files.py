@@ -109,7 +109,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def settle(target: Path) -> None:
-    """If a kill fell between the renames of `new_folder`, put the last good folder back. For the writer only."""
+    """If a kill fell between the renames of `new_folder`, put the good folder back. For the writer only."""
     old = _old(target)
     if old.exists():
         if target.exists():
@@ -155,7 +155,7 @@ def _sha256(path: Path, size: int, changed_ns: int, inode: int) -> str:
 
 
 def cache_folder() -> Path | None:
-    """Where derived things are kept between runs: $PENJING_CACHE, else the user's cache; None if unwritable."""
+    """Where derived things are kept: $PENJING_CACHE, else the user's cache; None if it cannot be written."""
     try:
         wanted = os.environ.get("PENJING_CACHE")
         users = os.environ.get("XDG_CACHE_HOME")

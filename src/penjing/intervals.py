@@ -3,8 +3,8 @@
 Rows are drawn with replacement 1,000 times (Efron 1979; percentile interval, Efron & Tibshirani 1993, chapter
 13). Rows that look the same (same truth, same answers) are counted together, so that a draw of all rows is a
 vector of counts over the distinct patterns and every score of every draw is a matrix product: 10,000 rows of
-150 classes take half a second. Single-label answers enter as one-hot rows, so one set of formulas serves both
-kinds.
+150 classes take about a second of one core. Single-label answers enter as one-hot rows, so one set of
+formulas serves both kinds.
 
 Shape suffixes: S rows, C classes, K distinct patterns, B draws.
 """

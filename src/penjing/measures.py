@@ -205,13 +205,13 @@ def _checked(probabilities: NDArray[Any], labels: Sequence[str], n_rows: int) ->
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or p.shape != (n_rows, len(labels)) or not n_rows:
         raise DataError(
-            f"Scoring needs one probability a row and label, ({n_rows}, {len(labels)}), of at least one row; it "
-            f"got {p.shape}. Score the rows whose targets are given."
+            f"Scoring needs one probability a row and label, ({n_rows}, {len(labels)}), of at least one row; "
+            f"it got {p.shape}. Score the rows whose targets are given."
         )
     bad = np.flatnonzero(~np.isfinite(p).all(axis=1))
     if len(bad):
         raise DataError(
             f"Probabilities must be finite; those of {len(bad):,} of {len(p):,} rows are not (first: row "
-            f"{bad[0]}, counted from 0). The weights are probably broken: train again with a smaller `train.lr`."
+            f"{bad[0]}, counted from 0). The weights are probably broken: train with a lower `train.lr`."
         )
     return p

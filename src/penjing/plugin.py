@@ -125,6 +125,18 @@ def function(kind: str, name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"penjing.{kind}.{name}"), name)  # type: ignore[no-any-return]
 
 
+def about(kind: str, name: str) -> PlugIn:
+    """Documentation and file of a plug-in, a user's own too; a built-in one is not imported for it.
+
+    Raises:
+        SpecError: there is no such plug-in.
+    """
+    if "." not in name:
+        return _built_in(kind, name)
+    own = _own_function(kind, name)
+    return PlugIn(kind, name, inspect.getdoc(own) or "", Path(inspect.getsourcefile(own) or ""))
+
+
 def _own_function(kind: str, name: str) -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     try:

@@ -70,56 +70,42 @@ def made_run(
 ) -> Path:
     """A run folder as `penjing tune` leaves it, whole."""
     labels = [f"intent {i}" if language == "en" else f"意图{i}" for i in range(n_classes)]
+    quoted = {"where": "test.csv, line 8", "text": text}
     result = {
-        "state": "done",
-        "task": "classify",
-        "labels": labels,
-        "best_step": 100,
-        "best_score": 0.93,
-        "best_name": "accuracy",
-        "splits_scored": "test",
+        "state": "done", "task": "classify", "labels": labels, "splits_scored": "test",
+        "best_step": 100, "best_score": 0.93, "best_name": "accuracy",
         "before": {k: v for k, v in scored(n_classes, 400, 0.3, labels).items() if k != "tables"},
         "after": scored(n_classes, 400, 5.0, labels),
         "baseline": {**scored(n_classes, 400, 3.5, labels), "seconds": 4.2},
         "difference": {"name": "accuracy", "mean": 0.043, "interval": [0.031, 0.055], "versus": "baseline"},
-        "worst": [{"where": "test.csv, line 8", "text": text, "given": labels[0], "predicted": labels[1], "confidence": 0.98}],
+        "worst": [{**quoted, "given": labels[0], "predicted": labels[1], "confidence": 0.98}],
         "cost": {
-            "seconds": 734.0, "tokens": 512_000, "tokens_per_s": 2816.0, "rows_per_s": 170.0, "peak_mib": 1432.0,
-            "peak_share": 0.43, "forecast_s": 690.0, "forecast_mib": 1500.0, "steps": n_steps, "stopped": "patience",
+            "seconds": 734.0, "tokens": 512_000, "tokens_per_s": 2816.0, "peak_mib": 1432.0,
+            "peak_share": 0.43, "forecast_s": 690.0, "forecast_mib": 1500.0, "steps": n_steps,
+            "stopped": "patience",
         },
         "notes": ["3 rows were cut at 128 tokens."],
     }  # fmt: skip
     data = {
-        "rows": {"train": 9003, "valid": 1000, "test": 400},
+        "rows": {"train": 9003, "valid": 1000, "test": 400}, "duplicates": 14,
         "labels": {label: 200 - i for i, label in enumerate(labels)},
         "lengths": {"edges": [0, 8, 16, 24, 32], "counts": [10, 300, 120, 5], "p50": 12, "p99": 30},
-        "duplicates": 14,
         "leaks": [{"train": "train.csv, line 3", "test": "test.csv, line 9", "text": text}],
-        "suspects": [
-            {
-                "where": "train.csv, line 5",
-                "text": text,
-                "given": labels[1],
-                "likely": labels[0],
-                "probability": 0.97,
-            }
-        ],
+        "suspects": [{**quoted, "given": labels[1], "likely": labels[0], "probability": 0.97}],
         "something new": {"depth": {"a": 1}, "width": {"a": 2, "b": 3}},
         "notes": ["The column `text` was taken as the text."],
-    }
+    }  # fmt: skip
     lineage = {
         "command": ["penjing", "tune", "--train", "my tickets.csv"],
         "parent": None,
         "base": {"name": "minilm", "sha256": "ab" * 32, "parameters": 22_713_216, "trainable": 22_713_216},
-        "data": {s: {"source": f"{s}.csv", "rows": 400, "sha256": "cd" * 32} for s in ("train", "valid", "test")},
+        "data": {s: {"source": f"{s}.csv", "rows": 400, "sha256": "cd" * 32} for s in ("train", "test")},
         "versions": {"python": "3.11.2", "torch": "2.13.0", "penjing": "0.1.0"},
         "seed": 0, "device": "cpu", "precision": "bf16", "threads": 2, "started": "2025-11-22T04:00:00Z",
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.yaml").write_text(
-        f"base: minilm\ntask: classify\nmethod: {{lora: {{rank: 8}}}}\nlanguage: {language}\n",
-        encoding="utf-8",
-    )
+    spec = f"base: minilm\ntask: classify\nmethod: {{lora: {{rank: 8}}}}\nlanguage: {language}\n"
+    (folder / "spec.yaml").write_text(spec, encoding="utf-8")
     for name, value in (("result", result), ("data", data), ("lineage", lineage)):
         (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
     rng = np.random.default_rng(1)
@@ -127,8 +113,8 @@ def made_run(
         for step in range(1, n_steps + 1):
             loss = float(4 * np.exp(-step / 30) + 0.1 + 0.05 * rng.random())
             line = {
-                "step": step, "loss": loss, "parts": {"task": loss * 0.9, "consistency": loss * 0.1}, "lr": 1e-4 / step,
-                "grad_norm": 1.0, "n_targets": 32, "n_tokens": 500, "n_rows": 32, "seconds": 0.2, "notes": [],
+                "step": step, "loss": loss, "parts": {"task": loss * 0.9, "consistency": loss * 0.1},
+                "lr": 1e-4 / step, "grad_norm": 1.0, "n_targets": 32, "n_tokens": 500, "notes": [],
             }  # fmt: skip
             stream.write(json.dumps(line) + "\n")
     with (folder / "scores.jsonl").open("w", encoding="utf-8") as stream:
@@ -161,9 +147,9 @@ def read(path: Path) -> tuple[str, Page]:
         assert tag not in ("script", "iframe", "object", "embed", "link", "img", "base", "form"), tag
         assert not {"src", "href", "srcset", "data", "action", "style"} & set(attributes), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes)
-    assert "http:" not in html and "https:" not in html and "url(" not in html and "@import" not in html
+    assert not [word for word in ("http:", "https:", "url(", "@import") if word in html]
     assert len(html.encode()) < 2 * 2**20
-    return html, page
+    return html.replace("\u00a0", " "), page
 
 
 def headline(page: str) -> str:
@@ -177,25 +163,15 @@ def test_a_finished_run_is_told_in_one_sentence_with_its_interval_and_its_baseli
     path = report(run)
     html, page = read(path)
     assert path == run / "report.html"
-    assert (
-        f"{100 * after['values']['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of the test rows right"
-        in headline(html)
-    )
+    accuracy, low, high = (f"{100 * v:.1f}" for v in (after["values"]["accuracy"], low, high))
+    assert f"{accuracy} % [{low}, {high}] of the test rows right" in headline(html)
     assert "the large model is worth 4.3 points [3.1, 5.5]." in headline(html)
-    said = " ".join(page.texts)
-    for word in (
-        "12 min",
-        "1.4 GiB",
-        "lora (rank 8)",
-        "22.7 M",
-        "my tickets.csv",
-        "depth",
-        "patience",
-        "3 rows were cut",
-    ):
+    said = " ".join(page.texts).replace("\u00a0", " ")
+    words = "12 min|1.4 GiB|lora (rank 8)|22.7 M|my tickets.csv|depth|patience|3 rows were cut"
+    for word in words.split("|"):
         assert word in said, word
     assert html.count("<figure") >= 8
-    assert "penjing tune " in said and "spec.yaml" in said
+    assert re.search(r"penjing tune \S+spec.yaml", said)
 
 
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
@@ -316,8 +292,9 @@ def test_a_chinese_run_is_told_in_chinese(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", language="zh", text="我的卡还没有到")
     html, _ = read(report(run))
     assert '<html lang="zh-Hans">' in html
-    assert "调优后的模型答对了" in headline(html) and "大模型值 4.3 个百分点" in headline(html)
-    assert "我的卡还没有到" in html and "意图0" in html
+    assert re.match("调优后的模型答对了.*大模型值 4.3 个百分点", headline(html))
+    assert "我的卡还没有到" in html
+    assert "意图0" in html
     assert "The tuned model" in read(report(run, language="en"))[0]
 
 
@@ -338,7 +315,11 @@ def test_text_from_rows_can_do_nothing_but_be_read(tmp_path: Path) -> None:
     data[HOSTILE] = [HOSTILE]
     (run / "data.json").write_text(json.dumps(data), encoding="utf-8")
     html, page = read(report(changed(run, after=rows, notes=[HOSTILE], labels=[HOSTILE])))
-    assert "<script" not in html and "<img" not in html and "49" not in headline(html)
+    assert not [
+        word for word in ("<script", "<img", "49") if word in html.split("<main>")[1].split("<svg")[0]
+    ]
+    assert "<script" not in html
+    assert "<img" not in html
     assert "<script>alert(1)</script>" in " ".join(page.texts)
     assert "{{ 7*7 }}" in html
 
@@ -353,7 +334,7 @@ def test_the_page_forbids_scripts_and_admits_its_own_style_by_hash(tmp_path: Pat
     )
     style = html.split("<style>")[1].split("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert policy is not None and policy.startswith("default-src 'none';") and f"'sha256-{digest}'" in policy
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def test_lone_surrogates_are_written_as_question_marks(tmp_path: Path) -> None:
@@ -379,3 +360,40 @@ def test_both_languages_have_the_same_words_and_the_same_blanks() -> None:
     assert english.keys() == chinese.keys()
     for key in english:
         assert blanks(english[key]) == blanks(chinese[key]), key
+
+
+def with_sets(folder: Path, *, n_test: int = 400, leaked: int = 0) -> Path:
+    """The run with data.json as `data.clean.summary` writes it."""
+    row = {"where": "train.csv, line 3", "text": "where is my card", "label": ["intent 0"]}
+    about = {
+        "rows": 9003,
+        "words": {"p50": 8, "p95": 20, "max": 61},
+        "labels": {"n": 2, "counts": {"intent 0": 6000, "intent 1": 3003}, "imbalance": 2.0},
+        "duplicates": {"exact": 12, "near": 31, "examples": [{"rows": [row, row]}], "near_examples": []},
+        "conflicts": {"texts": 1, "rows": 2, "examples": []},
+    }
+    leak = {"from": "train", "to": "test", "exact": leaked, "near": 0, "examples": [{"in": row, "also": row}]}
+    data = {
+        "rows": 9403,
+        "sets": {"train": about, "test": {**about, "rows": n_test}},
+        "leaks": [leak],
+        "notes": [],
+    }
+    (folder / "data.json").write_text(json.dumps(data), encoding="utf-8")
+    return folder
+
+
+def test_rows_shared_by_train_and_test_are_told_beside_the_headline(tmp_path: Path) -> None:
+    html, page = read(report(with_sets(made_run(tmp_path / "run"), leaked=7)))
+    assert "7 of these rows also stand, exactly or nearly, in the training rows" in html.split("<dl")[0]
+    said = " ".join(page.texts)
+    for word in ("8/20/61", "6,000", "where is my card", "7 exactly, 0 nearly"):
+        assert word in said, word
+
+
+def test_few_scored_rows_are_said_to_be_few(tmp_path: Path) -> None:
+    few, _ = read(report(with_sets(made_run(tmp_path / "few"), n_test=40)))
+    many, _ = read(report(with_sets(made_run(tmp_path / "many"))))
+    assert "Only 40 rows were scored" in few
+    assert "were scored, too few" not in many
+    assert "No row of one set was found in another." in many

@@ -7,11 +7,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from penjing.methods.lora import lora
 from penjing.models import packing
 from penjing.models.dropout import Dropout, fast_dropout, hasten, set_dropout
 from penjing.models.load import load
 
-FAMILIES = ["bert", "roberta", "electra", "distilbert", "albert", "modernbert", "mpnet", "gpt2", "llama", "qwen3", "t5"]
+FAMILIES = [
+    "bert",
+    "roberta",
+    "electra",
+    "distilbert",
+    "albert",
+    "modernbert",
+    "mpnet",
+    "gpt2",
+    "llama",
+    "qwen3",
+    "t5",
+]
 Tiny = Callable[..., Path]
 
 
@@ -28,7 +41,9 @@ def test_the_mean_is_kept(p: float, dtype: torch.dtype) -> None:
     x = torch.ones(1_000_000, dtype=dtype)
     mean = float(fast_dropout(x, p).double().mean())
     noise = 5 * (p / (1 - p) / 1_000_000) ** 0.5
-    assert abs(mean - 1) < noise + (0.004 if dtype == torch.bfloat16 else 1e-6)  # bf16 has 8 bits of 1 / (1 - p)
+    assert abs(mean - 1) < noise + (
+        0.004 if dtype == torch.bfloat16 else 1e-6
+    )  # bf16 has 8 bits of 1 / (1 - p)
 
 
 def test_the_same_seed_gives_the_same_mask() -> None:
@@ -111,6 +126,15 @@ def states(folder: Path, rate: float | None) -> tuple[Tensor, Tensor]:
 def test_dropout_set_to_nothing_reaches_every_place_of_the_family(family: str, tiny: Tiny) -> None:
     trained, evaluated = states(tiny(family), 0.0)
     assert torch.equal(trained, evaluated)
+
+
+def test_the_bases_dropout_leaves_that_of_lora(tiny: Tiny) -> None:
+    """`train.dropout` replaces the base's dropout; `lora.dropout` is another setting."""
+    trunk = lora(rank=2, dropout=0.3).apply(load(str(tiny("bert"))).trunk)
+    set_dropout(trunk, 0.0)
+    own = [m.p for name, m in trunk.named_modules() if "lora_dropout" in name and hasattr(m, "p")]
+    assert own
+    assert set(own) == {0.3}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

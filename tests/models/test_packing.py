@@ -87,15 +87,16 @@ def test_gradients_of_all_parameters_equal_those_of_the_padded_model(family: str
     assert found.keys() == wanted.keys()
     largest = max(float(g.abs().max()) for g in wanted.values() if g is not None)
     for name, grad in found.items():
-        if grad is None or wanted[name] is None:
-            assert grad is None and wanted[name] is None, name
-        else:
+        assert (grad is None) == (wanted[name] is None), name
+        if grad is not None:
             assert float((grad - wanted[name]).abs().max()) / largest < 1e-5, name
 
 
 @pytest.mark.parametrize("family", PACKED + PADDED)
 @pytest.mark.parametrize(
-    "lengths", [[1], [1, 1, 1], [9, 9, 9], [2, 30], list(range(1, 16))], ids=["one", "ones", "equal", "far", "many"]
+    "lengths",
+    [[1], [1, 1, 1], [9, 9, 9], [2, 30], list(range(1, 16))],
+    ids=["one", "ones", "equal", "far", "many"],
 )
 def test_every_mix_of_lengths_equals_each_sequence_alone(family: str, lengths: list[int], tiny: Tiny) -> None:
     base = load(str(tiny(family)))
@@ -237,9 +238,9 @@ def test_attention_dropout_keeps_the_mean_output(family: str, tiny: Tiny) -> Non
         return found
 
     wanted = out(0.0)
-    draws = torch.stack([out(0.1) for _ in range(1500)])
+    draws = torch.stack([out(0.1) for _ in range(600)])
     error = (draws.mean(0) - wanted).abs()
-    noise = draws.std(0) / 1500**0.5
+    noise = draws.std(0) / 600**0.5
     assert float((error / (noise + 1e-6)).max()) < 5.5  # about 5,000 numbers: six in a billion by chance each
     assert float(draws.std(0).mean()) > 0.01
 

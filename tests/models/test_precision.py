@@ -24,10 +24,23 @@ from penjing.records import Batch, Method, Tokens
 from penjing.tasks.classify import classify
 
 Tiny = Callable[..., Path]
-FAMILIES = ["bert", "roberta", "electra", "distilbert", "albert", "modernbert", "mpnet", "gpt2", "llama", "qwen3", "t5"]
+FAMILIES = [
+    "bert",
+    "roberta",
+    "electra",
+    "distilbert",
+    "albert",
+    "modernbert",
+    "mpnet",
+    "gpt2",
+    "llama",
+    "qwen3",
+    "t5",
+]
 LENGTHS = np.array([3, 9, 1, 12, 12, 6])
 TOKENS = Tokens(
-    np.random.default_rng(0).integers(40, 150, LENGTHS.sum()).astype(np.int32), np.concatenate([[0], LENGTHS.cumsum()])
+    np.random.default_rng(0).integers(40, 150, LENGTHS.sum()).astype(np.int32),
+    np.concatenate([[0], LENGTHS.cumsum()]),
 )
 ROWS = np.arange(len(LENGTHS))
 
@@ -37,7 +50,12 @@ def batch() -> Batch:
 
 
 def model_of(
-    folder: Path, precision: str = "fp32", *, method: Method | None = None, dropout: float = 0.0, again: bool = False
+    folder: Path,
+    precision: str = "fp32",
+    *,
+    method: Method | None = None,
+    dropout: float = 0.0,
+    again: bool = False,
 ) -> Model:
     base = load(str(folder))
     torch.manual_seed(1)
@@ -73,7 +91,9 @@ def test_the_forward_equals_a_bf16_copy_run_natively(family: str, tiny: Tiny) ->
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_loss_is_within_a_percent_of_fp32(family: str, tiny: Tiny) -> None:
     with torch.no_grad():
-        exact, quick = (classify().loss(model_of(tiny(family), p).train(), batch()).mean for p in ("fp32", "bf16"))
+        exact, quick = (
+            classify().loss(model_of(tiny(family), p).train(), batch()).mean for p in ("fp32", "bf16")
+        )
     assert abs(float(quick / exact) - 1) < 0.01
 
 
@@ -160,7 +180,9 @@ CHECKPOINTED = ["bert", "roberta", "electra", "distilbert", "modernbert", "gpt2"
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", CHECKPOINTED)
-def test_recomputation_gives_the_same_gradients(family: str, precision: str, dropout: float, tiny: Tiny) -> None:
+def test_recomputation_gives_the_same_gradients(
+    family: str, precision: str, dropout: float, tiny: Tiny
+) -> None:
     plain = gradients(model_of(tiny(family), precision, dropout=dropout))
     again = gradients(model_of(tiny(family), precision, dropout=dropout, again=True))
     assert plain.keys() == again.keys()
@@ -192,6 +214,27 @@ def test_recomputation_saves_what_the_layers_would_have_kept(tiny: Tiny) -> None
         return sum(sizes.values())
 
     assert kept(True) < 0.5 * kept(False)
+
+
+def test_recomputation_leaves_a_layers_own_tensors_alone() -> None:
+    """A tensor that is no parameter, such as a fixed scale, lies in a layer too."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    class Layer(GradientCheckpointingLayer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map, self.scale = nn.Linear(4, 4), torch.tensor(2.0, dtype=torch.bfloat16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.map(x) * self.scale)
+
+    trunk = nn.Sequential(Layer()).train()
+    copies = WorkingCopies(trunk, torch.bfloat16)
+    assert recompute(trunk)
+    with copies.active():
+        out = trunk(torch.randn(3, 4, dtype=torch.bfloat16, requires_grad=True))
+    out.float().sum().backward()
+    assert trunk[0].map.weight.grad is not None
 
 
 def test_a_trunk_without_layers_to_recompute_says_so() -> None:

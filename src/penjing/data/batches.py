@@ -1,4 +1,4 @@
-"""Which rows make which step: a pure function of seed, epoch and lengths, so that a run resumes from a number.
+"""Which rows make which step: a pure function of seed, epoch and lengths, so a run resumes from a number.
 
 A step is a list of micro-batches; how rows are cut into micro-batches changes nothing but memory.
 """
@@ -19,8 +19,8 @@ WINDOW = 50  # batches whose rows are sorted by length together, as transformers
 def order(lengths: np.ndarray, *, batch: int, seed: int, epoch: int, group: bool = True) -> list[np.ndarray]:
     """The rows of each step of one epoch: every row once, in steps of `batch` rows (the last may be smaller).
 
-    With `group`, rows of like length share a step: random windows of 50 batches are sorted by length and cut, and the
-    steps are then shuffled.
+    With `group`, rows of like length share a step: random windows of 50 batches are sorted by length and
+    cut, and the steps are then shuffled.
     """
     generator = np.random.default_rng([seed, epoch])
     rows = generator.permutation(len(lengths))
@@ -78,10 +78,10 @@ def pack(
 
 
 def count_targets(n_sequences: int, labels: Tensor | None, weights: Tensor | None) -> float:
-    """What a mean loss divides by: the weights' sum; else tokens whose label is not -100; else sequences."""
+    """What a mean loss divides by: the sum of weights; else whole-number labels not -100; else sequences."""
     if weights is not None:
         return float(weights.sum())
-    if labels is not None and len(labels) != n_sequences:
+    if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
         return float((labels != -100).sum())
     return float(n_sequences)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.duplicates import code_points, exact_groups, near_groups, normal, of_kind
+from penjing.data.duplicates import both_groups, code_points, exact_groups, near_groups, normal, of_kind
 from penjing.data.suspects import suspects
 from penjing.records import Rows, Tokens
 
@@ -56,8 +56,7 @@ def summary(
     """
     sets = {"rows": sets} if isinstance(sets, Rows) else sets
     texts = [text for rows in sets.values() for text in rows.texts]
-    exact = exact_groups(texts)
-    group = near_groups(texts, exact=exact) if near else exact
+    exact, group = both_groups(texts) if near else (exact_groups(texts),) * 2
     found: dict[str, Any] = {"rows": len(texts), "sets": {}, "leaks": []}
     begin = 0
     parts: dict[str, _Part] = {}

@@ -26,6 +26,7 @@ LABEL_NAMES = tuple(
     """
     label labels intent intents category categories class classes target sentiment topic topics
     label_name class_name label_text gold annotation emotion polarity tag tags y queue department cat
+    class_index class_id label_id category_id intent_id
     type kind genre output rating stars score priority
     标签 类别 意图 分类 类目 种类 情感 情绪 主题 话题 类型 标注 所属类别 评分 部门
     """.split()  # noqa: SIM905
@@ -44,6 +45,19 @@ _NOT_TEXT = frozenset(
 def is_known(name: str) -> bool:
     """Whether a cell reads like the head of a text or label column."""
     return _plain(name) in TEXT_NAMES or _plain(name) in LABEL_NAMES
+
+
+def is_like_known(name: str) -> bool:
+    """Whether a short cell ends like a usual name, such as `ticket_text` or 用户问题."""
+    if " " in name.strip() or len(name) > 30:
+        return False
+    word = _plain(name).split("_")[-1]
+    return word in TEXT_NAMES or word in LABEL_NAMES or (len(word) <= 8 and _ends_like(word))
+
+
+def _ends_like(word: str, known: Sequence[str] = (*TEXT_NAMES, *LABEL_NAMES)) -> bool:
+    """Chinese names are not divided by spaces: 意图类别 ends with 类别."""
+    return any(name > "\u3400" and word.endswith(name) for name in known)
 
 
 def choose(
@@ -128,7 +142,8 @@ def _by_name(columns: Sequence[str], known: Sequence[str]) -> str | None:
     whole = (c for name in known for c in columns if plain[c] == name)
     last = (c for name in known for c in usable if words[c][-1] == name)
     part = (c for name in known for c in usable if name in words[c])
-    return next((c for found in (whole, last, part) for c in found), None)
+    end = (c for name in known for c in usable if _ends_like(plain[c], (name,)))
+    return next((c for found in (whole, last, part, end) for c in found), None)
 
 
 def _text_by_name(table: Table, *, besides: str | None) -> list[str]:

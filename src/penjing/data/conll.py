@@ -75,7 +75,7 @@ def _fields(line: str) -> list[str]:
 
 def _sentence(first: int, lines: list[list[str]], comments: dict[str, str]) -> Sentence:
     columns = [list(column) for column in zip(*lines, strict=True)]
-    if len(columns) > 2 and all(re.match(r"\d+([-.]\d+)?$", cell) for cell in columns[0]):
+    if len(columns) >= 8 and all(re.match(r"\d+([-.]\d+)?$", cell) for cell in columns[0]):
         kept = [i for i, cell in enumerate(columns[0]) if cell.isdigit()]
         columns = [[column[i] for i in kept] for column in columns[1:]]
     return Sentence(first, columns[0], columns[1:], comments)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from penjing.data.columns import is_known
+from penjing.data.columns import is_known, is_like_known
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError
@@ -110,7 +110,6 @@ def _survey(path: Path, codec: str, delimiter: str, *, quoted: bool) -> _Survey:
     width = n_rows = n_uneven = line = 0
     uneven: tuple[int, int] | None = None
     folded = False
-    previous = 0
     try:
         for line, cells in _records(path, codec, delimiter, quoted, strict=True):
             n_rows += 1
@@ -118,8 +117,7 @@ def _survey(path: Path, codec: str, delimiter: str, *, quoted: bool) -> _Survey:
             if len(cells) != width:
                 n_uneven += 1
                 uneven = uneven or (line, len(cells))
-            folded = folded or (line > previous + 1 and previous > 0)
-            previous = line
+            folded = folded or any("\n" in cell or "\r" in cell for cell in cells)
     except csv.Error as error:
         return _Survey(width, n_rows, n_uneven, uneven, folded, (line + 1, str(error)))
     return _Survey(width, n_rows, n_uneven, uneven, folded, None)
@@ -141,7 +139,7 @@ def _refuse(name: str, survey: _Survey, delimiter: str) -> None:
         raise DataError(
             f"{name}, line {line}: the row has {cells} cell{'s' * (cells != 1)}, the first row has "
             f"{survey.width}. "
-            f"{survey.n_uneven:,} of {survey.n_rows:,} rows are so. Put double quotes around cells that hold "
+            f"{survey.n_uneven:,} of {survey.n_rows:,} rows {'is' if survey.n_uneven == 1 else 'are'} so. Put double quotes around cells that hold "
             f"a {sign} or "
             f"a line end, and leave no cell out."
         )
@@ -155,7 +153,7 @@ def has_header(head: Sequence[Sequence[str]], wanted: Iterable[str] = ()) -> boo
         return True
     if not all(ok or not cell.strip() for ok, cell in zip(likely, first, strict=True)) or not any(likely):
         return False
-    if any(is_known(cell) for cell in first):
+    if any(is_known(cell) for cell in first) or sum(is_like_known(cell) for cell in first) > 1:
         return True
     if len(set(first)) < len(first) or len(rest) < 2 or any(_is_number(cell) for cell in first):
         return False

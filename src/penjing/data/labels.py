@@ -23,7 +23,7 @@ def is_missing(value: Any, *, typed: bool) -> bool:
 
 
 def label_names(value: Any, *, names: Sequence[str] | None = None, typed: bool = False) -> tuple[str, ...]:
-    """The label names in a cell, each once: `1.0` is `1`, a list is several, integers are places in `names`."""
+    """The label names in a cell, each once: `1.0` is `1`, a list is several, integers look up `names`."""
     if isinstance(value, list | tuple | set):
         inner = (name for one in value for name in label_names(one, names=names, typed=typed))
         return tuple(dict.fromkeys(inner))
@@ -40,7 +40,7 @@ def label_names(value: Any, *, names: Sequence[str] | None = None, typed: bool =
 
 
 def find_separator(cells: Iterable[str]) -> str | None:
-    """The sign between labels of one cell: the one that leaves the fewest distinct labels; None: no sign does."""
+    """The sign between labels of one cell: the one that leaves the fewest distinct labels, if any does."""
     whole = [*dict.fromkeys(cells)]
     best, fewest = None, len(whole)
     for sign in _SEPARATORS:

@@ -139,7 +139,7 @@ def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[lis
 
 
 def _key(tokenizer: Any, texts: Sequence[str], max_length: int) -> str:
-    """SHA-256 over what decides the ids: the tokenizer's description, the limit, every text and its length."""
+    """SHA-256 over what decides the ids: the tokenizer's description, the limit, texts and their lengths."""
     digest = hashlib.sha256(f"{_FORMAT}\0{max_length}\0{type(tokenizer).__name__}\0".encode())
     backend = _backend(tokenizer)
     if backend is not None:

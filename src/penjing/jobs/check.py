@@ -1,24 +1,44 @@
-"""Everything that can go wrong, looked at before a model is loaded; and what a batch really holds."""
+"""Everything that can go wrong, looked at before a weight is loaded; and what a batch really holds."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from penjing import plugin
 from penjing import spec as specs
-from penjing.data import clean
-from penjing.device import choose
+from penjing.data.tokenize import tokenize
+from penjing.device import Machine, choose
 from penjing.errors import PenjingError
+from penjing.files import cache_folder
 from penjing.jobs.news import Tell, silent
-from penjing.jobs.prepare import n_steps, rows_of, task_of
-from penjing.models.load import find
+from penjing.jobs.prepare import (
+    Data,
+    Ready,
+    forecast_of,
+    max_length,
+    n_steps,
+    part_of,
+    ready,
+    rows_of,
+    span,
+    stream,
+    task_of,
+    techniques_of,
+)
+from penjing.models.load import Base, load
+from penjing.records import Task
 from penjing.spec import Spec
+
+SAMPLED = 2000  # rows whose tokens are counted for the forecast
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,15 @@ class Finding:
     text: str
 
 
+def _look(found: list[Finding], about: str, job: Callable[[], Any]) -> Any:
+    """Run one examination; its error is a finding, and hides no other."""
+    try:
+        return job()
+    except PenjingError as error:
+        found.append(Finding("error", about, str(error)))
+    return None
+
+
 def check(
     source: str | Path | Mapping[str, Any] | Spec | None = None,
     *,
@@ -37,78 +66,152 @@ def check(
     tell: Tell = silent,
     **keywords: Any,
 ) -> list[Finding]:
-    """Look at spec, plug-ins, machine, output folder, base's files and rows; loads no model.
+    """Look at spec, plug-ins, machine, base's files, method on the base's shapes, rows, disk and memory.
 
-    Every error is found in one go where it can be: a bad column does not hide a missing base.
+    No weight is loaded. Every error is found in one go where it can be: a bad column does not hide a missing
+    base.
 
     Raises:
         SpecError: the spec itself cannot be read.
     """
     spec = specs.read(source, sets=sets, **keywords)
-    found = [Finding("ok", "spec", "every key and setting is known")]
-
-    def look(about: str, job: Any) -> Any:
-        try:
-            return job()
-        except PenjingError as error:
-            found.append(Finding("error", about, str(error)))
-        return None
-
-    task = look("task", lambda: task_of(spec))
-    look("method", lambda: plugin.build("methods", spec.method))
-    for technique in spec.techniques:
-        look(f"technique {technique.name}", lambda t=technique: plugin.build("techniques", t))
-    machine = look("machine", lambda: choose(spec.device, spec.precision))
+    found: list[Finding] = []
+    found.append(Finding("ok", "spec", "every key and setting is known"))
+    task: Task | None = _look(found, "task", lambda: task_of(spec))
+    _look(found, "method", lambda: plugin.build("methods", spec.method))
+    _look(found, "techniques", lambda: techniques_of(spec))
+    machine: Machine | None = _look(found, "machine", lambda: choose(spec.device, spec.precision))
     if machine:
+        what = f"{machine.device}, {machine.precision}, {machine.threads} threads"
+        found.append(Finding("ok", "machine", what))
+        for note in machine.notes:
+            found.append(Finding("note", "machine", note))
+    base: Base | None = _look(found, "base", lambda: load(spec.base, device="meta"))
+    if base:
+        _look(found, "base", lambda: max_length(spec, base))
         found.append(
-            Finding("ok", "machine", f"{machine.device}, {machine.precision}, {machine.threads} threads")
+            Finding(
+                "ok",
+                "base",
+                f"{base.folder}: {base.kind}, {base.n_layers} layers, at most {base.limit} tokens",
+            )
         )
-        found.extend(Finding("note", "machine", note) for note in machine.notes)
-    folder = look("base", lambda: find(spec.base))
-    if folder:
-        found.append(Finding("ok", "base", f"{spec.base}: {folder}"))
-    found.append(_output(spec))
-    data = look("rows", lambda: rows_of(spec, task, tell)) if task else None
+    data: Data | None = _look(found, "rows", lambda: rows_of(spec, task, tell)) if task else None
     if data:
-        steps = n_steps(spec, len(data.train))
-        sizes = f"{len(data.train):,} train, {len(data.valid):,} valid"
-        sizes += f", {len(data.test):,} test" if data.test is not None else ""
-        found.append(Finding("ok", "rows", f"{sizes} rows, {len(data.names)} labels; {steps:,} steps"))
-        found.extend(Finding("note", "rows", note) for note in data.notes)
-        parts = {
-            "train": data.train,
-            "valid": data.valid,
-            **({"test": data.test} if data.test is not None else {}),
-        }
-        found.extend(Finding("note", "rows", text) for text in clean.remarks(clean.summary(parts)))
+        _tell_rows(spec, data, found)
+    made: Ready | None = None
+    if task and machine and base:
+        names = data.names if data else ["a", "b"]
+        made = _look(found, "method", lambda: ready(spec, task, names, base, machine, None))
+    _tell_place(spec, made, found)
+    if made and machine and data and len(data.train):
+        _look(found, "cost", lambda: _tell_cost(spec, machine, made, data, found))
     return found
 
 
-def _output(spec: Spec) -> Finding:
-    place = Path(spec.out)
-    standing = next((p for p in (place, *place.resolve().parents) if p.exists()), Path("/"))
-    free = shutil.disk_usage(standing).free / 2**20
-    import os
-
-    if not os.access(standing, os.W_OK):
-        return Finding("error", "out", f"{standing} cannot be written to. Give another folder with `out:`.")
-    if free < 1024:
-        return Finding(
-            "note",
-            "out",
-            f"{standing} has {free:,.0f} MiB free; a run of a small base takes a few hundred MiB.",
+def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:
+    parts = {"train": data.train, "valid": data.valid, **({} if data.test is None else {"test": data.test})}
+    sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
+    steps = n_steps(spec, len(data.train))
+    found.append(Finding("ok", "rows", f"{sizes} rows, {len(data.names)} labels; {steps:,} steps"))
+    for note in data.notes:
+        found.append(Finding("note", "rows", note))
+    seen: dict[str, set[str]] = {name: set(rows.texts) for name, rows in parts.items()}
+    for later in list(parts)[1:]:
+        leaked = sum(text in seen["train"] for text in parts[later].texts)
+        if leaked:
+            text = f"{leaked:,} of {len(parts[later]):,} {later} rows are in train, too: they prove nothing"
+            found.append(Finding("note", "rows", text))
+    meant: dict[str, set[tuple[str, ...]]] = {}
+    for text, labels in zip(data.train.texts, data.train.labels, strict=True):
+        meant.setdefault(text, set()).add(labels)
+    torn = [text for text, labels in meant.items() if len(labels) > 1]
+    if torn:
+        found.append(
+            Finding(
+                "note",
+                "rows",
+                f"{len(torn):,} train texts stand with unequal labels, such as {torn[0][:60]!r}",
+            )
         )
-    return Finding("ok", "out", f"{place} can be written, {free:,.0f} MiB free")
+
+
+def _tell_place(spec: Spec, made: Ready | None, found: list[Finding]) -> None:
+    """Where the run and what is derived will be written, and whether there is room."""
+    place = Path(spec.out)
+    standing = next((p for p in (place, *place.absolute().parents) if p.exists()), Path("/"))
+    if not standing.is_dir():
+        found.append(
+            Finding("error", "out", f"{standing} is a file; runs need a folder. Give another with `out:`.")
+        )
+        return
+    if not os.access(standing, os.W_OK | os.X_OK):
+        found.append(
+            Finding("error", "out", f"{standing} cannot be written to. Give another folder with `out:`.")
+        )
+        return
+    free = shutil.disk_usage(standing).free / 2**20
+    need = _mib_on_disk(made) if made else 0.0
+    text = f"{place} can be written, {free:,.0f} MiB free; the run takes about {need:,.0f} MiB"
+    if need > free:
+        found.append(
+            Finding(
+                "error", "out", f"{text}. Make room, give another folder with `out:`, or take `method: lora`."
+            )
+        )
+    else:
+        found.append(Finding("ok", "out", text))
+    if cache_folder() is None:
+        text = "no cache folder can be written, so tokens are made anew each time. Set PENJING_CACHE."
+        found.append(Finding("note", "cache", text))
+
+
+def _mib_on_disk(made: Ready) -> float:
+    """best/ and last/, each twice while it is replaced: last/ holds what trains and two moments of it."""
+    parameters = list(made.model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    kept = sum(p.numel() for p in parameters) if made.method.saves == "full" else trained
+    return 2 * 4 * (kept + 3 * trained) / 2**20
+
+
+def _tell_cost(spec: Spec, machine: Machine, made: Ready, data: Data, found: list[Finding]) -> None:
+    texts = data.train.texts[:: max(1, len(data.train) // SAMPLED)]
+    tokens = tokenize(made.base.tokenizer, texts, max_length=max_length(spec, made.base), cache=False)
+    expected = forecast_of(spec, machine, made, tokens, len(data.train))
+    if tokens.cut:
+        limit = max_length(spec, made.base)
+        text = f"{tokens.cut / len(texts):.1%} of rows are longer than {limit} tokens; their ends are cut"
+        found.append(Finding("note", "rows", text))
+    weights = 4 * expected.parameters / 2**20
+    need, free = weights + expected.mib, _free_mib(machine.device)
+    text = (
+        f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
+        f"and {need:,.0f} MiB of memory, {free:,.0f} MiB are free"
+    )
+    advice = "Try `method: lora`, a smaller `train.micro_tokens`, or `train.checkpointing: true`"
+    if weights + 12 * expected.trainable / 2**20 > free:  # before a single activation
+        found.append(Finding("error", "cost", f"{text}. It does not fit. {advice}."))
+    elif need > free:
+        found.append(Finding("note", "cost", f"{text}. It may not fit. {advice}."))
+    else:
+        found.append(Finding("ok", "cost", text))
+
+
+def _free_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**20
+    import psutil
+
+    return float(psutil.virtual_memory().available) / 2**20
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One row as the model sees it: tokens, which of them are learned from, and the target."""
+    """One row as the model reads it: its tokens, special ones too, and what is learned from them."""
 
     where: str
     tokens: list[str]
-    learned: list[bool]
-    target: str
+    learned: str
 
 
 def show_batch(
@@ -118,25 +221,20 @@ def show_batch(
     rows: int = 4,
     **keywords: Any,
 ) -> list[Shown]:
-    """The first rows of the first batch: needs the base's tokenizer, but not its weights."""
-    from transformers import AutoTokenizer
-
-    from penjing.data.batches import order
-
+    """The first rows of the first step, as training will see them: all tokens are read, the row's label is
+    learned."""
     spec = specs.read(source, sets=sets, **keywords)
     task = task_of(spec)
     data = rows_of(spec, task)
-    tokenizer = AutoTokenizer.from_pretrained(find(spec.base), trust_remote_code=False)
-    limit = spec.data.max_length or min(512, tokenizer.model_max_length)
-    lengths = np.array([len(t) for t in data.train.texts])
-    first = order(lengths, batch=spec.train.batch, seed=spec.seed, epoch=0, group=spec.train.group_by_length)[
-        0
-    ][:rows]
+    base = load(spec.base, device="meta")
+    part = part_of(spec, task, data.train, data.names, base)
+    batches = next(stream(spec, part))
+    targets = part.targets
     shown = []
-    for row in first:
-        ids = tokenizer(data.train.texts[row], truncation=True, max_length=limit)["input_ids"]
-        target = ", ".join(data.train.labels[row]) or "no label"
-        shown.append(
-            Shown(data.train.where(row), tokenizer.convert_ids_to_tokens(ids), [False] * len(ids), target)
-        )
+    for row in islice((row for batch in batches for row in batch.rows), rows):
+        ids = part.tokens.ids[part.tokens.starts[row] : part.tokens.starts[row + 1]]
+        tokens = base.tokenizer.convert_ids_to_tokens([int(i) for i in ids])
+        classes = [int(targets[row])] if targets.ndim == 1 else np.flatnonzero(targets[row]).tolist()
+        learned = ", ".join(data.names[c] for c in classes) or "no label"
+        shown.append(Shown(data.train.where(row), tokens, learned))
     return shown

@@ -1,4 +1,4 @@
-"""The end of a run: the best bundle is opened as a user would, scored beside baseline and untuned base, and reported."""
+"""The end of a run: its best bundle is opened as a user would, scored beside baseline and base, reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def conclude(
     best: dict[str, Any],
     tell: Tell,
 ) -> None:
-    """Write data.json, result.json and report.html. Test rows decide when there are any, else validation rows."""
+    """Write data.json, result.json and report.html. Test rows decide where there are any, else validation."""
     tell(News("stage", "scoring, beside the cheap baseline"))
     start = run.read("start.json")
     split, rows = ("test", data.test) if data.test is not None else ("valid", data.valid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.train import tune
@@ -31,7 +31,7 @@ class System:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the demo found: systems compared on the test rows, answers of the best run, and where all of it lies."""
+    """What the demo found: systems compared on the test rows, answers of the best run, where it all lies."""
 
     systems: tuple[System, ...]
     answers: tuple[tuple[str, str, float], ...]
@@ -39,9 +39,7 @@ class Shown:
     report: Path
 
 
-def demo(
-    *, out: str = "runs", language: Literal["en", "zh"] = "en", seed: int = 0, tell: Tell = silent
-) -> Shown:
+def demo(*, out: str = "runs", language: str = "en", seed: int = 0, tell: Tell = silent) -> Shown:
     """Tune `minilm` on the English part by LoRA and by the full method, and compare on its test rows."""
     runs = []
     for method in ("lora", "full"):

@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from penjing.bundle import Bundle, load
 from penjing.data.read import read
+from penjing.errors import SpecError, nearest
 from penjing.jobs.conclude import worst
 from penjing.records import Scores
 from penjing.run import Run
 
+READING = ("text", "label", "encoding", "delimiter", "drop_empty")
+
+
+def opened(model: Bundle | Run | str | Path, *, base: str | None = None) -> Bundle:
+    """The bundle meant: itself, a run's best one, or that of a folder."""
+    if isinstance(model, Bundle):
+        return model
+    return load(model.folder if isinstance(model, Run) else model, base=base)
+
 
 def evaluate(
-    model: Bundle | Run | str | Path, data: str | list[str], *, seed: int = 0, **reading: Any
+    model: Bundle | Run | str | Path,
+    data: str | Path | Sequence[str | Path],
+    *,
+    seed: int = 0,
+    base: str | None = None,
+    **reading: Any,
 ) -> dict[str, Any]:
     """Scores of a bundle (or a run's best one) on rows with labels.
 
-    `reading` is as in a spec's `data` section: text, label, encoding, delimiter, drop_empty.
-    Returns values (floats), intervals (95 %, bootstrap), tables, the worst errors and notes on how the rows were read.
+    `reading` is as in a spec's `data` section: text, label, encoding, delimiter, drop_empty. `base` says
+    where the bundle's base is, if it has moved.
+    Returns values (floats), intervals (95 %, bootstrap), tables, the worst errors and notes on how the rows
+    were read.
 
     Raises:
         DataError: the rows cannot be read, or hold a label the bundle does not know.
     """
-    bundle = model if isinstance(model, Bundle) else model.bundle if isinstance(model, Run) else load(model)
+    unknown = [key for key in reading if key not in READING]
+    if unknown:
+        raise SpecError(
+            f"`{unknown[0]}` is not a way to read rows.{nearest(unknown[0], READING)} Those of `evaluate`: "
+            f"{', '.join(READING)}."
+        )
+    bundle = opened(model, base=base)
     task = bundle.task
     rows = read(data, multi_label=task.multi_label, **reading)
     targets = task.encode(rows, bundle.labels)
-    probabilities = bundle.probabilities(rows.texts)
+    tokens = bundle.tokens(rows.texts)
+    notes = list(rows.notes)
+    if tokens.cut:
+        notes.append(
+            f"{tokens.cut:,} rows are longer than {bundle.card['max_length']} tokens; their ends are cut"
+        )
+    probabilities = bundle.probabilities(tokens)
     scores: Scores = task.score(probabilities, targets, bundle.labels, bundle.card["chosen"], seed)
     return {
         "rows": len(rows),
@@ -35,5 +65,5 @@ def evaluate(
         "intervals": scores.intervals,
         "tables": scores.tables,
         "worst": worst(task, rows, probabilities, targets, bundle),
-        "notes": list(rows.notes),
+        "notes": notes,
     }

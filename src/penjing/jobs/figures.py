@@ -119,7 +119,7 @@ def bars(rows: Sequence[Bar], *, title: str, about: str, high: float | None = No
     parts = [svg.line(left, 4, left, ROW * len(rows) + 2, "axis")]
     for i, row in enumerate(rows):
         middle = ROW * i + 17
-        label = svg.shortened(row.label, int((left - 10) / LETTER))
+        label = svg.shortened(row.label, round((left - 10) / LETTER))
         parts.append(
             svg.text(label, left - 8, middle + 4, "label end", row.label if label != row.label else "")
         )
@@ -149,7 +149,7 @@ def heat_map(
     parts = [svg.text(columns, left + cell * n / 2, 12, "tick mid"), svg.text(rows, left - 8, 12, "tick end")]
     for i, label in enumerate(labels):
         y, total = top + i * cell, sum(counts[i]) or 1
-        short = svg.shortened(label, int((left - 10) / LETTER) - 4)
+        short = svg.shortened(label, round((left - 10) / LETTER) - 4)
         row_name, column_name = (label, label) if named else (f"{short} {i + 1}", f"{i + 1}")
         parts.append(svg.text(row_name, left - 8, y + cell / 2 + 4, "label end", label))
         parts.append(svg.text(column_name, left + (i + 0.5) * cell, top - 8, "tick mid", label))

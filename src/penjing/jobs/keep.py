@@ -1,6 +1,7 @@
 """`last/`: what an exact resume needs, in one safetensors file that is replaced in one step.
 
-Batches and dropout are functions of (seed, step), so the state is: weights that train, optimizer, techniques, counters.
+Batches and dropout are functions of (seed, step), so the state is: weights that train, optimizer,
+techniques, counters.
 """
 
 from __future__ import annotations
@@ -37,17 +38,18 @@ def save(
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {"counters": counters, "decay": [m.decay for m in _tables(model)]}
+    state: dict[str, Any] = {}
+    plain = {"counters": counters, "decay": [m.decay for m in _tables(model)], "state": state}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            tensors[f"model.{name}"] = parameter.detach()
+            tensors[f"model.{name}"] = parameter.detach().contiguous()
     whole = {"optimizer": optimizer.state_dict()["state"]}
     whole |= {f"technique.{t.name}": t.state.state_dict() for t in techniques if t.state}
     for key, value in _leaves(whole, ""):
         if isinstance(value, Tensor):
             tensors[f"state.{key}"] = value.detach().contiguous()
         else:
-            plain[key] = value
+            state[key] = value
     write_with(
         run.folder / NAME, lambda aside: save_file(tensors, aside, metadata={"plain": json.dumps(plain)})
     )
@@ -72,8 +74,8 @@ def restore(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise NotSupported(
-            f"{path} could not be read ({error}); a saved state was wanted. It is damaged: delete the folder last/ to begin "
-            f"this run again, or start a new one."
+            f"{path} could not be read ({error}); a saved state was wanted. It is damaged: delete the folder "
+            f"last/ to begin this run again, or start a new one."
         ) from error
     own = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
     saved = {k for k in tensors if k.startswith("model.")}
@@ -84,13 +86,12 @@ def restore(
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(tensors[key])
+    model.train()  # drops what was kept of the weights for evaluation
     for module, decay in zip(_tables(model), plain["decay"], strict=True):
         module.decay = decay
+    moved = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     state: dict[Any, Any] = {}
-    for key, value in {
-        **{k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")},
-        **plain,
-    }.items():
+    for key, value in {**moved, **plain["state"]}.items():
         _place(state, key.split("/"), value)
     groups = optimizer.state_dict()["param_groups"]
     moments = {int(i): values for i, values in state.get("optimizer", {}).items()}
@@ -108,6 +109,7 @@ def _tables(model: nn.Module) -> list[RowsInUse]:
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
+            assert "/" not in str(key), f"{key} holds a slash, which joins the keys of nested states"
             yield from _leaves(inner, f"{path}/{key}" if path else str(key))
     else:
         yield path, value
@@ -115,8 +117,5 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _place(state: dict[Any, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
-        inner = state.setdefault(key, {})
-        if not isinstance(inner, dict):
-            return
-        state = inner
+        state = state.setdefault(key, {})
     state[keys[-1]] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,9 @@ def lineage(spec: Spec, machine: Machine, data: Data, made: Ready) -> dict[str, 
     """The lineage as a JSON object."""
     parameters = list(made.model.parameters())
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "folder": str(Path.cwd()),
+        "spec": spec.written(),
         "parent": None,
         "base": {
             "name": made.base.name,

@@ -1,4 +1,4 @@
-"""What a job tells while it works. Jobs never print: they call `tell`, and the command line (or a notebook) shows it."""
+"""What a job tells while it works. Jobs never print: they call `tell`, and the command line shows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class News:
-    """One thing worth telling. `done` of `total` in the unit of the stage (steps or rows); `text` for people."""
+    """One thing worth telling. `done` of `total` in the stage's unit (steps or rows); `text` for people."""
 
     kind: Literal["stage", "progress", "note", "score"]
     text: str

@@ -8,12 +8,13 @@ from typing import Any
 
 from penjing.jobs.words import Say
 
+GAP = "\u00a0"  # a space at which no line breaks
 IN_PERCENT = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece")
 
 
 def percent(value: Any) -> str:
     """A share as `93.4 %`; an en dash where it is no finite number."""
-    return f"{100 * value:.1f} %" if finite(value) else "–"
+    return f"{100 * value:.1f}{GAP}%" if finite(value) else "–"
 
 
 def plain(value: Any) -> str:
@@ -26,8 +27,19 @@ def plain(value: Any) -> str:
 
 
 def score(name: str, value: Any) -> str:
-    """A score as it is usually written: shares in percent, others plain."""
-    return percent(value) if name in IN_PERCENT else plain(value)
+    """A score as it is usually written: shares in percent, others with three decimals."""
+    return (
+        percent(value)
+        if name in IN_PERCENT
+        else f"{value:.3f}"
+        if finite(value) and abs(value) < 100
+        else plain(value)
+    )
+
+
+def tick(name: str, value: float) -> str:
+    """A score beside an axis, without needless zeros."""
+    return f"{round(100 * value, 6):g}{GAP}%" if name in IN_PERCENT else plain(value)
 
 
 def span(pair: Any, name: str = "accuracy", *, signed: bool = False) -> str:
@@ -36,7 +48,7 @@ def span(pair: Any, name: str = "accuracy", *, signed: bool = False) -> str:
         return ""
     sign = "+" if signed else ""
     low, high = (f"{100 * v:{sign}.1f}" if name in IN_PERCENT else plain(v) for v in pair)
-    return f"[{low}, {high}]".replace("-", "−")
+    return f"[{low},{GAP}{high}]".replace("-", "−")
 
 
 def duration(seconds: Any, say: Say) -> str:

@@ -1,9 +1,10 @@
-"""From a spec to everything a job needs: rows, names, targets, tokens, base, model. Each part can be had alone."""
+"""From a spec to all that a job needs: rows, names, targets, tokens, base, model. Each can be had alone."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 
 from penjing import plugin
+from penjing.data import batches
 from penjing.data import split as splitting
 from penjing.data.read import read
 from penjing.data.tokenize import tokenize
-from penjing.device import Machine
+from penjing.device import Machine, matrix_peaks
 from penjing.errors import DataError, SpecError
 from penjing.jobs.news import News, Tell, silent
 from penjing.models.dropout import set_dropout
@@ -22,7 +24,8 @@ from penjing.models.embedding import train_rows_in_use
 from penjing.models.load import Base, load
 from penjing.models.model import Model
 from penjing.models.precision import recompute
-from penjing.records import Method, Rows, Task, Technique, Tokens
+from penjing.models.sizing import Forecast, forecast
+from penjing.records import Batch, Method, Rows, Task, Technique, Tokens
 from penjing.spec import Spec
 
 LONGEST = 512  # tokens a row when `data.max_length` is not given
@@ -67,6 +70,26 @@ def task_of(spec: Spec) -> Task:
     return task
 
 
+def techniques_of(spec: Spec) -> tuple[Technique, ...]:
+    """The spec's techniques, built.
+
+    Raises:
+        SpecError: a technique is named twice, or two of them decide how gradients are made.
+    """
+    built: tuple[Technique, ...] = tuple(plugin.build("techniques", t) for t in spec.techniques)
+    names = [t.name for t in built]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SpecError(f"`techniques` names `{twice[0]}` twice. Keep one.")
+    makers = [t.name for t in built if t.backward]
+    if len(makers) > 1:
+        raise SpecError(
+            f"`{makers[0]}` and `{makers[1]}` both decide how gradients are made; a run can have one such "
+            f"technique. Drop one."
+        )
+    return built
+
+
 def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
     """Read and split the rows; labels of validation and test rows are checked against train's.
 
@@ -103,13 +126,15 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
         kept, held = splitting.split(train, share=data.valid_share, seed=spec.seed)
         train, valid = train.take(kept), train.take(held)
         notes.append(
-            f"{len(valid):,} of {len(kept) + len(held):,} train rows are held out for validation (`data.valid_share`)"
+            f"{len(valid):,} of {len(kept) + len(held):,} train rows are held out for validation "
+            "(`data.valid_share`)"
         )
     for name, rows in (("valid", valid), ("test", test)):
         if rows is not None and not len(rows):
             raise DataError(f"`data.{name}` holds no rows. Give rows with labels, or leave the key out.")
         if rows is not None:
             task.encode(rows, names)
+    task.weigh(task.encode(train, names), names)
     if test is not None:
         notes += test.notes
     sources = {
@@ -173,6 +198,51 @@ def part_of(
     return Part(rows, tokens, targets, task.weigh(targets, names) if weigh else None)
 
 
+def card_of(spec: Spec, machine: Machine, names: list[str], made: Ready) -> dict[str, Any]:
+    """What a bundle's card says from the beginning of a run."""
+    return {
+        "task": spec.task.written(),
+        "method": spec.method.written(),
+        "labels": names,
+        "max_length": max_length(spec, made.base),
+        "precision": machine.precision,
+        "dense": getattr(made.model.head, "dense", None) is not None,
+    }
+
+
+def stream(
+    spec: Spec, part: Part, *, start: int = 0, batch: int | None = None, micro_tokens: int | None = None
+) -> Iterator[list[Batch]]:
+    """The micro-batches of step `start`, `start + 1`, … as the spec wants them, or in other sizes."""
+    settings, lengths = spec.train, part.tokens.lengths
+    for rows in batches.steps(
+        lengths, batch=batch or settings.batch, seed=spec.seed, group=settings.group_by_length, start=start
+    ):
+        pieces = batches.cut(rows, lengths, tokens=micro_tokens or settings.micro_tokens)
+        yield [batches.pack(part.tokens, piece, part.targets, part.weights) for piece in pieces]
+
+
+def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
+    """What the run should take; `tokens` are those of its train rows, or of some of them."""
+    peaks = matrix_peaks() if machine.device.type == "cpu" else {"bf16": 4e5, "fp32": 5e4}
+    return forecast(
+        made.model,
+        tokens_a_step=float(tokens.lengths.mean()) * min(spec.train.batch, n_rows),
+        longest=float(np.quantile(tokens.lengths, 0.95)),
+        steps=n_steps(spec, n_rows),
+        micro_tokens=spec.train.micro_tokens,
+        peak_gflops=peaks[machine.precision],
+        precision=machine.precision,
+    )
+
+
+def span(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
     """The base, on the machine's device."""
     tell(News("stage", f"loading the base {spec.base}"))
@@ -192,7 +262,7 @@ def ready(
 ) -> Ready:
     """Make the base trainable and put the task's head on it. `used`: token ids of the train rows."""
     method: Method = plugin.build("methods", spec.method)
-    techniques: tuple[Technique, ...] = tuple(plugin.build("techniques", t) for t in spec.techniques)
+    techniques = techniques_of(spec)
     torch.manual_seed(spec.seed)
     trunk = method.apply(base.trunk)
     if spec.train.dropout is not None:
@@ -200,12 +270,13 @@ def ready(
     plain = spec.train.optimizer == "adamw" and not any(t.stream for t in techniques)
     if used is not None and plain and method.saves == "full":
         train_rows_in_use(trunk, used)
-    head = task.head(base.width, names, base.pooling, base.pooler).to(machine.device)
+    place = next(trunk.parameters()).device  # the machine's, or `meta`
+    head = task.head(base.width, names, base.pooling, base.pooler).to(place)
     model = Model(trunk, head, base.way).prepare(machine.precision)
     if spec.train.checkpointing and not recompute(trunk):
         raise SpecError(
-            f"`train.checkpointing` is on; {type(base.trunk).__name__} offers no layer to recompute. Leave it off and lower "
-            f"`train.micro_tokens` to save memory."
+            f"`train.checkpointing` is on; {type(base.trunk).__name__} offers no layer to recompute. Leave "
+            f"it off and lower `train.micro_tokens` to save memory."
         )
     return Ready(base, method, model, techniques, spec.train.lr or method.lr)
 

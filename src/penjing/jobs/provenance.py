@@ -13,7 +13,7 @@ from penjing.jobs.figures import Bar
 from penjing.jobs.numbers import duration, finite, memory, percent, plain, short_count
 from penjing.jobs.reading import Facts, dicts, of
 from penjing.jobs.sections import MOST_BARS, MOST_ROWS, Part, Table, cut, flat
-from penjing.jobs.words import Say
+from penjing.jobs.words import Say, capital
 
 SPLITS = ("train", "valid", "test")
 SHOWN = ("rows", "sets", "leaks", "suspects", "notes")  # of data.json by name; all else is shown as it stands
@@ -27,9 +27,9 @@ def data_files(facts: Facts, say: Say) -> Table | None:
     for split in SPLITS:
         found = of(facts.lineage, "data", split)
         if isinstance(found, dict):
-            sha = flat(found.get("sha256"))[:12] or "–"
-            rows.append((say(split), plain(found.get("rows")), flat(found.get("source")) or "–", sha))
-    return Table(("", say("rows"), say("source"), "sha256"), rows, numbers=False) if rows else None
+            sha = flat(found.get("sha256"))[:8] or "–"
+            rows.append((say(split), plain(found.get("rows")), sha, flat(found.get("source")) or "–"))
+    return Table(("", say("rows"), "SHA-256", say("source")), rows, numbers=False) if rows else None
 
 
 def data_sets(facts: Facts, say: Say) -> Table | None:
@@ -47,7 +47,9 @@ def data_sets(facts: Facts, say: Say) -> Table | None:
         ("blank", lambda s: plain(of(s, "blank", "n"))),
         ("long", lambda s: plain(of(s, "long", "n"))),
     )
-    rows: list[tuple[str, ...]] = [(say(name), *map(write, sets.values())) for name, write in measures]
+    rows: list[tuple[str, ...]] = [
+        (capital(say(name)), *map(write, sets.values())) for name, write in measures
+    ]
     rows = [row for row in rows if any(cell != "–" for cell in row[1:])]
     head = ("", *(say(name) if name in SPLITS else name for name in sets))
     return Table(head, rows) if rows and sets else None
@@ -136,7 +138,7 @@ def cost(facts: Facts, say: Say) -> list[tuple[str, str, str]]:
         (say("peak_share"), percent(of(found, "peak_share")), ""),
         (say("stopped"), flat(of(found, "stopped")) or "–", ""),
     ]
-    return [row for row in rows if row[1] != "–"]
+    return [(capital(name), seen, ahead) for name, seen, ahead in rows if seen != "–"]
 
 
 def about_run(facts: Facts, say: Say) -> list[tuple[str, str]]:
@@ -188,7 +190,7 @@ def _split(name: Any, say: Say) -> str:
 
 def _lengths(quantiles: Any) -> str:
     values = [of(quantiles, key) for key in ("p50", "p95", "max")]
-    return " / ".join(map(plain, values)) if all(map(finite, values)) else "–"
+    return "/".join(map(plain, values)) if all(map(finite, values)) else "–"
 
 
 def _parameters(base: Any, say: Say) -> str:

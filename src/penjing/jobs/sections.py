@@ -8,16 +8,17 @@ template leaves it out. Where data, base and machine came from is in `provenance
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
 from penjing.jobs import figures
 from penjing.jobs.figures import Bar, Series
-from penjing.jobs.numbers import duration, finite, memory, percent, plain, points, score, span
+from penjing.jobs.numbers import duration, finite, memory, percent, plain, points, score, span, tick
 from penjing.jobs.reading import Facts, dicts, of
 from penjing.jobs.verdict import Verdict, reliability_bins, validation
-from penjing.jobs.words import Say
+from penjing.jobs.words import Say, capital
 
 MOST_BLOCK = 25  # classes of the heat map
 MOST_BARS = 15
@@ -100,7 +101,7 @@ def scores(facts: Facts, say: Say, seen: Verdict) -> tuple[Part | None, Table | 
     for name in names:
         cells = [score(name, of(facts.result, system, "values", name)) for system in there]
         cells[0] += f"\n{span(of(after, 'intervals', name), name)}"
-        lines.append((say(name), *cells))
+        lines.append((capital(say(name)), *cells))
     return Part(title, Markup(figure)), Table((say("score"), *(say(SYSTEMS[s][0]) for s in there)), lines)
 
 
@@ -238,7 +239,7 @@ def _validation(facts: Facts, say: Say) -> Part:
         say("score_figure", name=say(name)),
         say("score_about", best=score(name, best), step=plain(step)),
     )
-    write = lambda value: score(name, value).replace(".0", "")  # noqa: E731
+    write = partial(tick, name)
     drawn = figures.line_chart(series, title=title, about=about, x_label=say("step"), write=write, log=False)
     return Part(title, Markup(drawn), about)
 

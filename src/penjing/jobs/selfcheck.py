@@ -1,6 +1,7 @@
 """Five promises, tried on the user's own spec with a few of its rows: a table of differences.
 
-Dropout is off and precision fp32 where a promise is about numbers; the two about repeating keep the spec's own.
+Dropout is off and precision fp32 where a promise is about numbers; the two about repeating keep the spec's
+own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from penjing.engine.loop import train_steps
 from penjing.engine.scoring import outputs
 from penjing.jobs import keep
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.prepare import Part, Ready, load_base, max_length, part_of, ready, rows_of, task_of
+from penjing.jobs.prepare import Part, Ready, card_of, load_base, part_of, ready, rows_of, stream, task_of
 from penjing.models.packing import NATIVE, Way, run
 from penjing.records import Task
 from penjing.run import Run
@@ -66,32 +67,20 @@ class _Bench:
         made = ready(
             spec, self.task, self.names, load_base(spec, place), place, np.unique(self.part.tokens.ids)
         )
-        if plain and hasattr(made.model.head, "dropout"):
-            made.model.head.dropout = 0.0
+        if plain:
+            head: Any = made.model.head
+            head.dropout = 0.0
         return made
 
     def train(self, made: Ready, optimizer: Any, *, start: int, stop: int, micro: int | None = None) -> None:
         settings = self.spec.train
         size = min(settings.batch, max(2, ROWS // 4))
 
-        def stream() -> Any:
-            order = batches.steps(
-                self.part.tokens.lengths,
-                batch=size,
-                seed=self.spec.seed,
-                group=settings.group_by_length,
-                start=start,
-            )
-            for rows in order:
-                pieces = batches.cut(rows, self.part.tokens.lengths, tokens=micro or settings.micro_tokens)
-                yield [
-                    batches.pack(self.part.tokens, p, self.part.targets, self.part.weights) for p in pieces
-                ]
-
+        steps = stream(self.spec, self.part, start=start, batch=size, micro_tokens=micro)
         share = optim.schedule(settings, STEPS)
         for _ in train_steps(
             made.model,
-            stream(),
+            steps,
             self.task.loss,
             optimizer,
             share,
@@ -152,7 +141,7 @@ def _gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 def _accumulation(bench: _Bench, precise: Machine) -> Difference:
-    """One plain gradient step at rate 1e-2: with Adam, rounding in a near-zero gradient would look like a difference."""
+    """One plain gradient step at rate 1e-2: Adam would turn rounding near zero into a difference."""
     results = []
     for micro in (10**9, 1):
         made = bench.ready(plain=True, machine=precise)
@@ -223,15 +212,7 @@ def _saving(bench: _Bench) -> Difference:
     made = bench.ready(plain=False)
     bench.train(made, bench.optimizer(made), start=0, stop=STEPS // 2)
     before = outputs(made.model, bench.part.tokens)
-    card = {
-        "task": bench.spec.task.written(),
-        "method": bench.spec.method.written(),
-        "labels": bench.names,
-        "max_length": max_length(bench.spec, made.base),
-        "precision": bench.machine.precision,
-        "dense": getattr(made.model.head, "dense", None) is not None,
-        "chosen": {},
-    }
+    card = {**card_of(bench.spec, bench.machine, bench.names, made), "chosen": {}}
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(
             Path(folder) / "best", model=made.model, base=made.base, saves=made.method.saves, card=card

@@ -1,28 +1,32 @@
-"""Tune: spec -> rows -> base -> method -> task -> loop -> best bundle, scores, report. Logging, validating, saving and
-stopping are ordinary code in `for step in train_steps(…)`.
+"""Tune: spec -> rows -> base -> method -> task -> loop -> best bundle, scores, report.
+
+Logging, validating, saving and stopping are ordinary code in `for step in train_steps(…)`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.optim import Optimizer
 
 from penjing import run as runs
 from penjing import spec as specs
 from penjing.bundle import save as save_bundle
-from penjing.data import batches
-from penjing.device import Machine, choose, matrix_peaks, peak_mib
+from penjing.data.tokenize import tokenize
+from penjing.device import Machine, choose, peak_mib
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scoring import nearest_name, outputs
 from penjing.errors import NotSupported, PenjingError
+from penjing.files import CannotWrite, write_text
 from penjing.jobs import keep
 from penjing.jobs.conclude import conclude
 from penjing.jobs.lineage import lineage
@@ -31,18 +35,28 @@ from penjing.jobs.prepare import (
     Data,
     Part,
     Ready,
+    card_of,
+    forecast_of,
     load_base,
     max_length,
     n_steps,
     part_of,
     ready,
     rows_of,
+    span,
+    stream,
     task_of,
+    techniques_of,
 )
-from penjing.models.sizing import Forecast, forecast
-from penjing.records import Batch, Scores, Step, Task
+from penjing.jobs.rehearse import rehearse
+from penjing.jobs.stopping import between_steps
+from penjing.models.load import Base
+from penjing.records import Scores, Step, Task
 from penjing.run import Run
 from penjing.spec import Spec
+
+# Keys that may change while a run is stopped: none of them changes what is learned.
+FREE = ("out", "name", "language", "train.micro_tokens", "train.minutes", "train.save_s", "data.cache")
 
 
 def tune(
@@ -54,69 +68,113 @@ def tune(
 ) -> Run:
     """Tune a base on rows and return the finished Run.
 
-    `source` is a spec file, a mapping or a Spec; keywords are as in `spec.read`: `tune(base="minilm", train="tickets.csv")`.
+    `source` is a spec file, a mapping or a Spec; keywords are as in `spec.read`, such as
+    `tune(base="minilm", train="tickets.csv")`.
 
     Raises:
         SpecError, DataError: what was asked for or the rows are not usable.
-        NotSupported, WontFit, CannotWrite, TrainingFailed: the machine, the base, the disk or the training is at fault.
+        NotSupported, WontFit, CannotWrite, TrainingFailed: the machine, the base, the disk or the training.
     """
     spec = specs.read(source, sets=sets, **keywords)
+    job = _opened(spec, tell)
+    run = runs.new(spec)
+    with run.held():
+        return _carry(run, job)
+
+
+def resume(folder: str | Path | None = None, *, out: str = "runs", tell: Tell = silent) -> Run:
+    """Go on with a run that was stopped, killed or died, exactly where its last saved state is.
+
+    Without `folder`, the newest such run below `out` that no process holds.
+
+    Raises:
+        NotSupported: there is no such run, it is done or going on, or its spec, rows or base have changed.
+    """
+    run = runs.open_run(folder) if folder is not None else runs.newest(out, states=("open", "died"))
+    with run.held():
+        if run.state == "done":
+            raise NotSupported(
+                f"The run {run.folder} was to be resumed; it is done. See {run.folder / 'report.html'}, or "
+                f"start a new run: `penjing tune {run.folder / 'spec.yaml'} --name NAME`."
+            )
+        before = run.read("lineage.json")
+        if before:
+            _same_spec(run, before)
+        job = _opened(run.spec, tell)
+        if before:
+            _same_start(run, before, job)
+        return _carry(run, job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A spec and all that it names, opened."""
+
+    spec: Spec
+    task: Task
+    machine: Machine
+    data: Data
+    base: Base
+    tell: Tell
+
+
+def _opened(spec: Spec, tell: Tell) -> _Job:
     task = task_of(spec)
+    techniques_of(spec)
     machine = choose(spec.device, spec.precision)
     data = rows_of(spec, task, tell)
     base = load_base(spec, machine, tell)
     max_length(spec, base)
-    run = runs.new(spec)
-    return _carry(run, spec, task, machine, data, base, tell)
+    return _Job(spec, task, machine, data, base, tell)
 
 
-def resume(folder: str | Path | None = None, *, out: str = "runs", tell: Tell = silent) -> Run:
-    """Go on with a run that was stopped or killed, exactly where its last saved state is; the newest open run by default.
-
-    Raises:
-        NotSupported: there is no such run, it is done, or its rows or base have changed.
-    """
-    run = runs.open_run(folder) if folder is not None else runs.newest(out, state="open")
-    if run.state == "done":
+def _same_spec(run: Run, before: dict[str, Any]) -> None:
+    old, new = _flat(before.get("spec", {})), _flat(run.spec.written())
+    other = sorted(key for key in old.keys() | new.keys() if key not in FREE and old.get(key) != new.get(key))
+    if other and old:
         raise NotSupported(
-            f"The run {run.folder} is done; there is nothing to resume. See {run.folder / 'report.html'}."
+            f"`{other[0]}` in {run.folder / 'spec.yaml'} is {new.get(other[0])!r}; the run began with "
+            f"{old.get(other[0])!r}. What is learned would be neither: put it back to resume, or start a new "
+            f"run. Only {', '.join(FREE)} may change."
         )
-    spec = run.spec
-    task = task_of(spec)
-    machine = choose(spec.device, spec.precision)
-    data = rows_of(spec, task, tell)
-    base = load_base(spec, machine, tell)
-    before = run.read("lineage.json")
-    if before:
-        for name, source in data.sources.items():
-            if before["data"].get(name, {}).get("sha256") != source["sha256"]:
-                raise NotSupported(
-                    f"The rows of `data.{name}` are not those that {run.folder} began with (another SHA-256). Put the old "
-                    f"rows back to resume, or start a new run."
-                )
-        if before["base"]["sha256"] != base.sha256:
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def _same_start(run: Run, before: dict[str, Any], job: _Job) -> None:
+    for name, source in job.data.sources.items():
+        if before["data"].get(name, {}).get("sha256") != source["sha256"]:
             raise NotSupported(
-                f"The base `{spec.base}` has changed since {run.folder} began. Start a new run."
+                f"The rows of `data.{name}` ({source['source']}) are not those that {run.folder} began with "
+                f"(another SHA-256). Put the old rows back to resume, or start a new run."
             )
-    return _carry(run, spec, task, machine, data, base, tell)
+    if before["base"]["sha256"] != job.base.sha256:
+        raise NotSupported(
+            f"The base `{job.spec.base}` is not the one that {run.folder} began with: its SHA-256 was "
+            f"{before['base']['sha256'][:16]}… and is {job.base.sha256[:16]}…. Put the old one back to "
+            f"resume, or start a new run."
+        )
 
 
-def _carry(run: Run, spec: Spec, task: Task, machine: Machine, data: Data, base: Any, tell: Tell) -> Run:
+def _carry(run: Run, job: _Job) -> Run:
     """Begin or go on; whatever happens is told in the run's folder."""
-    with run.held():
+    with contextlib.suppress(OSError):
         (run.folder / "error.txt").unlink(missing_ok=True)
-        try:
-            for note in (*machine.notes, *data.notes):
-                tell(News("note", note))
-            _train(run, spec, task, machine, data, base, tell)
-        except KeyboardInterrupt:
-            raise
-        except PenjingError as error:
-            (run.folder / "error.txt").write_text(f"{error}\n", encoding="utf-8")
-            raise
-        except Exception:
-            (run.folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            raise
+    try:
+        for note in (*job.machine.notes, *job.data.notes):
+            job.tell(News("note", note))
+        _train(run, job)
+    except Exception as error:
+        text = f"{error}\n" if isinstance(error, PenjingError) else traceback.format_exc()
+        with contextlib.suppress(CannotWrite):  # where the disk is full, the error itself says so
+            write_text(run.folder / "error.txt", text)
+        raise
     return run
 
 
@@ -133,116 +191,124 @@ class _Watch:
     stopped: str = ""  # why it ended early
 
 
-def _train(run: Run, spec: Spec, task: Task, machine: Machine, data: Data, base: Any, tell: Tell) -> None:
-    train = part_of(spec, task, data.train, data.names, base, weigh=True, tell=tell)
-    valid = part_of(spec, task, data.valid, data.names, base, tell=tell)
-    if train.tokens.cut:
-        tell(
-            News(
-                "note",
-                f"{train.tokens.cut:,} train rows are longer than {max_length(spec, base)} tokens; their ends are cut",
-            )
-        )
-    dense = base.pooler is not None
-    made = ready(spec, task, data.names, base, machine, np.unique(train.tokens.ids))
+@dataclass(frozen=True)
+class _Training:
+    """One run on its way: what it was given, what was made of that, and its counters."""
+
+    run: Run
+    job: _Job
+    train: Part
+    valid: Part
+    made: Ready
+    optimizer: Optimizer
+    card: dict[str, Any]
+    steps: int
+    watch: _Watch
+
+    def keep(self) -> None:
+        """Save what an exact resume needs."""
+        keep.save(self.run, self.made.model, self.optimizer, self.made.techniques, vars(self.watch).copy())
+
+
+def _training(run: Run, job: _Job) -> _Training:
+    spec, data, base = job.spec, job.data, job.base
+    train = part_of(spec, job.task, data.train, data.names, base, weigh=True, tell=job.tell)
+    valid = part_of(spec, job.task, data.valid, data.names, base, tell=job.tell)
+    for name, part in (("train", train), ("validation", valid)):
+        if part.tokens.cut:
+            limit = max_length(spec, base)
+            text = f"{part.tokens.cut:,} {name} rows are longer than {limit} tokens; their ends are cut"
+            job.tell(News("note", text))
+    made = ready(spec, job.task, data.names, base, job.machine, np.unique(train.tokens.ids))
     steps = n_steps(spec, len(data.train))
     if not run.read("start.json"):
-        _begin(run, spec, task, machine, data, made, train, valid, steps, tell)
+        _begin(run, job, made, train, valid)
     optimizer = optim.optimizer(made.model, spec.train, made.lr)
-    watch = _Watch()
-    saved = keep.restore(run, made.model, optimizer, made.techniques)
-    if saved is not None:
-        watch = _Watch(**saved)
-        tell(News("note", f"going on after step {watch.step} of {steps}"))
+    counters = keep.restore(run, made.model, optimizer, made.techniques)
+    watch = _Watch() if counters is None else _Watch(**counters)
+    if counters is not None:
+        job.tell(News("note", f"going on after step {watch.step} of {steps}"))
     run.forget_after(watch.step)
-    card = {
-        "task": spec.task.written(),
-        "method": spec.method.written(),
-        "labels": data.names,
-        "max_length": max_length(spec, base),
-        "precision": machine.precision,
-        "dense": dense and getattr(made.model.head, "dense", None) is not None,
-        "reference": _reference(train, data.names),
-    }
-    every = math.ceil(steps / spec.train.evals) if spec.train.evals else steps
-    stream = _stream(spec, train, watch.step)
-    loop = train_steps(
-        made.model,
-        stream,
-        task.loss,
-        optimizer,
-        optim.schedule(spec.train, steps),
-        steps=steps,
-        start=watch.step,
-        clip=spec.train.clip,
-        seed=spec.seed,
-        techniques=made.techniques,
-    )
+    card = {**card_of(spec, job.machine, data.names, made), "reference": _reference(train, data.names)}
+    return _Training(run, job, train, valid, made, optimizer, card, steps, watch)
 
-    def keep_state() -> None:
-        keep.save(run, made.model, optimizer, made.techniques, vars(watch).copy())
 
-    tell(News("stage", f"training {steps:,} steps on {len(data.train):,} rows"))
-    began, saved_at = time.perf_counter() - watch.seconds, time.perf_counter()
-    stopping = watch.stopped or (watch.step >= steps)
-    try:
-        for step in () if stopping else loop:
-            watch.step, watch.tokens = step.step, watch.tokens + step.n_tokens
-            watch.seconds = time.perf_counter() - began
-            _log(run, step, steps, tell)
-            late = spec.train.minutes is not None and watch.seconds > 60 * spec.train.minutes
-            if step.step % every == 0 or step.step == steps or late:
-                _validate(run, task, made, valid, data.names, card, watch, spec, tell)
-                if late and step.step < steps:
-                    watch.stopped = (
-                        f"the time limit of {spec.train.minutes:g} minutes was reached at step {step.step}"
-                    )
-                if spec.train.patience and watch.stale >= spec.train.patience:
-                    watch.stopped = (
-                        f"no better score in {watch.stale} validations; stopped at step {step.step}"
-                    )
-            if watch.stopped or time.perf_counter() - saved_at >= spec.train.save_s:
-                keep_state()
-                saved_at = time.perf_counter()
-            if watch.stopped:
-                tell(News("note", watch.stopped))
-                break
-    except KeyboardInterrupt:
-        keep_state()
-        tell(
-            News(
-                "note",
-                f"stopped at step {watch.step}; `penjing tune --resume {run.folder}` goes on from there",
-            )
-        )
-        raise
-    keep_state()
-    for technique in made.techniques:
+def _train(run: Run, job: _Job) -> None:
+    it = _training(run, job)
+    watch, machine = it.watch, job.machine
+    if not watch.stopped and watch.step < it.steps:
+        job.tell(News("stage", f"training {it.steps:,} steps on {len(job.data.train):,} rows"))
+        with between_steps() as check:
+            _steps(it, check)
+        it.keep()
+    for technique in it.made.techniques:
         if technique.finish:
-            technique.finish(made.model, run)
+            technique.finish(it.made.model, run)
+    seconds = max(watch.seconds, 1e-9)
     cost = {
         "steps": watch.step,
         "seconds": watch.seconds,
         "tokens": watch.tokens,
-        "tokens_per_s": watch.tokens / max(watch.seconds, 1e-9),
-        "rows_per_s": sum(line["n_rows"] for line in run.lines("log.jsonl")) / max(watch.seconds, 1e-9),
+        "tokens_per_s": watch.tokens / seconds,
+        "rows_per_s": sum(line["n_rows"] for line in run.lines("log.jsonl")) / seconds,
         "peak_mib": peak_mib(machine.device),
         "stopped": watch.stopped,
     }
-    conclude(run, spec, task, machine, data, cost, {"step": watch.best_step, "score": watch.best}, tell)
+    best = {"step": watch.best_step, "score": watch.best}
+    conclude(run, job.spec, job.task, machine, job.data, cost, best, job.tell)
 
 
-def _stream(spec: Spec, train: Part, start: int) -> Iterator[list[Batch]]:
-    settings = spec.train
-    for rows in batches.steps(
-        train.tokens.lengths,
-        batch=settings.batch,
+def _steps(it: _Training, check: Callable[[], None]) -> None:
+    """Every step and what follows it: log, validation, saving, stopping."""
+    spec, watch, tell = it.job.spec, it.watch, it.job.tell
+    every = math.ceil(it.steps / spec.train.evals) if spec.train.evals else it.steps
+    loop = train_steps(
+        it.made.model,
+        stream(spec, it.train, start=watch.step),
+        it.job.task.loss,
+        it.optimizer,
+        optim.schedule(spec.train, it.steps),
+        steps=it.steps,
+        start=watch.step,
+        clip=spec.train.clip,
         seed=spec.seed,
-        group=settings.group_by_length,
-        start=start,
-    ):
-        pieces = batches.cut(rows, train.tokens.lengths, tokens=settings.micro_tokens)
-        yield [batches.pack(train.tokens, piece, train.targets, train.weights) for piece in pieces]
+        techniques=it.made.techniques,
+    )
+    began, saved_at = time.perf_counter() - watch.seconds, time.perf_counter()
+    whole = False  # the state is that of watch.step, with all that follows the step done
+    try:
+        for step in loop:
+            watch.step, watch.tokens = step.step, watch.tokens + step.n_tokens
+            watch.seconds = time.perf_counter() - began
+            _log(it.run, step, it.steps, tell)
+            late = spec.train.minutes is not None and watch.seconds > 60 * spec.train.minutes
+            if step.step % every == 0 or step.step == it.steps or late:
+                _validate(it)
+                watch.stopped = _why_stop(it, late=late)
+            whole = True
+            if watch.stopped or time.perf_counter() - saved_at >= spec.train.save_s:
+                it.keep()
+                saved_at = time.perf_counter()
+            if watch.stopped:
+                tell(News("note", watch.stopped))
+                break
+            check()
+            whole = False
+    except KeyboardInterrupt:
+        if whole:  # else weights may be half updated, and what lies in last/ is what to go on from
+            it.keep()
+        tell(News("note", f"stopped at step {watch.step}; `penjing tune --resume {it.run.folder}` goes on"))
+        raise
+
+
+def _why_stop(it: _Training, *, late: bool) -> str:
+    """Why to stop after this validation, before the last step; empty to go on."""
+    settings, watch = it.job.spec.train, it.watch
+    if watch.step >= it.steps:
+        return ""
+    if settings.patience and watch.stale >= settings.patience:
+        return f"no better score in {watch.stale} validations; stopped at step {watch.step}"
+    return f"the time limit of {settings.minutes:g} minutes was reached at step {watch.step}" if late else ""
 
 
 def _log(run: Run, step: Step, steps: int, tell: Tell) -> None:
@@ -252,98 +318,65 @@ def _log(run: Run, step: Step, steps: int, tell: Tell) -> None:
     tell(News("progress", f"loss {step.loss:.3f}", step.step, steps))
 
 
-def _validate(
-    run: Run,
-    task: Task,
-    made: Ready,
-    valid: Part,
-    names: list[str],
-    card: dict[str, Any],
-    watch: _Watch,
-    spec: Spec,
-    tell: Tell,
-) -> None:
+def _validate(it: _Training) -> None:
     """Score the validation rows; keep the bundle when it is the best so far."""
-    probabilities = task.probabilities(outputs(made.model, valid.tokens, tokens=spec.train.micro_tokens))
-    chosen = task.tune(probabilities, valid.targets)
-    scores: Scores = task.score(probabilities, valid.targets, names, chosen, spec.seed)
-    run.append(
-        "scores.jsonl",
-        {"step": watch.step, "split": "valid", "values": scores.values, "intervals": scores.intervals},
+    job, watch = it.job, it.watch
+    spec, task = job.spec, job.task
+    probabilities = task.probabilities(
+        outputs(it.made.model, it.valid.tokens, tokens=spec.train.micro_tokens)
     )
+    chosen = task.tune(probabilities, it.valid.targets)
+    scores = task.score(probabilities, it.valid.targets, job.data.names, chosen, spec.seed)
     value = scores.values[task.best]
-    tell(News("score", f"{task.best} {value:.4f} on validation rows after step {watch.step}"))
-    if value > watch.best:
+    if value > watch.best or not watch.best_step:
+        full = {**it.card, "chosen": chosen, "scores": {"valid": scores.values}, "step": watch.step}
+        save_bundle(
+            it.run.folder / "best", model=it.made.model, base=job.base, saves=it.made.method.saves, card=full
+        )
         watch.best, watch.best_step, watch.stale = value, watch.step, 0
-        full = {**card, "chosen": chosen, "scores": {"valid": scores.values}, "step": watch.step}
-        save_bundle(run.folder / "best", model=made.model, base=made.base, saves=made.method.saves, card=full)
     else:
         watch.stale += 1
+    it.run.append("scores.jsonl", {"step": watch.step, "split": "valid", **_plain(scores)})
+    job.tell(News("score", f"{task.best} {value:.4f} on validation rows after step {watch.step}"))
 
 
-def _begin(
-    run: Run,
-    spec: Spec,
-    task: Task,
-    machine: Machine,
-    data: Data,
-    made: Ready,
-    train: Part,
-    valid: Part,
-    steps: int,
-    tell: Tell,
-) -> None:
+def _plain(scores: Scores) -> dict[str, Any]:
+    return {"values": scores.values, "intervals": scores.intervals}
+
+
+def _begin(run: Run, job: _Job, made: Ready, train: Part, valid: Part) -> None:
     """Write down what the run begins with: lineage, forecast, and how well the untuned base does."""
-    from penjing.data.tokenize import tokenize
-
-    run.write("lineage.json", lineage(spec, machine, data, made))
-    expected = _forecast(spec, machine, made, train, steps)
-    longest = max_length(spec, made.base)
+    spec, data = job.spec, job.data
+    run.write("lineage.json", lineage(run.spec, job.machine, data, made))
+    formula = forecast_of(spec, job.machine, made, train.tokens, len(data.train))
+    settings = spec.train
+    expected = rehearse(
+        made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=formula
+    )
     before: dict[str, Any] = {}
-    if not task.multi_label:
-        readable = [name.replace("_", " ") for name in data.names]
-        names = tokenize(made.base.tokenizer, readable, max_length=longest, cache=False)
-        pooling = "mean" if made.base.kind == "encoder" else "last"
-        rows = valid.tokens
-        probabilities = nearest_name(made.model, rows, names, pooling, tokens=spec.train.micro_tokens)
-        scores = task.score(probabilities, valid.targets, data.names, {}, spec.seed)
-        before = {
-            "how": "nearest label name, untuned base",
-            "valid": {"values": scores.values, "intervals": scores.intervals},
-        }
+    if not job.task.multi_label:
+        before = {"how": "nearest label name, untuned base", "valid": _untuned(job, made, valid)}
         if data.test is not None:
-            test = part_of(spec, task, data.test, data.names, made.base)
-            probabilities = nearest_name(
-                made.model, test.tokens, names, pooling, tokens=spec.train.micro_tokens
-            )
-            scores = task.score(probabilities, test.targets, data.names, {}, spec.seed)
-            before["test"] = {"values": scores.values, "intervals": scores.intervals}
+            test = part_of(spec, job.task, data.test, data.names, made.base)
+            before["test"] = _untuned(job, made, test)
+    steps = n_steps(spec, len(data.train))
     run.write("start.json", {"before": before, "forecast": expected.plain(), "steps": steps})
-    tell(
-        News(
-            "note",
-            f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {_span(expected.seconds)} and "
-            f"{expected.mib:,.0f} MiB more memory",
-        )
+    text = (
+        f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
+        f"and {expected.mib:,.0f} MiB of memory"
     )
+    job.tell(News("note", text))
 
 
-def _forecast(spec: Spec, machine: Machine, made: Ready, train: Part, steps: int) -> Forecast:
-    peaks = matrix_peaks() if machine.device.type == "cpu" else {"bf16": 4e5, "fp32": 5e4}
-    lengths = train.tokens.lengths
-    return forecast(
-        made.model,
-        tokens_a_step=float(lengths.mean()) * min(spec.train.batch, len(lengths)),
-        longest=float(np.quantile(lengths, 0.95)),
-        steps=steps,
-        micro_tokens=spec.train.micro_tokens,
-        peak_gflops=peaks[machine.precision],
-        precision=machine.precision,
-    )
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+def _untuned(job: _Job, made: Ready, part: Part) -> dict[str, Any]:
+    """Scores of the untuned base, which takes the label whose name is nearest."""
+    readable = [name.replace("_", " ") for name in job.data.names]
+    longest = max_length(job.spec, made.base)
+    names = tokenize(made.base.tokenizer, readable, max_length=longest, cache=False)
+    pooling = "mean" if made.base.kind == "encoder" else "last"
+    tokens = job.spec.train.micro_tokens
+    probabilities = nearest_name(made.model, part.tokens, names, pooling, tokens=tokens)
+    return _plain(job.task.score(probabilities, part.targets, job.data.names, {}, job.spec.seed))
 
 
 def _reference(train: Part, names: list[str]) -> dict[str, Any]:

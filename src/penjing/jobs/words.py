@@ -47,12 +47,13 @@ ENGLISH: dict[str, str] = {
     "claims_high": "When it claims to be sure it is too sure, by {points} points on average.",
     "claims_low": "It is right more often than it claims, by {points} points on average.",
     "claims_well": "Its confidence can be taken at its word: off by {points} points on average.",
-    "running": "This run has not finished",
+    "running": "Not finished",
     "running_at": "This run has not finished: step {step}, loss {loss}.",
     "running_empty": "This run has not finished, and has not made a step yet.",
     "running_best": "Best on the validation rows so far: {score} {name}, at step {step}.",
-    "resume": "It is going on, or was stopped from outside. To go on from where it was saved:",
-    "died": "This run died",
+    "resume": "It is going on, or was stopped from outside.",
+    "go_on": "To go on from where it was saved:",
+    "died": "Died",
     "died_at": "This run died after step {step}.",
     "died_early": "This run died before its first step.",
     "done": "Finished",
@@ -84,7 +85,7 @@ ENGLISH: dict[str, str] = {
     # figures and tables
     "score": "score",
     "interval": "95 % interval",
-    "scores_figure": "{name} before tuning, of the cheap baseline and after tuning, on the {split} rows",
+    "scores_figure": "{name} of the tuned model, the cheap baseline and the untuned base ({split} rows)",
     "loss": "loss",
     "loss_about": "Training loss from {first} at step {from_step} to {last} at step {to_step}; a "
     "lower one is better.",
@@ -143,7 +144,7 @@ ENGLISH: dict[str, str] = {
     "duplicates": "duplicates",
     "leaks": "leaks",
     "suspects": "Labels to look at again",
-    "suspects_lead": "Rows whose given label their neighbours and the model do not believe.",
+    "suspects_lead": "Rows whose given label a quick model, trained on the other rows, does not believe.",
     "classes": "labels in use",
     "imbalance": "largest over smallest label",
     "words_a_row": "words a row: middle, 95 %, longest",
@@ -224,12 +225,13 @@ CHINESE: dict[str, str] = {
     "claims_high": "模型自称有把握时偏于自信，平均高出 {points} 个百分点。",
     "claims_low": "模型实际答对的比它自称的多，平均多 {points} 个百分点。",
     "claims_well": "模型的置信度基本可信：平均只差 {points} 个百分点。",
-    "running": "本次运行尚未结束",
+    "running": "未结束",
     "running_at": "本次运行尚未结束：第 {step} 步，损失 {loss}。",
     "running_empty": "本次运行尚未结束，还没有走完第一步。",
     "running_best": "目前在验证数据上最好的{name}为 {score}，在第 {step} 步。",
-    "resume": "它还在进行，或被外部中断。从上次保存处继续：",
-    "died": "本次运行中途失败",
+    "resume": "它还在进行，或被外部中断。",
+    "go_on": "从上次保存处继续：",
+    "died": "失败",
     "died_at": "本次运行在第 {step} 步之后失败。",
     "died_early": "本次运行在第一步之前就失败了。",
     "done": "已完成",
@@ -258,7 +260,7 @@ CHINESE: dict[str, str] = {
     "about_run": "关于本次运行",
     "score": "分数",
     "interval": "95 % 区间",
-    "scores_figure": "{split}数据上的{name}：调优之前、廉价基线、调优之后",
+    "scores_figure": "{split}数据上的{name}：调优之后、廉价基线、调优之前",
     "loss": "损失",
     "loss_about": "训练损失从第 {from_step} 步的 {first} 到第 {to_step} 步的 {last}；越低越好。",
     "loss_smooth": "训练（平滑）",
@@ -314,7 +316,7 @@ CHINESE: dict[str, str] = {
     "duplicates": "重复",
     "leaks": "泄漏",
     "suspects": "值得复查的标签",
-    "suspects_lead": "原标签与相近的行、与模型的判断都不一致的行。",
+    "suspects_lead": "用其余的行训练一个快速模型，它不认同原标签的行。",
     "classes": "用到的标签",
     "imbalance": "最多的标签是最少的几倍",
     "words_a_row": "每行词数：中位、95 %、最长",
@@ -363,6 +365,11 @@ CHINESE: dict[str, str] = {
 }
 
 LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+
+
+def capital(words: str) -> str:
+    """With a capital at the front, as the first word of a line."""
+    return words[:1].upper() + words[1:]
 
 
 def speaker(language: str) -> Say:

@@ -23,6 +23,6 @@ def bitfit() -> Method:
                 f"BitFit trains biases; {type(trunk).__name__} has none. Take `method: lora`, or "
                 f"`{{top: {{layers: 2}}}}`."
             )
-        return trunk  # type: ignore[no-any-return]
+        return trunk
 
     return Method("bitfit", apply, lr=2e-3, saves="changed")

@@ -14,6 +14,6 @@ def full() -> Method:
 
     def apply(trunk: Any) -> nn.Module:
         trunk.requires_grad_(True)
-        return trunk  # type: ignore[no-any-return]
+        return trunk
 
     return Method("full", apply, lr=1e-4, saves="full")

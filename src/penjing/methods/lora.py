@@ -29,10 +29,12 @@ def lora(
     """
     if rank < 1:
         raise SpecError(f"`lora.rank` must be at least 1; it is {rank}. 8 to 32 are usual.")
-    if alpha is not None and alpha <= 0:
+    if alpha is not None and not alpha > 0:
         raise SpecError(f"`lora.alpha` must be above 0; it is {alpha}. Leave it out for twice the rank.")
     if not 0 <= dropout < 1:
-        raise SpecError(f"`lora.dropout` must be at least 0 and below 1; it is {dropout}.")
+        raise SpecError(
+            f"`lora.dropout` must be at least 0 and below 1; it is {dropout}. 0 to 0.1 are usual."
+        )
 
     def apply(trunk: Any) -> nn.Module:
         from peft import LoraConfig, get_peft_model
@@ -41,13 +43,13 @@ def lora(
             names = targets
         else:
             names = linears_of(trunk, attention_only=targets == "attention")
-        known = {name for name, _ in trunk.named_modules()}
-        lost = [n for n in names if not any(k == n or k.endswith(f".{n}") for k in known)]
+        linear = linears_of(trunk)
+        lost = [n for n in names if not any(k == n or k.endswith(f".{n}") for k in linear)]
         if lost or not names:
-            some = sorted({k.rpartition(".")[2] for k in linears_of(trunk)})
+            some = sorted({k.rpartition(".")[2] for k in linear})
             raise NotSupported(
-                f"`lora.targets` {lost or targets} match no module of {type(trunk).__name__}; its linear "
-                f"layers are named {', '.join(some)}. Take some of these, or `targets: all`."
+                f"`lora.targets` {lost or targets} match no linear layer of {type(trunk).__name__}; these "
+                f"are named {', '.join(some)}. Take some of them, or `targets: all`."
             )
         config = LoraConfig(
             r=rank,
@@ -58,11 +60,9 @@ def lora(
             use_dora=dora,
         )
         with warnings.catch_warnings():
-            for message in (
-                ".*fan_in_fan_out.*",
-                ".*is_gradient_checkpointing.*",
-            ):  # peft's, and not ours to mend
-                warnings.filterwarnings("ignore", message=message)
+            # both are peft's own, and not the user's to mend
+            warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
             return get_peft_model(trunk, config)
 
     return Method("lora", apply, lr=1e-3, saves="peft")

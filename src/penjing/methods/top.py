@@ -7,27 +7,25 @@ from typing import Any
 from torch import nn
 
 from penjing.errors import SpecError
-from penjing.models.layers import layers_of
+from penjing.models.layers import depth_of, layers_of
 from penjing.records import Method
 
 
 def top(*, layers: int = 0) -> Method:
     """Train the head and the top `layers` layers of the base (0: the head only)."""
+    if layers < 0:
+        raise SpecError(f"`top.layers` must be 0 or more; it is {layers}. 0 trains the head only.")
 
     def apply(trunk: Any) -> nn.Module:
-        stack = layers_of(trunk)
-        if not 0 <= layers <= len(stack):
+        n_layers = len(layers_of(trunk))
+        if layers > n_layers:
             raise SpecError(
-                f"`top.layers` must be 0 to {len(stack)}, the layers of this base; it is {layers}. Choose "
-                "fewer."
+                f"`top.layers` must be 0 to {n_layers}, the layers of {type(trunk).__name__}; it is "
+                f"{layers}. Take fewer, or `method: full` to train them all."
             )
-        trunk.requires_grad_(False)
-        for layer in list(stack)[len(stack) - layers :]:
-            layer.requires_grad_(True)
-        if layers:  # what lies above the top layer, such as a last norm, moves with it
-            for name, parameter in trunk.named_parameters():
-                if name.startswith(("norm", "final_norm", "ln_f", "final_layer_norm")):
-                    parameter.requires_grad_(True)
+        for name, parameter in trunk.named_parameters():
+            # what lies above the top layer, such as a last norm, moves with it
+            parameter.requires_grad_(layers > 0 and depth_of(trunk, name) > n_layers - layers)
         return trunk
 
     return Method("top", apply, lr=3e-4 if layers else 1e-2, saves="changed")

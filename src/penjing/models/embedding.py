@@ -28,7 +28,9 @@ class RowsInUse(nn.Module):
         self._table = embedding.weight.detach()
         self._row_of = torch.full((embedding.num_embeddings,), -1, dtype=torch.int64, device=rows.device)
         self._row_of[rows] = torch.arange(len(rows), device=rows.device)
-        self._full: tuple[tuple[int, float], Tensor] | None = None
+        self._full: Tensor | None = (
+            None  # kept between trainings: fused optimizers do not tell that they wrote
+        )
 
     @property
     def num_embeddings(self) -> int:
@@ -45,14 +47,19 @@ class RowsInUse(nn.Module):
             return F.embedding(local, self.weight, padding_idx=pad)
         return F.embedding(ids, self.full())
 
+    def train(self, mode: bool = True) -> RowsInUse:
+        """As `nn.Module.train`; the whole table kept for evaluation is dropped."""
+        self._full = None
+        return super().train(mode)
+
     def full(self) -> Tensor:
         """The whole table as dense training would have left it: (V, D), without graph."""
-        key = (self.weight._version, self.decay)
-        if self._full is None or self._full[0] != key:
-            table = self._table * self.decay
-            table[self._rows] = self.weight.detach()
-            self._full = (key, table)
-        return self._full[1]
+        if self._full is not None and not self.training:
+            return self._full
+        table = self._table * self.decay
+        table[self._rows] = self.weight.detach()
+        self._full = table
+        return table
 
 
 def train_rows_in_use(trunk: nn.Module, used: np.ndarray) -> RowsInUse | None:

@@ -14,7 +14,7 @@ from penjing.models.dropout import fast_dropout
 
 
 def pool(hidden_TD: Tensor, lengths: Sequence[int] | Tensor, how: str) -> Tensor:
-    """(T, D) packed states -> (S, D): the first token (`cls`), the last one (`last`), or the mean of all (`mean`)."""
+    """(T, D) packed states -> (S, D): the first token (`cls`), the last one (`last`) or the mean of all."""
     size = torch.as_tensor(lengths, device=hidden_TD.device)
     ends = size.cumsum(0)
     if how == "cls":
@@ -29,7 +29,7 @@ def pool(hidden_TD: Tensor, lengths: Sequence[int] | Tensor, how: str) -> Tensor
 
 
 class ClassHead(nn.Module):
-    """Pool, then (where the base's family has one) its dense tanh layer, then dropout and one linear layer, in fp32."""
+    """Pool, the family's dense tanh layer where it has one, dropout and one linear layer, in fp32."""
 
     def __init__(
         self, width: int, n_classes: int, *, pooling: str, dropout: float, dense: nn.Linear | None = None

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from penjing.errors import NotSupported
+
 
 def bare(trunk: nn.Module) -> Any:
     """The transformers model itself, below a peft wrapper where there is one."""
@@ -13,17 +15,21 @@ def bare(trunk: nn.Module) -> Any:
 
 
 def layers_of(trunk: nn.Module) -> nn.ModuleList:
-    """The stack of layers: the heaviest list of modules of one kind. ALBERT's has one, which a pass goes through often."""
+    """The stack of layers: the heaviest list of modules of one kind. ALBERT's is one, gone through often."""
     return trunk.get_submodule(_stack(trunk))  # type: ignore[return-value]
 
 
 def _stack(trunk: nn.Module) -> str:
     """The full name of the stack."""
-    lists = {
+    lists: dict[str, nn.ModuleList] = {
         name: m
         for name, m in trunk.named_modules()
         if isinstance(m, nn.ModuleList) and len(m) and len({type(x) for x in m}) == 1
     }
+    if not lists:
+        raise NotSupported(
+            f"A base with a stack of layers was wanted; {type(trunk).__name__} has none. Take another base."
+        )
     return max(lists, key=lambda name: (sum(p.numel() for p in lists[name].parameters()), -name.count(".")))
 
 

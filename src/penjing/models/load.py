@@ -40,7 +40,7 @@ class Base:
     width: int
     n_layers: int
     pooling: str  # how this family sums up a sequence: cls, mean or last
-    pooler: nn.Linear | None  # the family's trained dense layer over CLS, when it has one and pools so
+    pooler: nn.Linear | None  # the family's trained dense layer over CLS, where it has one
     limit: int  # longest sequence, tokens
 
 
@@ -157,7 +157,7 @@ def load(
         width=int(config.hidden_size),
         n_layers=int(config.num_hidden_layers),
         pooling=pooling,
-        pooler=pooler if pooling == "cls" else None,
+        pooler=pooler,
         limit=_limit(config, tokenizer),
     )
 
@@ -173,8 +173,12 @@ def _same_words(tokenizer: Any, trunk: Any, folder: Path) -> None:
 
 
 def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
-    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
-    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers import (
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        MODEL_FOR_TEXT_ENCODING_MAPPING,
+        AutoModel,
+        AutoModelForTextEncoding,
+    )
 
     kind = type(config)
     half = kind in MODEL_FOR_TEXT_ENCODING_MAPPING and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING

@@ -30,6 +30,12 @@ class Model(nn.Module):
             self._copies = WorkingCopies(self.trunk, torch.bfloat16)
         return self
 
+    def train(self, mode: bool = True) -> Model:
+        """As `nn.Module.train`; working copies kept for evaluation are dropped."""
+        if self._copies is not None:
+            self._copies.forget()
+        return super().train(mode)
+
     def states(self, batch: Batch) -> Tensor:
         """Last hidden states of a packed batch, (T, D), in the working type."""
         with self._copies.active() if self._copies else contextlib.nullcontext():

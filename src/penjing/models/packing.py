@@ -346,4 +346,3 @@ def _pad_id(trunk: nn.Module) -> int:
 
 def _device(trunk: nn.Module) -> torch.device:
     return next(trunk.parameters()).device
-

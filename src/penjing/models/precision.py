@@ -26,7 +26,7 @@ class WorkingCopies:
     def __init__(self, trunk: nn.Module, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
-        self._kept: dict[int, tuple[int, Tensor]] = {}
+        self._kept: dict[int, Tensor] = {}
         for module in trunk.modules():
             if isinstance(module, nn.Embedding) or getattr(module, "looks_up_rows", False):
                 module.register_forward_hook(self._cast_output)
@@ -52,14 +52,13 @@ class WorkingCopies:
     def _copy(self, parameter: nn.Parameter) -> Tensor:
         if torch.is_grad_enabled():
             return parameter.to(self.dtype)
-        version, kept = self._kept.get(id(parameter), (-1, None))
-        if kept is None or version != parameter._version:
-            kept = parameter.detach().to(self.dtype)
-            self._kept[id(parameter)] = (parameter._version, kept)
-        return kept
+        if id(parameter) not in self._kept:
+            self._kept[id(parameter)] = parameter.detach().to(self.dtype)
+        return self._kept[id(parameter)]
 
     def forget(self) -> None:
-        """Drop the copies kept for evaluation; training needs none."""
+        """Drop the copies kept for evaluation. Fused optimizers do not count the versions of what they write, so
+        `Model.train` calls this: copies live from one training step to the next."""
         self._kept.clear()
 
 

@@ -11,7 +11,7 @@ from penjing.errors import NotSupported
 
 @dataclass(frozen=True)
 class Preset:
-    """A base carried by a Python package: the folder inside it, and the SHA-256 that its weights must have."""
+    """A base carried by a Python package: the folder inside it and the SHA-256 of its weights."""
 
     name: str
     package: str

@@ -42,8 +42,8 @@ def classify(
     if not 0 <= head_dropout < 1:
         raise SpecError(f"`classify.head_dropout` must be at least 0 and below 1; it is {head_dropout}.")
     if labels is not None and len(set(labels)) < len(labels):
-        twice = next(name for name in labels if labels.count(name) > 1)
-        raise SpecError(f"`classify.labels` names `{twice}` twice; each label is named once. Drop one.")
+        double = next(one for one in labels if labels.count(one) > 1)
+        raise SpecError(f"`classify.labels` names `{double}` twice; each label is named once. Drop one.")
     if class_weights is not None and multi_label:
         raise SpecError(
             "`classify.class_weights` weighs single labels; with `multi_label: true` it would be ignored. "
@@ -57,11 +57,13 @@ def classify(
             if extra:
                 raise _unseen(rows, extra[0], labels, "`classify.labels`")
             found = list(labels)
-        if len(found) < (1 if multi_label else 2):
+        wanted = 1 if multi_label else 2
+        if len(found) < wanted:
             only = f"only `{found[0]}`" if found else "none"
+            least = "one label was" if multi_label else "two classes were"
             raise DataError(
-                f"At least two classes were wanted in the train rows; {len(rows):,} rows hold {only}. "
-                f"Check `data.label` (the column the labels are read from) or add rows of other classes."
+                f"At least {least} wanted in the train rows; {len(rows):,} rows hold {only}. Check "
+                f"`data.label` (the column the labels are read from) or add rows with other labels."
             )
         return found
 
@@ -95,7 +97,7 @@ def classify(
             each = len(targets) / (len(names) * counts)
         else:
             for name, weight in class_weights.items():
-                if name not in names or weight <= 0:
+                if name not in names or not 0 < weight < float("inf"):
                     raise SpecError(
                         f"`classify.class_weights` gives `{name}` the weight {weight}; wanted are positive "
                         f"weights of labels of the train rows.{nearest(name, names)}"
@@ -149,7 +151,7 @@ def classify(
             return [
                 {
                     "labels": [names[c] for c in np.flatnonzero(row >= limits)],
-                    "confidence": float(np.max(np.where(row >= limits, row, 1 - row).min(), initial=0.0)),
+                    "confidence": float(np.where(row >= limits, row, 1 - row).min()),
                     "scores": {n: float(x) for n, x in zip(names, row, strict=True)},
                 }
                 for row in p
@@ -204,7 +206,7 @@ def _thresholds(chosen: dict[str, Any], n: int) -> np.ndarray:
 
 def _natural(name: str) -> tuple[int, float, str]:
     """Numbers in their order, then words in theirs."""
-    return (0, float(name), name) if re.fullmatch(r"-?\d+", name) else (1, 0.0, name)
+    return (0, float(name), name) if re.fullmatch(r"-?\d+(\.\d+)?", name) else (1, 0.0, name)
 
 
 def _unseen(rows: Rows, name: str, known: list[str], where: str, row: int | None = None) -> DataError:

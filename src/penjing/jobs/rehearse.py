@@ -1,0 +1,57 @@
+"""A rehearsal before the first step: what one step really costs here, on rows of this job, changing nothing.
+
+Formulas and a machine's peak foretell small models badly (overheads weigh as much as products), and a busy machine is
+slower than its peak; two steps' worth of forward and backward say both, and meet a lack of memory before it costs an hour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+import torch
+
+from penjing.data import batches
+from penjing.device import resident_mib
+from penjing.engine.loop import out_of_memory
+from penjing.jobs.prepare import Part, Ready
+from penjing.models.sizing import Forecast
+from penjing.records import Task
+
+UPDATE = 1.15  # a step beside its forward and backward: clipping, optimizer, batch making
+
+
+def rehearse(
+    made: Ready, task: Task, train: Part, *, batch: int, micro_tokens: int, expected: Forecast
+) -> Forecast:
+    """`expected` with seconds as measured on a batch of middling length, and memory above what is resident now."""
+    lengths = train.tokens.lengths
+    middling = np.argsort(lengths, kind="stable")
+    size = min(batch, len(middling))
+    start = (len(middling) - size) // 2
+    rows = middling[start : start + size]
+    pieces = batches.cut(rows, lengths, tokens=micro_tokens)
+    packed = [batches.pack(train.tokens, p, train.targets, train.weights) for p in pieces]
+    device = next(made.model.head.parameters()).device
+    resident = resident_mib(device)
+    best = float("inf")
+    made.model.train()
+    try:
+        for _ in range(3):
+            began = time.perf_counter()
+            for piece in packed:
+                task.loss(made.model, piece.to(device)).mean.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best = min(best, time.perf_counter() - began)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return expected  # the loop will halve its micro-batches, and say so
+    finally:
+        made.model.zero_grad(set_to_none=True)
+    tokens = sum(piece.n_tokens for piece in packed)
+    return dataclasses.replace(
+        expected, seconds=UPDATE * best / tokens * expected.tokens, mib=resident + expected.mib
+    )

@@ -1,0 +1,166 @@
+"""What a person sees of a job: news while it works, tables, findings, and errors as one clear text.
+
+Beside `cli.py` the only file that prints or exits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from penjing.errors import PenjingError
+
+
+class Screen:
+    """Shows a job's news, bars on a terminal and lines elsewhere, all on standard error.
+
+    As a context it turns an error into one text and exit code 1 (`{"error": …}` on standard output too,
+    `as_json`), and Ctrl-C into exit code 130.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.as_json = quiet or as_json, as_json
+        self.live = sys.stderr.isatty() and not self.quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._last = 0.0
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def tell(self, news: Any) -> None:
+        """Show one piece of news."""
+        if self.quiet:
+            return
+        if news.kind == "progress":
+            self._progress(news)
+            return
+        self._stop_bar()
+        mark = {"stage": "▸", "note": "·", "score": "✓"}[news.kind]
+        typer.echo(f"{mark} {news.text}", err=True)
+
+    def _progress(self, news: Any) -> None:
+        if not self.live:
+            now = time.monotonic()
+            if news.done == news.total or now - self._last > 10:
+                self._last = now
+                typer.echo(f"  {news.done:,}/{news.total:,} {news.text}", err=True)
+            return
+        if self._bar is None:
+            self._start_bar(news)
+        speed = self._bar.tasks[0].speed
+        rate = f"{speed:.1f}/s" if speed else ""
+        self._bar.update(self._task, completed=news.done, total=news.total, description=news.text, rate=rate)
+
+    def _start_bar(self, news: Any) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            transient=True,
+            console=Console(stderr=True),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(news.text, total=news.total, rate="")
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> Literal[False]:
+        self._stop_bar()
+        if isinstance(error, PenjingError):
+            if self.as_json:
+                print_json({"error": str(error)})
+            typer.echo(f"penjing: {error}", err=True)
+            raise typer.Exit(1) from error
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo("penjing: stopped", err=True)
+            raise typer.Exit(130) from error
+        return False
+
+
+def failed(found: list[Any]) -> bool:
+    """True when one of the findings is an error."""
+    return any(finding.state == "error" for finding in found)
+
+
+def print_findings(found: list[Any]) -> None:
+    """One line a finding."""
+    marks = {"ok": "ok   ", "note": "note ", "error": "ERROR"}
+    for finding in found:
+        typer.echo(f"{marks[finding.state]} {finding.about}: {finding.text}")
+
+
+def print_batch(shown: list[Any]) -> None:
+    """Rows as the model reads them, with what is learned."""
+    for row in shown:
+        typer.echo(
+            f"\n{row.where}\n  read     {len(row.tokens)} tokens: {' '.join(row.tokens)}"
+            f"\n  learned  the row's label: {row.learned}"
+        )
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, readable by people; what JSON has no word for (NaN) becomes null."""
+    typer.echo(json.dumps(_plain(value), ensure_ascii=False, indent=1, default=str))
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON value on a line of its own."""
+    typer.echo(json.dumps(_plain(value), ensure_ascii=False, default=str))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:  # NaN and infinities
+        return None
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def print_table(head: list[str], rows: list[list[str]], *, title: str = "") -> None:
+    """A table of plain text."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    if title:
+        typer.echo(title)
+    for row in [head, ["-" * width for width in widths], *rows]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def interval(found: dict[str, Any], name: str) -> str:
+    """`0.9012 – 0.9344`, or nothing where a score has no interval."""
+    return " – ".join(f"{x:.4f}" for x in found.get("intervals", {}).get(name, ()))
+
+
+def print_result(folder: Path, result: dict[str, Any]) -> None:
+    """A finished run: the tuned model beside baseline and untuned base, and what to do next."""
+    name, split = result["best_name"], result["splits_scored"]
+    systems = [("untuned", result["before"]), ("baseline", result["baseline"]), ("tuned", result["after"])]
+    rows = [
+        [label, f"{found['values'][name]:.4f}", interval(found, name)]
+        for label, found in systems
+        if found.get("values")
+    ]
+    print_table(["system", f"{name} ({split})", "95 % interval"], rows)
+    typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
+    typer.echo(f'try     penjing predict {folder} "your text"')

@@ -1,0 +1,141 @@
+"""Writing is whole or not at all, and reading never sees a mixture."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penjing import files
+from penjing.files import CannotWrite
+
+
+def no_room(*args: Any, **kwargs: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_write_replaces_and_leaves_nothing_aside(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    files.write_json(path, {"a": 1})
+    files.write_json(path, {"a": "盆"})
+    assert "盆" in path.read_text("utf-8")
+    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_write_without_room_leaves_the_old_file_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    monkeypatch.setattr(os, call, no_room)
+    with pytest.raises(CannotWrite) as error:
+        files.write_text(path, "new")
+    text = str(error.value)
+    assert all(part in text for part in (str(path), "No space left", "MiB free", "whole", "Make room")), text
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_library_that_only_quotes_the_system_is_told_the_same_way(tmp_path: Path) -> None:
+    def write(aside: Path) -> None:
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(CannotWrite, match="No space left on device"):
+        files.write_with(tmp_path / "a", write)
+
+
+def test_other_errors_of_a_writer_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), files.new_folder(tmp_path / "best"):
+        raise ValueError("mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_without_room_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "best"
+    with files.new_folder(target) as aside:
+        (aside / "a").write_text("old")
+    real = os.rename
+
+    def second_fails(source: Any, goal: Any) -> None:
+        if Path(goal) == target and ".aside" in str(source):
+            no_room()
+        real(source, goal)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(CannotWrite), files.new_folder(target) as aside:
+        (aside / "a").write_text("new")
+    assert (target / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "best"
+    (tmp_path / ".best.old").mkdir()
+    (tmp_path / ".best.old" / "a").write_text("old")
+    (tmp_path / ".best.aside").mkdir()
+    assert (files.standing(target) / "a").read_text() == "old"  # a reader changes nothing
+    assert not target.exists()
+    with files.new_folder(target) as aside:
+        (aside / "a").write_text("new")
+    assert (target / "a").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".state.safetensors.123.aside").write_text("x")
+    (tmp_path / ".best.aside").mkdir()
+    (tmp_path / "keep").write_text("x")
+    files.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["keep"]
+
+
+def test_a_hash_is_of_what_the_file_holds_now(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("one")
+    first = files.sha256(path)
+    files.write_text(path, "two")
+    assert files.sha256(path) != first
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting needs root")
+def test_a_really_full_disk_leaves_the_last_good_state(tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True
+    ).returncode:
+        pytest.skip("no right to mount here")
+    try:
+        small, large = {"a": np.zeros(100)}, {"a": np.zeros(100_000)}
+        files.write_with(disk / "s.safetensors", lambda aside: save_file(small, aside))
+        before = (disk / "s.safetensors").read_bytes()
+        with pytest.raises(CannotWrite, match="No space left"):
+            files.write_with(disk / "s.safetensors", lambda aside: save_file(large, aside))
+        assert (disk / "s.safetensors").read_bytes() == before
+        assert [p.name for p in disk.iterdir()] == ["s.safetensors"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_an_unwritable_cache_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path / "file" / "cache"))
+    assert files.cache_folder() is None
+
+
+def test_a_missing_home_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("PENJING_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert files.cache_folder() is None
