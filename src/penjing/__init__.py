@@ -1,6 +1,7 @@
 """Penjing (盆景): grow large models in a small pot.
 
-`penjing.tune(base="minilm", train="tickets.csv", task="classify")` gives a Run; `run.bundle.predict([...])` uses it.
+`penjing.tune(base="minilm", train="tickets.csv", task="classify")` gives a Run; `run.bundle.predict([...])`
+uses it.
 Importing this package loads nothing heavy: each name is fetched when it is first used.
 """
 

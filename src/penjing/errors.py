@@ -1,7 +1,8 @@
 """Errors a user can act on.
 
-Every message has four parts: what was wanted, what was found (the value), where (spec key, file:line, row), what to
-do; the nearest known name is offered. The text stands at the `raise`; this file only says which kinds there are.
+Every message has four parts: what was wanted, what was found (the value), where (spec key, file:line, row),
+what to do; the nearest known name is offered. The text stands at the `raise`; this file only says which kinds
+there are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ class PenjingError(Exception):
 
 
 class SpecError(PenjingError):
-    """What was asked for is not possible as written: an unknown key, a wrong type, settings that contradict."""
+    """What was asked for is not possible as written: an unknown key, a wrong type, a contradiction."""
 
 
 class DataError(PenjingError):

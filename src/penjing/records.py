@@ -1,7 +1,7 @@
 """The small frozen records that travel between functions (design, section 2).
 
-Shape suffixes: S sequences, T tokens, C classes, D width. Importing this file imports torch; `spec`, `plugin` and
-`errors` do not.
+Shape suffixes: S sequences, T tokens, C classes, D width. Importing this file imports torch; `spec`, `plugin`
+and `errors` do not.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of many rows, end to end: row i is `ids[starts[i]:starts[i + 1]]`, special tokens included."""
+    """Token ids of many rows, end to end: row i is `ids[starts[i]:starts[i + 1]]`, with special tokens."""
 
     ids: np.ndarray  # (total,) uint16 or int32, possibly memory-mapped
     starts: np.ndarray  # (n + 1,) int64
@@ -82,8 +82,8 @@ class Tokens:
 class Batch:
     """One forward pass, packed: sequences lie end to end and no padding exists.
 
-    `labels` belongs to the task: first dimension S (one a sequence) or T (one a token). `n_targets` is what the mean
-    loss divides by (a sum of weights where targets are weighted). `rows` says which rows these are.
+    `labels` belongs to the task: first dimension S (one a sequence) or T (one a token). `n_targets` is what
+    the mean loss divides by (a sum of weights where targets are weighted). `rows` says which rows these are.
     """
 
     ids: Tensor  # (T,) int64
@@ -158,9 +158,10 @@ class Stateful(Protocol):
 class Technique:
     """All that one idea changes in a training step; each place may be empty (design, section 3).
 
-    `loss` receives the model, the batch and the loss so far and returns the new one. `backward` replaces how gradients
-    are made: it gets the model, the batch and a function that computes the loss, must leave gradients of
-    `share * loss.mean` added to the parameters, and returns the clean loss; at most one technique of a run may have it.
+    `loss` receives the model, the batch and the loss so far and returns the new one. `backward` replaces how
+    gradients are made: it gets the model, the batch and a function that computes the loss, must leave
+    gradients of `share * loss.mean` added to the parameters, and returns the clean loss; at most one
+    technique of a run may have it.
     """
 
     name: str
@@ -177,9 +178,10 @@ class Technique:
 class Method:
     """How a model becomes trainable.
 
-    `apply(trunk)` returns the trunk to train (perhaps wrapped) with `requires_grad` set; the task's head always trains.
-    `saves` says what a bundle holds of the trunk: `full` (all weights), `changed` (only what was trained, over a
-    referenced base) or `peft` (an adapter in peft's format). `keeps_start`: step 0 equals the base.
+    `apply(trunk)` returns the trunk to train (perhaps wrapped) with `requires_grad` set; the task's head
+    always trains.
+    `saves` says what a bundle holds of the trunk: `full` (all weights), `changed` (only what was trained,
+    over a referenced base) or `peft` (an adapter in peft's format). `keeps_start`: step 0 equals the base.
     """
 
     name: str
@@ -191,14 +193,19 @@ class Method:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is asked to do: rows to targets to loss to predictions to scores, and which score picks the best.
+    """What a model is asked to do: rows to targets to loss to predictions to scores, and which score picks
+    the best.
 
-    label_names(rows) -> names in order.  encode(rows, names) -> targets, first dimension the rows.
+    label_names(rows) -> names in order.
+    encode(rows, names) -> targets, first dimension the rows.
     weigh(targets, names) -> weights like the targets' first dimension, or None.
-    head(width, names, pooling, dropout, dense) -> module.  loss(model, batch) -> Loss with outputs.
-    probabilities(outputs) -> (S, C).  tune(probabilities, targets) -> what is chosen on validation rows (thresholds).
-    score(probabilities, targets, names, chosen, seed) -> Scores.  answers(probabilities, names, chosen) -> one dict a row.
-    decide(probabilities, chosen) and marks(targets, n_classes) -> (S, C) bool: what is answered, and what is true.
+    head(width, names, pooling, dense) -> module.
+    loss(model, batch) -> Loss with outputs.
+    probabilities(outputs) -> (S, C).
+    tune(probabilities, targets) -> what is chosen on validation rows (thresholds).
+    score(probabilities, targets, names, chosen, seed) -> Scores.
+    answers(probabilities, names, chosen) -> one dict a row.
+    decide(probabilities, chosen), marks(targets, n_classes) -> (S, C) bool: what is answered, what is true.
     baseline(texts, targets, n_classes, seed) -> function from texts to probabilities.
     """
 

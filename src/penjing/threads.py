@@ -1,4 +1,6 @@
-"""How many cores are really ours, and how idle threads wait. Imports no torch: both matter before it is loaded."""
+"""How many cores are really ours, and how idle threads wait. Imports no torch: both matter before it is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ def cores() -> int:
 def wait_without_spinning() -> None:
     """Let idle OpenMP threads sleep soon. Must run before torch is imported; what the user has set stays.
 
-    Measured on two cores beside one busy process: a MiniLM step of 0.32 s took 1.25 s with 20,000 turns (or the default)
-    and 0.38 s with 1,000.
+    Measured on two cores beside one busy process: a MiniLM step of 0.32 s took 1.25 s with 20,000 turns (or
+    the default) and 0.38 s with 1,000.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     os.environ.setdefault("KMP_BLOCKTIME", "0")

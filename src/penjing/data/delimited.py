@@ -139,7 +139,8 @@ def _refuse(name: str, survey: _Survey, delimiter: str) -> None:
         raise DataError(
             f"{name}, line {line}: the row has {cells} cell{'s' * (cells != 1)}, the first row has "
             f"{survey.width}. "
-            f"{survey.n_uneven:,} of {survey.n_rows:,} rows {'is' if survey.n_uneven == 1 else 'are'} so. Put double quotes around cells that hold "
+            f"{survey.n_uneven:,} of {survey.n_rows:,} rows "
+            f"{'is' if survey.n_uneven == 1 else 'are'} so. Put double quotes around cells that hold "
             f"a {sign} or "
             f"a line end, and leave no cell out."
         )

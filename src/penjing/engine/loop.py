@@ -1,7 +1,8 @@
-"""The only training loop: a generator that yields a Step after each update. What to do with Steps is the caller's.
+"""The only training loop: a generator that yields a Step after each update. What to do with Steps is the
+caller's.
 
-Techniques fill five places (records.Technique). Every step's random numbers are a function of (seed, step), so a run
-resumes exactly from a step's number and the saved tensors.
+Techniques fill five places (records.Technique). Every step's random numbers are a function of (seed, step),
+so a run resumes exactly from a step's number and the saved tensors.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def train_steps(
 ) -> Iterator[Step]:
     """Train from update `start` to `steps`; each item of `stream` is the micro-batches of one update.
 
-    The loss is averaged over the targets of the whole update, so micro-batches are a memory knob and nothing else.
+    The loss is averaged over the targets of the whole update, so micro-batches are a memory knob and nothing
+    else.
 
     Raises:
         TrainingFailed: the loss or a gradient is not finite, or memory ran out with a single sequence.
@@ -61,8 +63,9 @@ def train_steps(
             try:
                 batches = room.fit(batches)
                 total = sum(b.n_targets for b in batches)
-                mean, parts = 0.0, {}
-                for batch in batches:
+                mean = 0.0
+                parts: dict[str, float] = {}
+                for batch in (b for b in batches if b.n_targets):
                     weight = batch.n_targets / total
                     found = (backward or _plain)(model, batch.to(device), lambda b: whole(model, b), weight)
                     mean += weight * float(found.mean.detach())
@@ -100,7 +103,7 @@ def train_steps(
 
 def _plain(model: nn.Module, batch: Batch, loss: Callable[[Batch], Loss], weight: float) -> Loss:
     found = loss(batch)
-    (found.mean * weight).backward()  # type: ignore[no-untyped-call]
+    (found.mean * weight).backward()
     return found
 
 
@@ -135,7 +138,8 @@ def _mix(seed: int, step: int) -> int:
 def _clipped(parameters: list[nn.Parameter], clip: float | None, optimizer: Optimizer) -> float:
     """Clip gradients to a joint norm; returns the norm before.
 
-    A fused optimizer divides by `grad_scale` while it reads the gradients anyway: that saves a pass over them.
+    A fused optimizer divides by `grad_scale` while it reads the gradients anyway: that saves a pass over
+    them.
     """
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     scaling: Any = optimizer
@@ -172,7 +176,8 @@ class _Room:
         largest = max(batches, key=lambda b: b.n_tokens)
         if len(largest.lengths) < 2:
             raise TrainingFailed(
-                f"Memory ran out on a single row of {largest.n_tokens} tokens ({str(error).splitlines()[0][:120]}). "
+                f"Memory ran out on a single row of {largest.n_tokens} tokens "
+                f"({str(error)[:120] or type(error).__name__}). "
                 f"Set `train.checkpointing: true`, a smaller `data.max_length`, or `method: lora`."
             ) from error
         self.tokens = max(1, largest.n_tokens // 2)
@@ -195,7 +200,7 @@ def out_of_memory(error: BaseException) -> bool:
 def _not_finite(step: int, loss: float, norm: float, lr: float, batches: list[Batch]) -> str:
     rows = sorted(r for b in batches for r in b.rows)[:5]
     return (
-        f"The loss at step {step} is {loss} and its gradient norm {norm}; finite numbers were wanted. The rate was {lr:.2g}, the "
-        f"rows were {', '.join(map(str, rows))}, …. Nothing was updated. Lower `train.lr` (a third of it is a good try), "
-        f"set `precision: fp32`, or look at those rows."
+        f"The loss at step {step} is {loss} and its gradient norm {norm}; finite numbers were wanted. "
+        f"The rate was {lr:.2g}, the rows were {', '.join(map(str, rows))}, …. Nothing was updated. "
+        f"Lower `train.lr` (a third of it is a good try), set `precision: fp32`, or look at those rows."
     )

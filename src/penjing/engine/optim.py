@@ -15,8 +15,9 @@ from penjing.spec import TrainSpec
 
 
 def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, object]]:
-    """Parameters that train, by rate and decay: none of it on biases, norms and other vectors; lower layers slower by
-    `layer_decay` each; the head at `head_lr`."""
+    """Parameters that train, by rate and decay: none of it on biases, norms and other vectors; lower layers
+    slower by `layer_decay` each; the head at `head_lr`.
+    """
     trunk = model.trunk
     inner = bare(trunk)  # type: ignore[arg-type]
     top = len(layers_of(inner)) + 1
@@ -49,7 +50,7 @@ def optimizer(model: nn.Module, settings: TrainSpec, lr: float) -> Optimizer:
 
 
 def schedule(settings: TrainSpec, steps: int) -> Callable[[int], float]:
-    """Share of the peak rate at step 0, 1, …: warm-up from 0, then the chosen decay (transformers' formulas)."""
+    """Share of the peak rate at step 0, 1, …: warm-up from 0, then decay (transformers' formulas)."""
     warm = round(settings.warmup * steps) if settings.warmup < 1 else int(settings.warmup)
 
     def share(step: int) -> float:
@@ -58,9 +59,8 @@ def schedule(settings: TrainSpec, steps: int) -> Callable[[int], float]:
         if settings.schedule == "constant":
             return 1.0
         if settings.schedule == "inverse_sqrt":
-            return (
-                1.0 / math.sqrt((step + max(warm, 1)) / max(warm, 1)) if warm else 1.0 / math.sqrt(step + 1)
-            )
+            scale = warm or 10_000
+            return 1.0 / math.sqrt((step + scale - warm) / scale)
         done = (step - warm) / max(1, steps - warm)
         if settings.schedule == "linear":
             return max(0.0, 1.0 - done)

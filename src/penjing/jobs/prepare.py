@@ -264,9 +264,9 @@ def ready(
     method: Method = plugin.build("methods", spec.method)
     techniques = techniques_of(spec)
     torch.manual_seed(spec.seed)
-    trunk = method.apply(base.trunk)
     if spec.train.dropout is not None:
-        set_dropout(trunk, spec.train.dropout)
+        set_dropout(base.trunk, spec.train.dropout)
+    trunk = method.apply(base.trunk)
     plain = spec.train.optimizer == "adamw" and not any(t.stream for t in techniques)
     if used is not None and plain and method.saves == "full":
         train_rows_in_use(trunk, used)

@@ -1,7 +1,8 @@
 """A rehearsal before the first step: what one step really costs here, on rows of this job, changing nothing.
 
-Formulas and a machine's peak foretell small models badly (overheads weigh as much as products), and a busy machine is
-slower than its peak; two steps' worth of forward and backward say both, and meet a lack of memory before it costs an hour.
+Formulas and a machine's peak foretell small models badly (overheads weigh as much as products), and a busy
+machine is slower than its peak; two steps' worth of forward and backward say both, and meet a lack of memory
+before it costs an hour.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ UPDATE = 1.15  # a step beside its forward and backward: clipping, optimizer, ba
 def rehearse(
     made: Ready, task: Task, train: Part, *, batch: int, micro_tokens: int, expected: Forecast
 ) -> Forecast:
-    """`expected` with seconds as measured on a batch of middling length, and memory above what is resident now."""
+    """`expected` with seconds as measured on a batch of middling length, and memory above what is resident
+    now.
+    """
     lengths = train.tokens.lengths
     middling = np.argsort(lengths, kind="stable")
     size = min(batch, len(middling))

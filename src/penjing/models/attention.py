@@ -1,9 +1,9 @@
 """Attention with dropout for training on a CPU, over one group of packed sequences.
 
-torch's fused CPU kernel knows no dropout and falls back to a slow one. Here each direction is a handful of matrix
-products over (n * H, L, d) blocks that are gathered from the packed tokens in one pass and returned in one pass, and
-softmax runs over the first axis of the transposed scores, which vectorises for short sequences (8 times as fast as over
-the last one, backward, at length 16).
+torch's fused CPU kernel knows no dropout and falls back to a slow one. Here each direction is a handful of
+matrix products over (n * H, L, d) blocks that are gathered from the packed tokens in one pass and returned in
+one pass, and softmax runs over the first axis of the transposed scores, which vectorises for short sequences
+(8 times as fast as over the last one, backward, at length 16).
 
 Legend: t tokens of the group, n its sequences, L its longest, H heads, d width of a head; B = n * H blocks.
 """
@@ -20,8 +20,11 @@ from penjing.models.dropout import dropout_factor
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(False)
 def places(lengths: tuple[int, ...], heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where rows of width d go: tokens' (t * H) rows to blocks' (B * L) rows, back again, and the blocks' empty rows."""
+    """Where rows of width d go: tokens' (t * H) rows to blocks' (B * L) rows, back again, and the blocks'
+    empty rows.
+    """
     n, longest = len(lengths), max(lengths)
     size = torch.tensor(lengths)
     here = torch.arange(longest)[None, :] < size[:, None]  # (n, L)
@@ -50,7 +53,7 @@ class DroppedAttention(torch.autograd.Function):
         p: float,
         hidden: Tensor | None,
     ) -> Tensor:
-        into, back, empty = places(lengths, heads)
+        into, back, _ = places(lengths, heads)
         n, longest = len(lengths), max(lengths)
         q_B, k_B, v_B = (_blocks(x, into, n * heads, longest, heads) for x in (q, k, v))
         q_B.mul_(scale)

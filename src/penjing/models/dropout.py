@@ -1,9 +1,10 @@
 """Dropout that does not wait for random numbers.
 
-torch draws one 32-bit number an element on the CPU, serially, and that was 13 % of a MiniLM step. Here one 64-bit draw of
-numpy's SFC64 serves four elements (15 bits each: the share dropped is p to within 1/32768), and the factors 0 and
-1 / (1 - p) are made of the bits in place by whole-number operations. Each call's generator is seeded by one draw from
-torch's, so a seed of torch decides everything, and recomputed activations get the same mask.
+torch draws one 32-bit number an element on the CPU, serially, and that was 13 % of a MiniLM step. Here one
+64-bit draw of numpy's SFC64 serves four elements (15 bits each: the share dropped is p to within 1/32768),
+and the factors 0 and 1 / (1 - p) are made of the bits in place by whole-number operations. Each call's
+generator is seeded by one draw from torch's, so a seed of torch decides everything, and recomputed
+activations get the same mask.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def dropout_factor(shape: torch.Size | tuple[int, ...], p: float, dtype: torch.d
     generator = np.random.Generator(np.random.SFC64(seed))
     draws = generator.integers(0, 1 << 64, (n + 3) // 4, dtype=np.uint64)
     bits = torch.from_numpy(draws.view(np.int16))[:n].view(shape)
-    # 15 bits r -> (level - 1 - r) is negative exactly where r >= level; its sign, spread over 16 bits, is the mask
+    # 15 bits r: level - 1 - r is negative exactly where r >= level; its sign over 16 bits is the mask
     bits.bitwise_and_(_LEVELS - 1).neg_().add_(level - 1).bitwise_right_shift_(15)
     scale = _LEVELS / (_LEVELS - level)
     if dtype == torch.bfloat16:
@@ -82,10 +83,12 @@ def hasten(trunk: nn.Module) -> None:
 
 
 def set_dropout(trunk: nn.Module, p: float) -> None:
-    """Give every dropout below `trunk` the rate p, those that attention reads included."""
-    for module in trunk.modules():
+    """Give every dropout of a base the rate p, those kept as numbers too; adapters keep their own."""
+    for place, module in trunk.named_modules():
+        if "lora_" in place:
+            continue
         if isinstance(module, nn.Dropout | Dropout):
             module.p = p
-        for name in ("attention_dropout", "attn_dropout", "dropout_prob", "activation_dropout"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and "drop" in name:
                 setattr(module, name, p)

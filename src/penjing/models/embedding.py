@@ -1,8 +1,10 @@
-"""Train only the rows of the word table that the training text uses, with the same result as training them all.
+"""Train only the rows of the word table that the training text uses, with the same result as training them
+all.
 
-A row that never occurs gets no gradient, so AdamW's moments for it stay zero and its only change is weight decay:
-p <- p (1 - lr wd) at every step, one scalar for all such rows. Gradient, clipping and update then run over the few
-thousand rows in use (banking77: 2,500 of 30,522) in place of the whole table.
+A row that never occurs gets no gradient, so AdamW's moments for it stay zero and its only change is weight
+decay:
+p <- p (1 - lr wd) at every step, one scalar for all such rows. Gradient, clipping and update then run over
+the few thousand rows in use (banking77: 2,500 of 30,522) in place of the whole table.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from torch.nn import functional as F
 
 
 class RowsInUse(nn.Module):
-    """A word table of which only some rows train. `weight` (R, D) holds those; `table` (V, D) all, as they began."""
+    """A word table of which only some rows train. `weight` (R, D) holds those; `table` (V, D) all, as they
+    began.
+    """
 
     looks_up_rows = True
 
@@ -39,12 +43,14 @@ class RowsInUse(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Ids of any shape -> (..., D). Rows that do not train may be looked up too, but not trained."""
         local = self._row_of[ids]
-        if torch.is_grad_enabled() and self.training:
-            assert bool((local >= 0).all()), "a training batch holds ids outside the rows in use"
+        if torch.is_grad_enabled() and bool((local >= 0).all()):
             pad = None
             if self.padding_idx is not None and int(self._row_of[self.padding_idx]) >= 0:
                 pad = int(self._row_of[self.padding_idx])
             return F.embedding(local, self.weight, padding_idx=pad)
+        assert not (torch.is_grad_enabled() and self.training), (
+            "a training batch holds ids outside the rows in use"
+        )
         return F.embedding(ids, self.full())
 
     def train(self, mode: bool = True) -> RowsInUse:
@@ -63,7 +69,8 @@ class RowsInUse(nn.Module):
 
 
 def train_rows_in_use(trunk: nn.Module, used: np.ndarray) -> RowsInUse | None:
-    """Put a RowsInUse in place of the trunk's word table; None (and nothing changed) where that gains nothing.
+    """Put a RowsInUse in place of the trunk's word table; None (and nothing changed) where that gains
+    nothing.
 
     `trunk` is a transformers model; a table that is frozen, tied, or mostly in use stays as it is.
     """
@@ -74,7 +81,8 @@ def train_rows_in_use(trunk: nn.Module, used: np.ndarray) -> RowsInUse | None:
         return None
     if sum(1 for _, p in trunk.named_parameters(remove_duplicate=False) if p is table.weight) > 1:
         return None
-    rows = RowsInUse(table, used)
+    pad = getattr(getattr(trunk, "config", None), "pad_token_id", None)
+    rows = RowsInUse(table, np.append(used, pad or 0))  # a padded base looks up its padding, too
     trunk.set_input_embeddings(rows)  # type: ignore[operator]
     return rows
 

@@ -138,25 +138,26 @@ def load(
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
             trunk = _tried(lambda: _trunk(folder, config, fresh or shapes_only), folder, "the weights")
     config = trunk.config
-    _same_words(tokenizer, trunk, folder)
     kind = "decoder" if _causal(trunk) else "encoder"
-    pooling = _declared_pooling(folder) or ("last" if kind == "decoder" else "cls")
-    pooler = getattr(getattr(trunk, "pooler", None), "dense", None)
-    if getattr(trunk, "pooler", None) is not None:
-        trunk.pooler = None
+    usual = "last" if kind == "decoder" else "cls" if tokenizer.cls_token_id is not None else "mean"
     trunk.to(device)
     packing.register()
+    pooler = _taken_pooler(trunk)
+    way = Way(False, 0, "it has no weights")
+    if not shapes_only:
+        with quiet():
+            way = packing.how_to_run(trunk)
     return Base(
         name=name,
         folder=folder,
         sha256="" if shapes_only else _weights_sha(folder),
         trunk=trunk,
         tokenizer=tokenizer,
-        way=Way(False, 0, "it has no weights") if shapes_only else packing.how_to_run(trunk),
+        way=way,
         kind=kind,
         width=int(config.hidden_size),
         n_layers=int(config.num_hidden_layers),
-        pooling=pooling,
+        pooling=_declared_pooling(folder) or usual,
         pooler=pooler,
         limit=_limit(config, tokenizer),
     )
@@ -300,6 +301,15 @@ def _weights_sha(folder: Path) -> str:
     if len(files) == 1:
         return sha256(files[0])
     return hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
+
+
+def _taken_pooler(trunk: Any) -> nn.Linear | None:
+    """Take the family's dense layer over CLS off the trunk; the task's head holds it."""
+    pooler = getattr(trunk, "pooler", None)
+    if pooler is not None:
+        trunk.pooler = None
+    dense = getattr(pooler, "dense", pooler)
+    return dense if isinstance(dense, nn.Linear) else None
 
 
 def _causal(trunk: nn.Module) -> bool:

@@ -15,7 +15,9 @@ from penjing.records import Batch
 
 
 class Model(nn.Module):
-    """`model(batch)` -> the head's output. Parameters are fp32 and are the truth; `precision` only says how it is run."""
+    """`model(batch)` -> the head's output. Parameters are fp32 and are the truth; `precision` only says how
+    it is run.
+    """
 
     def __init__(self, trunk: nn.Module, head: nn.Module, way: Way) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """Packed execution: sequences lie end to end in one row, and padding exists only inside attention.
 
-transformers hands every attention call to a registered function together with the caller's extra keyword arguments, so
-one function and one mask function make a base run packed. Whether a base really does is found out by a self-check
-against its padded run (`how_to_run`), never by a list of names; a base that does not is padded, and nothing else changes.
+transformers hands every attention call to a registered function together with the caller's extra keyword
+arguments, so one function and one mask function make a base run packed. Whether a base really does is found
+out by a self-check against its padded run (`how_to_run`), never by a list of names; a base that does not is
+padded, and nothing else changes.
 
 Legend: S sequences, T tokens, H heads, L longest of a group, d width of a head, D width of the base.
 """
@@ -72,6 +73,7 @@ def layout_of(lengths: Sequence[int], device: torch.device | str = "cpu") -> Lay
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # kept layouts serve scoring and training alike
 def _layout(lengths: tuple[int, ...], device: str) -> Layout:
     positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
     groups: list[Group] = []
@@ -108,7 +110,9 @@ def _group(lengths: tuple[int, ...], first: int, device: str) -> Group:
 
 
 class _Regroup(torch.autograd.Function):
-    """Rows picked by an index whose inverse is known: both directions are plain gathers (a scatter is 1.7x slower)."""
+    """Rows picked by an index whose inverse is known: both directions are plain gathers (a scatter is 1.7x
+    slower).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, into: Tensor, back: Tensor) -> Tensor:  # (t, D) -> (n * L, D)
@@ -202,14 +206,14 @@ def _attend_group(
 
 
 def _pattern(longest: int, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
-    """(L, L) True where a query (first axis) sees a key, by causality and window alone; None when all see all."""
+    """(L, L) True where a query (first axis) sees a key, by causality and window alone; None: all see all."""
     windowed = window is not None and longest > window
     if not causal and not windowed:
         return None
     place = torch.arange(longest, device=device)
     gap = place[:, None] - place[None, :]  # query minus key
     pattern = gap >= 0 if causal else torch.ones_like(gap, dtype=torch.bool)
-    return pattern & (gap.abs() < window) if windowed else pattern
+    return pattern & (gap.abs() < window) if windowed and window is not None else pattern
 
 
 def _hidden(group: Group, pattern: Tensor | None) -> Tensor | None:
@@ -254,7 +258,8 @@ def run(
 ) -> Tensor:
     """Last hidden states of packed sequences: ids (T,), lengths (S,) -> (T, D)."""
     extra: dict[str, Any] = {}
-    accepted = _accepted(type(_inner(trunk)))
+    kind: Any = type(_inner(trunk))
+    accepted = _accepted(kind)
     if "use_cache" in accepted:
         extra["use_cache"] = False
     if way.packed:
@@ -282,7 +287,8 @@ def run(
 def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
     """Try a tiny batch packed and padded, and say which way this base can be run. Leaves it set for that way.
 
-    The trial covers unequal lengths and, where the base attends within a window, a sequence longer than the window.
+    The trial covers unequal lengths and, where the base attends within a window, a sequence longer than the
+    window.
     """
     config: Any = trunk.config
     longest = int(getattr(config, "max_position_embeddings", 0) or 512)
@@ -296,12 +302,14 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
     ids = allowed[torch.randint(len(allowed), (sum(lengths),), generator=generator)].to(_device(trunk))
     training = trunk.training
     trunk.eval()
+    _native(trunk)
     try:
         with torch.no_grad():
             wanted = run(trunk, Way(False), ids, lengths)
             try:
                 trunk.set_attn_implementation(NAME)  # type: ignore[operator]
-                if "position_ids" not in _accepted(type(trunk)):
+                kind: Any = type(trunk)
+                if "position_ids" not in _accepted(kind):
                     raise TypeError("it takes no position_ids")
                 pad = getattr(config, "pad_token_id", None)
                 gap = float("inf")
@@ -324,8 +332,13 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
                 reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     finally:
         trunk.train(training)
-    trunk.set_attn_implementation(NATIVE if getattr(trunk, "_supports_sdpa", False) else "eager")  # type: ignore[operator]
+    _native(trunk)
     return Way(False, 0, reason)
+
+
+def _native(trunk: Any) -> None:
+    """Set transformers' own attention."""
+    trunk.set_attn_implementation(NATIVE if getattr(trunk, "_supports_sdpa", False) else "eager")
 
 
 def _inner(trunk: nn.Module) -> nn.Module:
@@ -335,8 +348,8 @@ def _inner(trunk: nn.Module) -> nn.Module:
 
 
 @lru_cache(maxsize=64)
-def _accepted(kind: type) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)  # type: ignore[attr-defined]
+def _accepted(kind: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)
 
 
 def _pad_id(trunk: nn.Module) -> int:

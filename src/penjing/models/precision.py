@@ -1,9 +1,9 @@
 """Working copies: the trunk runs in bf16 while its parameters stay fp32.
 
-Each forward casts what is trained once (a cast has a graph, so gradients arrive in fp32) and keeps what is frozen in
-the working type for good. The whole trunk then runs natively in bf16: unlike autocast, which keeps the residual stream
-in fp32 and casts it again before every linear layer (a tenth of a MiniLM step). Embedding tables are never cast: only
-the rows looked up are. On CUDA this is what FSDP2's mixed-precision policy does.
+Each forward casts what is trained once (a cast has a graph, so gradients arrive in fp32) and keeps what is
+frozen in the working type for good. The whole trunk then runs natively in bf16: unlike autocast, which keeps
+the residual stream in fp32 and casts it again before every linear layer (a tenth of a MiniLM step). Embedding
+tables are never cast: only the rows looked up are. On CUDA this is what FSDP2's mixed-precision policy does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ Place = tuple[nn.Module, str]
 
 
 class WorkingCopies:
-    """The parameters of a trunk as tensors of the working type. `active()` puts them in place for one forward."""
+    """The parameters of a trunk as tensors of the working type. `active()` puts them in place for one
+    forward.
+    """
 
     def __init__(self, trunk: nn.Module, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -57,32 +59,42 @@ class WorkingCopies:
         return self._kept[id(parameter)]
 
     def forget(self) -> None:
-        """Drop the copies kept for evaluation. Fused optimizers do not count the versions of what they write, so
-        `Model.train` calls this: copies live from one training step to the next."""
+        """Drop the copies kept for evaluation. Fused optimizers do not count the versions of what they write,
+        so `Model.train` calls this: copies live from one training step to the next.
+        """
         self._kept.clear()
+
+
+_OURS = "_penjing_working_copies"
 
 
 @contextlib.contextmanager
 def swapped(copies: list[tuple[nn.Module, str, Tensor]]) -> Iterator[None]:
-    """Let modules see these tensors in place of their parameters."""
-    saved = [(module, name, module._parameters.pop(name)) for module, name, _ in copies]
+    """Let modules see these tensors in place of their parameters, whose order stays as it was."""
+    saved = {id(module): (module, dict(module._parameters)) for module, _, _ in copies}
     try:
         for module, name, tensor in copies:
+            del module._parameters[name]
             module.__dict__[name] = tensor
+            module.__dict__.setdefault(_OURS, {})[name] = tensor
         yield
     finally:
-        for module, name, parameter in saved:
-            module.__dict__.pop(name, None)
-            module._parameters[name] = parameter
+        for module, parameters in saved.values():
+            for name in module.__dict__.pop(_OURS, {}):
+                module.__dict__.pop(name, None)
+            module._parameters.clear()
+            module._parameters.update(parameters)
 
 
 def recompute(trunk: nn.Module) -> bool:
     """Turn on gradient checkpointing for every layer that offers it; True when there is one.
 
-    The recomputation runs inside backward, when the working copies are gone: each layer keeps the ones it was run with.
+    The recomputation runs inside backward, when the working copies are gone: each layer keeps the ones it was
+    run with.
     """
     found = False
-    for module in trunk.modules():
+    modules: list[Any] = list(trunk.modules())
+    for module in modules:
         if hasattr(module, "gradient_checkpointing") and hasattr(type(module), "_can_checkpoint_with_cache"):
             module.gradient_checkpointing = True
             module._gradient_checkpointing_func = _again
@@ -95,8 +107,7 @@ def _again(call: functools.partial[Any], *args: Any) -> Any:
     copies = [
         (module, name, tensor)
         for module in layer.modules()
-        for name, tensor in list(module.__dict__.items())
-        if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)
+        for name, tensor in module.__dict__.get(_OURS, {}).items()
     ]
 
     def forward(*inputs: Any) -> Any:
