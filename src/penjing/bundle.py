@@ -130,9 +130,7 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         if saves == "full":
             bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
         elif saves == "peft":
-            # Left to itself peft asks the hub whether the base's vocabulary was changed.
-            model.trunk.save_pretrained(aside / "adapter", save_embedding_layers=False)  # type: ignore[operator]
-            (aside / "adapter" / "README.md").unlink(missing_ok=True)
+            _save_adapter(model.trunk, aside / "adapter")
         else:
             changed = {
                 n: p.detach().contiguous() for n, p in model.trunk.named_parameters() if p.requires_grad
@@ -148,6 +146,18 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         }
         full = {"format": FORMAT, "saves": saves, **card, "base": about, "files": files}
         write_json(aside / "card.json", full)
+
+
+def _save_adapter(trunk: Any, folder: Path) -> None:
+    """In peft's format, the same bytes for the same adapter."""
+    # Left to itself peft asks the hub whether the base's vocabulary was changed.
+    trunk.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config.get("target_modules"), list):  # a set in peft, in another order in each process
+        config["target_modules"].sort()
+    write_json(path, config)
 
 
 def load(

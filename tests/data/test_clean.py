@@ -77,7 +77,7 @@ def test_normal_folds_case_width_and_space() -> None:
 
 def test_long_texts_that_differ_in_a_word_are_near() -> None:
     rng = random.Random(0)
-    words = [f"word{i}" for i in range(4000)]
+    words = [f"word{i}" for i in range(20_000)]
     long = " ".join(rng.sample(words, 5000))
     other = " ".join(rng.sample(words, 5000))
     assert near_groups([long, other, long + " more"]).tolist() == [0, 1, 0]

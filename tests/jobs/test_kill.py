@@ -48,7 +48,7 @@ def test_a_run_killed_twenty_times_ends_as_one_left_in_peace(
     for _ in range(KILLS):
         before = n_logged(folder)
         going.start()
-        # From the first sign of life on, a random moment: in a step, a validation, a save of best/ or of last/.
+        # From the first sign of life on, a random moment: in a step, a validation, a save.
         while n_logged(folder) <= before and going.is_alive():
             time.sleep(0.002)
         time.sleep(draw.random() * 0.1)

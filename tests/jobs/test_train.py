@@ -1,4 +1,4 @@
-"""Tune: a finished run holds all it promises, a stopped one comes to the very same end, changes are refused."""
+"""Tune: a finished run holds all it promises, a stopped one comes to the same end, changes are refused."""
 
 import errno
 import os

@@ -138,6 +138,7 @@ def load(
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
             trunk = _tried(lambda: _trunk(folder, config, fresh or shapes_only), folder, "the weights")
     config = trunk.config
+    _same_words(tokenizer, trunk, folder)
     kind = "decoder" if _causal(trunk) else "encoder"
     usual = "last" if kind == "decoder" else "cls" if tokenizer.cls_token_id is not None else "mean"
     trunk.to(device)

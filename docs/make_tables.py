@@ -1,0 +1,180 @@
+"""Write the tables of the documentation from the code: `python docs/make_tables.py`.
+
+Between `<!-- table NAME -->` and `<!-- end -->` a page holds a table made here from the spec's pydantic models, the
+plug-ins' signatures or the command line. `tests/test_docs.py` fails when a page is behind the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from penjing import plugin
+from penjing.spec import SECTIONS, Spec
+
+DOCS = Path(__file__).resolve().parent
+BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+# Keys whose field says nothing: the sections and choices, which have pages of their own, and a few plain ones.
+MEANINGS = {
+    "task": "what to learn; `penjing list tasks`",
+    "method": "what trains; `penjing list methods`",
+    "techniques": "what changes a training step; a list",
+    "data": "the keys of `data`, below",
+    "train": "the keys of `train`, below",
+    "seed": "of the split, the head's start, the order of rows, dropout and intervals",
+    "optimizer": "torch's, fused where torch has it",
+    "schedule": "how the rate falls after the warm-up",
+    "group_by_length": "rows of like length share a step",
+}
+SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def _kind(annotation: Any) -> str:
+    """A type as a reader would say it."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_kind(one) for one in get_args(annotation) if one is not type(None))
+    if get_origin(annotation) in (list, tuple):
+        inner = [one for one in get_args(annotation) if one is not Ellipsis]
+        return "list" if get_origin(annotation) is list or len(inner) < 2 else f"{len(inner)} numbers"
+    plain = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+    return plain.get(annotation, "name or `{name: {setting: value}}`")
+
+
+def _range(field: FieldInfo) -> str:
+    said = [
+        f"{word} {getattr(rule, sign):g}"
+        for rule in field.metadata
+        for sign, word in SIGNS.items()
+        if getattr(rule, sign, None) is not None
+    ]
+    return f", {' and '.join(said)}" if said else ""
+
+
+def _written(value: Any) -> str:
+    if value is None or value is PydanticUndefined:
+        return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _table(head: list[str], rows: Iterator[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
+    defaults = {"task": "classify", "method": "full"}
+    for name, field in model.model_fields.items():
+        meaning = field.description or MEANINGS[name]
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield [f"`{name}`", "section", "–", meaning]
+            continue
+        default = defaults.get(name, field.default) if not prefix else field.default
+        kind = f"{_kind(field.annotation)}{_range(field)}"
+        yield [f"`{prefix}{name}`", kind, _written(default), meaning]
+
+
+def spec_table(section: str = "") -> str:
+    """The keys of a spec, or of one of its sections."""
+    rows = _fields(SECTIONS[section], f"{section}.") if section else _fields(Spec, "")
+    return _table(["key", "value", "default", "meaning"], rows)
+
+
+def said_of(doc: str, names: list[str]) -> dict[str, str]:
+    """`rank: columns of A and B. alpha: …` of a docstring, by name; the first line where it does not name one."""
+    text = " ".join(doc.split())
+    cuts = [(m.start(), m.end(), m[1]) for m in re.finditer(rf"\b({'|'.join(names)}): ", text)] if names else []
+    ends = [start for start, _, _ in cuts[1:]] + [len(text)]
+    found = {name: text[begin:end].strip() for (_, begin, name), end in zip(cuts, ends, strict=True)}
+    return {name: found.get(name, doc.split("\n", 1)[0]).rstrip(".") for name in names}
+
+
+def settings_table(kind: str, name: str) -> str:
+    """The settings of a plug-in, from its signature and docstring."""
+    settings = plugin.signature(kind, name)
+    said = said_of(plugin.about(kind, name).doc, list(settings))
+    head = ["setting", "type", "default", "meaning"]
+    return _table(
+        head, ([f"`{n}`", f"`{s.type}`", _written(s.default), said[n]] for n, s in settings.items())
+    )
+
+
+def methods_table() -> str:
+    """Every method: what it trains, its rate, and what a bundle holds."""
+    holds = {
+        "full": "all weights, in transformers' format",
+        "changed": "the weights that trained, over the base",
+        "peft": "an adapter in peft's format, over the base",
+    }
+
+    def rows() -> Iterator[list[str]]:
+        for name, plug in plugin.found("methods").items():
+            made = plugin.build("methods", plugin.Choice(name, {}))
+            yield [f"`{name}`", plug.summary.rstrip("."), f"`{made.lr:g}`", holds[made.saves]]
+
+    return _table(["method", "what it does", "rate when `train.lr` is not given", "a bundle holds"], rows())
+
+
+def commands_table() -> str:
+    """Every verb of the command line and its options."""
+    from typer.main import get_command
+
+    group: Any = get_command(__import__("penjing.cli", fromlist=["app"]).app)
+
+    def rows() -> Iterator[list[str]]:
+        for name, command in group.commands.items():
+            options = [p.opts[-1] for p in command.params if p.param_type_name == "option"]
+            given = [f"[{p.name}]" if not p.required else p.name for p in command.params]
+            kept = [g for g, p in zip(given, command.params, strict=True) if p.param_type_name == "argument"]
+            call = f"`penjing {' '.join([name, *kept])}`"
+            about = inspect.cleandoc(command.help or "").split("\n")[0]
+            yield [call, about, " ".join(f"`{o}`" for o in options)]
+
+    return _table(["command", "what it does", "options"], rows())
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "spec": spec_table,
+    "data": lambda: spec_table("data"),
+    "train": lambda: spec_table("train"),
+    "classify": lambda: settings_table("tasks", "classify"),
+    "methods": methods_table,
+    "lora": lambda: settings_table("methods", "lora"),
+    "top": lambda: settings_table("methods", "top"),
+    "commands": commands_table,
+}
+
+
+def renewed(text: str) -> str:
+    """A page with its tables made anew.
+
+    Raises:
+        KeyError: the page asks for a table that is not made here.
+    """
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[4]}", text)
+
+
+def main() -> None:
+    """Renew every page."""
+    for page in sorted(DOCS.rglob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        new = renewed(old)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

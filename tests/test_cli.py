@@ -1,0 +1,256 @@
+"""Every verb runs, speaks JSON where it promises to, and ends bad input with one text and exit code 1."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from penjing.cli import app
+
+Tuned = Callable[..., Any]
+VERBS = ["tune", "evaluate", "predict", "report", "list", "show", "check", "selfcheck", "demo"]
+
+
+def penjing(*words: Any, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], input=stdin)
+
+
+def good(*words: Any, stdin: str | bytes | None = None) -> Result:
+    done = penjing(*words, stdin=stdin)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done
+
+
+def bad(*words: Any, stdin: str | bytes | None = None) -> str:
+    done = penjing(*words, stdin=stdin)
+    assert done.exit_code == 1, (done.output, done.exception)
+    assert "Traceback" not in done.output
+    return done.stderr
+
+
+@pytest.fixture
+def file(small: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(small))
+    return path
+
+
+def test_help_names_every_verb() -> None:
+    text = good("--help").stdout
+    assert [verb for verb in VERBS if verb not in text] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    assert f"penjing {verb}" in good(verb, "--help").stdout.replace("root", "penjing")
+
+
+def test_version() -> None:
+    import penjing as package
+
+    assert good("--version").stdout.strip() == package.__version__
+
+
+def test_tune_shows_scores_and_what_to_do_next(file: Path) -> None:
+    done = good("tune", file, "--name", "a", "--method", "lora", "--set", "method.rank=2")
+    assert all(
+        word in done.stdout for word in ("untuned", "baseline", "tuned", "95 % interval", "penjing predict")
+    )
+    assert "training 6 steps" in done.stderr
+
+
+def test_tune_as_json_is_one_object(file: Path) -> None:
+    found = json.loads(good("tune", file, "--set", "train.steps=1", "--json").stdout)
+    assert {"run", "before", "after", "baseline"} <= set(found)
+
+
+def test_tune_without_train_rows_says_what_to_give() -> None:
+    text = bad("tune", "--base", "minilm")
+    assert "`data.train` must name the rows to learn from" in text
+    assert "--train tickets.csv" in text
+
+
+def test_a_dry_run_prints_the_spec_and_trains_nothing(file: Path, small: dict[str, Any]) -> None:
+    text = good("tune", file, "--dry-run").stdout
+    assert "weight_decay: 0.01" in text
+    assert "ok    rows:" in text
+    assert not Path(small["out"]).exists()
+    found = json.loads(good("tune", file, "--dry-run", "--json").stdout)
+    assert found["spec"]["train"]["steps"] == 6
+
+
+def test_a_dry_run_of_a_bad_spec_fails(file: Path) -> None:
+    assert penjing("tune", file, "--dry-run", "--base", "/nowhere").exit_code == 1
+
+
+def test_options_that_a_resume_would_ignore_are_refused(file: Path) -> None:
+    text = bad("tune", "--resume", "runs/a", "--base", "minilm", "--set", "train.lr=1")
+    assert "--base, --set would be ignored" in text
+
+
+def test_resume_of_a_finished_run_says_so(tuned: Tuned) -> None:
+    assert "it is done" in bad("tune", "--resume", tuned().folder)
+
+
+def test_resume_without_any_run_says_so(tmp_path: Path) -> None:
+    assert "A run that is open or died was wanted" in bad("tune", "--resume", "--out", tmp_path)
+
+
+def test_an_error_is_json_too_when_json_was_asked_for() -> None:
+    done = penjing("tune", "--base", "/nowhere", "--train", "x.csv", "--json")
+    assert done.exit_code == 1
+    assert "x.csv" in json.loads(done.stdout)["error"]
+
+
+def test_ctrl_c_is_told_and_ends_with_130(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from penjing.jobs import train
+
+    def stopped(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "rows_of", stopped)
+    done = penjing("tune", file)
+    assert done.exit_code == 130
+    assert "penjing: stopped" in done.stderr
+
+
+def test_evaluate_as_table_and_as_json(tuned: Tuned, tiny_csv: Path) -> None:
+    table = good("evaluate", tuned().folder, "--data", tiny_csv).stdout
+    assert "90 rows" in table
+    assert "accuracy" in table
+    found = json.loads(good("evaluate", tuned().folder, "--data", tiny_csv, "--json").stdout)
+    assert found["rows"] == 90
+    assert set(found["intervals"]["accuracy"]) <= {x for x in found["intervals"]["accuracy"] if 0 <= x <= 1}
+
+
+def test_predict_answers_texts_files_and_standard_input(tuned: Tuned, tiny_csv: Path) -> None:
+    folder = tuned().folder
+    assert len(good("predict", folder, "my parcel is late", "card").stdout.splitlines()) == 2
+    assert len(good("predict", folder, tiny_csv).stdout.splitlines()) == 90
+    assert len(good("predict", folder, stdin="late\n\nlost\n").stdout.splitlines()) == 2
+
+
+def test_predict_as_json_is_an_object_a_line(tuned: Tuned) -> None:
+    lines = good("predict", tuned().folder, "--json", "--scores", stdin="a\n快递\n").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [one["text"] for one in found] == ["a", "快递"]
+    assert set(found[0]) == {"text", "label", "confidence", "scores"}
+    assert "scores" not in json.loads(good("predict", tuned().folder, "a", "--json").stdout)
+
+
+def test_predict_keeps_a_text_of_two_lines_on_one(tuned: Tuned) -> None:
+    assert len(good("predict", tuned().folder, "two\nlines").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "part"),
+    [
+        ([], "", "standard input, a line a text; it was empty"),
+        ([], b"\xff\n", "line 1: UTF-8 was wanted"),
+        (["nowhere.csv"], None, "looks like a file of texts"),
+        (["a", "--scores"], None, "`--json` is not given"),
+    ],
+)
+def test_predict_of_nothing_usable_says_so(tuned: Tuned, words: list[str], stdin: Any, part: str) -> None:
+    assert part in bad("predict", tuned().folder, *words, stdin=stdin)
+
+
+def test_report_writes_its_page(tuned: Tuned) -> None:
+    path = Path(good("report", tuned().folder, "--language", "zh", "--no-open").stdout.strip())
+    assert '<html lang="zh' in path.read_text("utf-8")
+
+
+def test_list_knows_every_kind_in_singular_and_plural() -> None:
+    whole = json.loads(good("list", "--json").stdout)
+    assert {"full", "lora", "top", "bitfit"} <= set(whole["methods"])
+    assert "classify" in whole["tasks"]
+    assert "minilm" in whole["presets"]
+    assert good("list", "method").stdout == good("list", "methods").stdout
+    assert "Did you mean `methods`?" in bad("list", "metods")
+
+
+def test_show_prints_settings_documentation_and_code() -> None:
+    text = good("show", "methods", "lora").stdout
+    assert "rank: int = 16" in text
+    assert "Train low-rank updates" in text
+    assert "def lora(" in text
+    assert "def lora(" not in good("show", "method", "lora", "--no-source").stdout
+    assert "It has no settings" in good("show", "methods", "full").stdout
+    assert "SHA-256" in good("show", "preset", "minilm").stdout
+    assert "Did you mean `lora`?" in bad("show", "methods", "loar")
+
+
+def test_check_shows_findings_and_a_batch(file: Path) -> None:
+    text = good("check", file, "--show-batch").stdout
+    assert "ok    cost:" in text
+    assert "[CLS]" in text
+    assert "learned  the row's label:" in text
+    found = json.loads(good("check", file, "--show-batch", "--json").stdout)
+    assert found["batch"][0]["learned"] in ("billing", "delivery", "account")
+
+
+def test_check_of_a_bad_spec_fails_and_names_it(file: Path) -> None:
+    done = penjing("check", file, "--base", "/nowhere", "--show-batch")
+    assert done.exit_code == 1
+    assert "ERROR base: A base was wanted in the folder /nowhere" in done.stdout
+
+
+def test_selfcheck_shows_five_promises(file: Path) -> None:
+    found = json.loads(good("selfcheck", file, "--json").stdout)
+    assert [one["held"] for one in found] == [True] * 5
+
+
+def test_demo_compares_its_systems(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penjing.jobs import demo
+
+    real, small = demo.tune, {"base": str(tiny("bert")), "steps": 1, "device": "cpu", "precision": "fp32"}
+    monkeypatch.setattr(demo, "tune", lambda **given: real(**{**given, **small}))
+    text = good("demo", "--out", tmp_path).stdout
+    assert all(
+        word in text for word in ("untuned base", "TF-IDF", "lora", "full", "Report:", "penjing predict")
+    )
+
+
+CALM = """
+import socket, sys
+def none(*args, **kwargs):
+    print("NETWORK", args, file=sys.stderr)
+    raise OSError("no network")
+socket.socket.connect = socket.socket.connect_ex = none
+socket.getaddrinfo = none
+from penjing.cli import main
+sys.argv = ["penjing", *sys.argv[1:]]
+main()
+"""
+
+
+def test_with_a_local_base_it_needs_neither_network_nor_home(file: Path, tmp_path: Path) -> None:
+    away = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "PENJING_CACHE", "XDG_CACHE_HOME", "HF_HOME")
+    environment = {k: v for k, v in os.environ.items() if k not in away} | {"HOME": "/dev/null/nonexistent"}
+    command = [sys.executable, "-c", CALM, "tune", str(file), "--method", "lora", "--set", "train.steps=1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "NETWORK" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert "tuned" in done.stdout
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, tiny_csv: Path) -> None:
+    environment = {**os.environ, "HOME": "/dev/null/nonexistent", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", CALM, "tune", "--base", "bert-base-chinese", "--train", str(tiny_csv)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if line.startswith("penjing: ")]
+    assert len(told) == 1
+    assert "the hub cannot be reached" in told[0]
+    assert "give its path, or take a preset: minilm" in told[0]
+    assert "Traceback" not in done.stderr
