@@ -1,7 +1,7 @@
 """Write the tables of the documentation from the code: `python docs/make_tables.py`.
 
-Between `<!-- table NAME -->` and `<!-- end -->` a page holds a table made here from the spec's pydantic models, the
-plug-ins' signatures or the command line. `tests/test_docs.py` fails when a page is behind the code.
+Between `<!-- table NAME -->` and `<!-- end -->` a page holds a table made here from the spec's pydantic
+models, the plug-ins' signatures or the command line. `tests/test_docs.py` fails when a page is behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from penjing.spec import SECTIONS, Spec
 
 DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-# Keys whose field says nothing: the sections and choices, which have pages of their own, and a few plain ones.
+# Keys whose field says nothing: sections and choices, which have pages of their own, and a few plain ones.
 MEANINGS = {
     "task": "what to learn; `penjing list tasks`",
     "method": "what trains; `penjing list methods`",
@@ -94,12 +94,11 @@ def spec_table(section: str = "") -> str:
 
 
 def said_of(doc: str, names: list[str]) -> dict[str, str]:
-    """`rank: columns of A and B. alpha: …` of a docstring, by name; the first line where it does not name one."""
+    """`rank: columns of A and B. alpha: …` of a docstring, by name; its first line where one is missing."""
     text = " ".join(doc.split())
-    cuts = [(m.start(), m.end(), m[1]) for m in re.finditer(rf"\b({'|'.join(names)}): ", text)] if names else []
-    ends = [start for start, _, _ in cuts[1:]] + [len(text)]
-    found = {name: text[begin:end].strip() for (_, begin, name), end in zip(cuts, ends, strict=True)}
-    return {name: found.get(name, doc.split("\n", 1)[0]).rstrip(".") for name in names}
+    parts = re.split(rf"\b({'|'.join(names)}): ", text) if names else [text]
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return {name: found.get(name, doc.split("\n", 1)[0]).strip().rstrip(".") for name in names}
 
 
 def settings_table(kind: str, name: str) -> str:

@@ -27,8 +27,8 @@ def dropout_factor(shape: torch.Size | tuple[int, ...], p: float, dtype: torch.d
     generator = np.random.Generator(np.random.SFC64(seed))
     draws = generator.integers(0, 1 << 64, (n + 3) // 4, dtype=np.uint64)
     bits = torch.from_numpy(draws.view(np.int16))[:n].view(shape)
-    # 15 bits r: level - 1 - r is negative exactly where r >= level; its sign over 16 bits is the mask
-    bits.bitwise_and_(_LEVELS - 1).neg_().add_(level - 1).bitwise_right_shift_(15)
+    # 15 bits r: r - (levels - level) is negative for all but a share p; its sign over 16 bits is the mask
+    bits.bitwise_and_(_LEVELS - 1).sub_(_LEVELS - level).bitwise_right_shift_(15)
     scale = _LEVELS / (_LEVELS - level)
     if dtype == torch.bfloat16:
         return bits.bitwise_and_(int(torch.tensor(scale, dtype=dtype).view(torch.int16))).view(dtype)
