@@ -7,6 +7,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PYTEST ?=
+# Two processes of one thread each: tests are many small steps.
+WORKERS := -n 2 --dist loadfile
 
 # Idle OpenMP threads sleep soon: spinning ones make everything several times slower on a busy machine.
 export GOMP_SPINCOUNT ?= 1000
@@ -43,14 +45,14 @@ demo: setup
 
 # Everything; tests marked gpu skip themselves where there is no GPU, those marked data where ../shared is absent.
 test: setup
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST)
 
 # What to run before every commit: under two minutes.
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(FAST) -x $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) $(WORKERS) -x $(PYTEST)
 
 bench: setup
 	$(BIN)/python bench/tune.py
@@ -64,7 +66,7 @@ fresh: python
 	@.fresh/bin/pip install $(PIP_QUIET) $(TORCH)
 	@.fresh/bin/pip install $(PIP_QUIET) '.[$(LOCKED)]'
 	@.fresh/bin/pip list --disable-pip-version-check
-	.fresh/bin/python -m pytest $(FAST) $(PYTEST)
+	OMP_NUM_THREADS=1 .fresh/bin/python -m pytest $(FAST) $(WORKERS) $(PYTEST)
 
 # A clean resolve on the oldest Python, so that the pins go in on newer ones too. GPU packages are torch's own business:
 # they are left out, and pip adds those that the torch build at hand asks for.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.models.dropout import hasten
+from penjing.models.lowrank import quicken
 from penjing.models.packing import Way, run
 from penjing.models.precision import WorkingCopies
 from penjing.records import Batch
@@ -25,9 +26,10 @@ class Model(nn.Module):
         self._copies: WorkingCopies | None = None
 
     def prepare(self, precision: str) -> Model:
-        """Call once, when it is settled what trains: sets the working type and quick dropout."""
+        """Call once, when it is settled what trains: sets the working type, quick dropout and quick LoRA."""
         if next(self.trunk.parameters()).device.type == "cpu":
             hasten(self.trunk)
+        quicken(self.trunk)
         if precision == "bf16":
             self._copies = WorkingCopies(self.trunk, torch.bfloat16)
         return self
