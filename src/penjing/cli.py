@@ -362,7 +362,9 @@ def demo(
         found = job(out=out, language=language, tell=screen.tell)
     rows = [[r.name, f"{r.accuracy:.4f}", r.interval, r.time] for r in found.systems]
     head = ["system", "test accuracy", "95 % interval", "time"]
-    print_table(head, rows, title="Support desk, English, 24+ intents")
+    print_table(
+        head, rows, title=f"Support desk, English: {found.n_labels} intents, {found.n_test} test rows"
+    )
     for text, label, confidence in found.answers:
         typer.echo(f"{label:<26} {confidence:.2f}  {text}")
     typer.echo(f"\nReport: {found.report}")

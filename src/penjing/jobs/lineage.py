@@ -12,6 +12,7 @@ from typing import Any
 
 from penjing.device import Machine
 from penjing.jobs.prepare import Data, Ready
+from penjing.models.sizing import count
 from penjing.spec import Spec
 
 PACKAGES = ("penjing", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "scikit-learn")
@@ -19,7 +20,7 @@ PACKAGES = ("penjing", "torch", "transformers", "tokenizers", "peft", "safetenso
 
 def lineage(spec: Spec, machine: Machine, data: Data, made: Ready) -> dict[str, Any]:
     """The lineage as a JSON object."""
-    parameters = list(made.model.parameters())
+    total, trainable = count(made.model)
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "folder": str(Path.cwd()),
@@ -28,8 +29,8 @@ def lineage(spec: Spec, machine: Machine, data: Data, made: Ready) -> dict[str, 
         "base": {
             "name": made.base.name,
             "sha256": made.base.sha256,
-            "parameters": sum(p.numel() for p in parameters),
-            "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            "parameters": total,
+            "trainable": trainable,
             "way": "packed" if made.base.way.packed else f"padded: {made.base.way.reason}",
             "pooling": getattr(made.model.head, "pooling", made.base.pooling),
         },

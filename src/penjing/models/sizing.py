@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from penjing.models.embedding import RowsInUse
 from penjing.models.layers import layers_of, linears_of
 
 REACHED = {
@@ -36,6 +37,19 @@ class Forecast:
         return asdict(self)
 
 
+def count(model: nn.Module) -> tuple[int, int]:
+    """Parameters and those of them that train. A word table of which only the rows in use are computed counts
+    whole: the result is that of training it whole."""
+    unused = sum(
+        (m.num_embeddings - len(m.weight)) * m.weight.shape[1]
+        for m in model.modules()
+        if isinstance(m, RowsInUse)
+    )
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return total + unused, trainable + unused
+
+
 def forecast(
     model: Any,
     *,
@@ -52,8 +66,8 @@ def forecast(
     """
     trunk: nn.Module = model.trunk
     parameters = list(model.parameters())
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    total = sum(p.numel() for p in parameters)
+    total, trainable = count(model)
+    held = sum(p.numel() for p in parameters if p.requires_grad)
     lookup = trunk.get_submodule
     weights = sum(p.numel() for n in linears_of(trunk) for p in lookup(n).parameters(recurse=True))
     trained = sum(
@@ -72,7 +86,7 @@ def forecast(
         else 34 * width * micro
     )
     copies = number * sum(p.numel() for p in parameters) if precision == "bf16" else 0
-    memory = activations + trainable * 12 + copies
+    memory = activations + held * 12 + copies
     tokens = tokens_a_step * steps
     seconds = flops * tokens / (peak_gflops * 1e9 * REACHED.get(precision, 0.4))
     return Forecast(total, trainable, flops, tokens, seconds, memory / 2**20)
