@@ -213,7 +213,7 @@ def test_demo_compares_its_systems(
     from penjing.jobs import demo
 
     real, small = demo.tune, {"base": str(tiny("bert")), "steps": 1, "device": "cpu", "precision": "fp32"}
-    monkeypatch.setattr(demo, "tune", lambda **given: real(**{**given, **small}))
+    monkeypatch.setattr(demo, "tune", lambda *, epochs, **given: real(**{**given, **small}))
     text = good("demo", "--out", tmp_path).stdout
     assert all(
         word in text for word in ("untuned base", "TF-IDF", "lora", "full", "Report:", "penjing predict")

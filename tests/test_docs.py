@@ -152,6 +152,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     for name, source in (("tickets.csv", "en.train.csv"), ("tickets-test.csv", "en.test.csv")):
         (folder / name).write_bytes((DESK / source).read_bytes())
+    few = (folder / "tickets-test.csv").read_text("utf-8").splitlines()[:4]
+    (folder / "few.csv").write_text("\n".join(few) + "\n", encoding="utf-8")
     (folder / "gongdan.csv").write_bytes((DESK / "zh.train.csv").read_text("utf-8").encode("gb18030"))
     (folder / "gongdan-test.csv").write_bytes((DESK / "zh.test.csv").read_bytes())
     for name, lines in SAMPLES.items():
@@ -169,9 +171,9 @@ def desk_run(desk: Path, tiny: Callable[..., Path]) -> Path:
     """A run of one step on the desk's rows, over tiny BERT."""
     from penjing import tune
 
-    settings = {"steps": 1, "evals": 0, "device": "cpu", "precision": "fp32", "out": str(desk / "runs")}
+    settings = {"steps": 1, "evals": 0, "cache": False, "device": "cpu", "precision": "fp32"}
     rows = {"train": str(desk / "tickets.csv"), "test": str(desk / "tickets-test.csv")}
-    return tune(base=str(tiny("bert")), name="docs", **rows, **settings).folder
+    return tune(base=str(tiny("bert")), out=str(desk / "runs"), name="docs", **rows, **settings).folder
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if is_quick(c)], ids=shown)

@@ -27,7 +27,7 @@ def quicken(trunk: nn.Module) -> int:
     n_quick = 0
     for layer in trunk.modules():
         if isinstance(layer, Linear) and _plain(layer) and not isinstance(layer.forward, _Quick):
-            layer.forward = _Quick(layer)  # type: ignore[method-assign]
+            layer.forward = _Quick(layer)
             n_quick += 1
     return n_quick
 
