@@ -86,3 +86,15 @@ def test_wrong_settings_of_ones_own_function_are_named(
 def test_a_function_that_gives_something_else_is_refused(own: str) -> None:
     with pytest.raises(SpecError, match=r"must give a penjing.records.Method; it gave a int"):
         plugin.build("methods", Choice(f"{own}.wrong", {}))
+
+
+def test_a_plug_in_in_the_present_folder_is_found_by_the_command(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = 'def still(*, strength: float = 0.5):\n    """Do nothing."""\n'
+    (tmp_path / "my_own_ideas.py").write_text(code, encoding="utf-8")
+    command = Path(sys.executable).with_name("penjing")
+    words = [str(command), "show", "techniques", "my_own_ideas.still", "--no-source"]
+    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "strength: float = 0.5" in found.stdout, found.stderr

@@ -377,6 +377,8 @@ def main() -> None:
 
     from penjing.threads import wait_without_spinning
 
+    sys.path.append(os.getcwd())  # a dotted plug-in may lie in the present folder, as with `python -m`
+
     wait_without_spinning()
     for name, value in (
         ("HF_HUB_DISABLE_TELEMETRY", "1"),

@@ -285,3 +285,15 @@ def test_bad_input_leaves_no_folder_behind(small: dict[str, Any]) -> None:
     with pytest.raises(PenjingError):
         tune(small, text="nothing")
     assert not Path(small["out"]).exists()
+
+
+def test_rows_of_a_language_the_base_does_not_know_are_told(small: dict[str, Any], tmp_path: Path) -> None:
+    rows = "".join(f"{'退款在哪里' if i % 2 else '包裹破损了'}第{i}号,{i % 2}\n" for i in range(40))
+    (tmp_path / "zh.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    told: list[str] = []
+    tune(
+        {**small, "data": {"train": str(tmp_path / "zh.csv")}},
+        name="zh",
+        tell=lambda news: told.append(news.text),
+    )
+    assert any("unknown to" in text for text in told)

@@ -28,6 +28,7 @@ from penjing.models.sizing import Forecast, forecast
 from penjing.records import Batch, Method, Rows, Task, Technique, Tokens
 from penjing.spec import Spec
 
+MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
 LONGEST = 512  # tokens a row when `data.max_length` is not given
 
 
@@ -241,6 +242,12 @@ def span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def unknown_share(tokens: Tokens, base: Base) -> float:
+    """Share of the tokens that the base's tokenizer has no word for, 0..1."""
+    unknown = base.tokenizer.unk_token_id
+    return float((tokens.ids == unknown).mean()) if unknown is not None and len(tokens.ids) else 0.0
 
 
 def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:

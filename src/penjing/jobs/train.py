@@ -32,6 +32,7 @@ from penjing.jobs.conclude import conclude
 from penjing.jobs.lineage import lineage
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import (
+    MANY_UNKNOWN,
     Data,
     Part,
     Ready,
@@ -47,6 +48,7 @@ from penjing.jobs.prepare import (
     stream,
     task_of,
     techniques_of,
+    unknown_share,
 )
 from penjing.jobs.rehearse import rehearse
 from penjing.jobs.stopping import between_steps
@@ -219,6 +221,10 @@ def _training(run: Run, job: _Job) -> _Training:
             limit = max_length(spec, base)
             text = f"{part.tokens.cut:,} {name} rows are longer than {limit} tokens; their ends are cut"
             job.tell(News("note", text))
+    unknown = unknown_share(train.tokens, base)
+    if unknown > MANY_UNKNOWN:
+        text = f"{unknown:.0%} of the train tokens are unknown to `{spec.base}`: take a base of this language"
+        job.tell(News("note", text))
     made = ready(spec, job.task, data.names, base, job.machine, np.unique(train.tokens.ids))
     steps = n_steps(spec, len(data.train))
     if not run.read("start.json"):
