@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from common import FAMILIES
 from penjing.engine.optim import groups, optimizer, schedule, set_rates
 from penjing.methods.lora import lora
 from penjing.models.heads import ClassHead
@@ -18,19 +19,6 @@ from penjing.models.model import Model
 from penjing.spec import TrainSpec
 
 Tiny = Callable[..., Path]
-FAMILIES = [
-    "bert",
-    "roberta",
-    "electra",
-    "distilbert",
-    "albert",
-    "modernbert",
-    "mpnet",
-    "gpt2",
-    "llama",
-    "qwen3",
-    "t5",
-]
 
 
 def model_of(folder: Path) -> Model:

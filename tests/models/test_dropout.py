@@ -7,24 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common import FAMILIES
 from penjing.methods.lora import lora
 from penjing.models import packing
 from penjing.models.dropout import Dropout, fast_dropout, hasten, set_dropout
 from penjing.models.load import load
 
-FAMILIES = [
-    "bert",
-    "roberta",
-    "electra",
-    "distilbert",
-    "albert",
-    "modernbert",
-    "mpnet",
-    "gpt2",
-    "llama",
-    "qwen3",
-    "t5",
-]
 Tiny = Callable[..., Path]
 
 

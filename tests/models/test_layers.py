@@ -6,23 +6,11 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from common import FAMILIES
 from penjing.models.layers import bare, depth_of, layers_of, linears_of
 from penjing.models.load import load
 
 Tiny = Callable[..., Path]
-FAMILIES = [
-    "bert",
-    "roberta",
-    "electra",
-    "distilbert",
-    "albert",
-    "modernbert",
-    "mpnet",
-    "gpt2",
-    "llama",
-    "qwen3",
-    "t5",
-]
 # linear maps in a layer, and how many of them are attention's
 LINEARS = {
     "bert": (6, 4), "roberta": (6, 4), "electra": (6, 4), "distilbert": (6, 4), "albert": (6, 4),

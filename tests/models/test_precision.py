@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common import FAMILIES
 from penjing.data.batches import pack
 from penjing.engine.scoring import outputs
 from penjing.methods.bitfit import bitfit
@@ -24,19 +25,6 @@ from penjing.records import Batch, Method, Tokens
 from penjing.tasks.classify import classify
 
 Tiny = Callable[..., Path]
-FAMILIES = [
-    "bert",
-    "roberta",
-    "electra",
-    "distilbert",
-    "albert",
-    "modernbert",
-    "mpnet",
-    "gpt2",
-    "llama",
-    "qwen3",
-    "t5",
-]
 LENGTHS = np.array([3, 9, 1, 12, 12, 6])
 TOKENS = Tokens(
     np.random.default_rng(0).integers(40, 150, LENGTHS.sum()).astype(np.int32),

@@ -1,10 +1,8 @@
-"""Train only the rows of the word table that the training text uses, with the same result as training them
-all.
+"""Train only the rows of the word table that the training text uses, with the result of training them all.
 
 A row that never occurs gets no gradient, so AdamW's moments for it stay zero and its only change is weight
-decay:
-p <- p (1 - lr wd) at every step, one scalar for all such rows. Gradient, clipping and update then run over
-the few thousand rows in use (banking77: 2,500 of 30,522) in place of the whole table.
+decay, p <- p (1 - lr wd) at every step: one scalar for all such rows. Gradient, clipping and update
+then run over the few thousand rows in use (banking77: 2,500 of 30,522) in place of the whole table.
 """
 
 from __future__ import annotations
@@ -32,9 +30,8 @@ class RowsInUse(nn.Module):
         self._table = embedding.weight.detach()
         self._row_of = torch.full((embedding.num_embeddings,), -1, dtype=torch.int64, device=rows.device)
         self._row_of[rows] = torch.arange(len(rows), device=rows.device)
-        self._full: Tensor | None = (
-            None  # kept between trainings: fused optimizers do not tell that they wrote
-        )
+        # kept from one training step to the next: fused optimizers do not tell that they wrote
+        self._full: Tensor | None = None
 
     @property
     def num_embeddings(self) -> int:

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-Place = tuple[nn.Module, str]
-
 
 class WorkingCopies:
     """The parameters of a trunk as tensors of the working type. `active()` puts them in place for one
