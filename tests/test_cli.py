@@ -110,12 +110,12 @@ def test_an_error_is_json_too_when_json_was_asked_for() -> None:
 
 
 def test_ctrl_c_is_told_and_ends_with_130(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penjing.jobs import train
+    from penjing.jobs import training
 
     def stopped(*args: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "rows_of", stopped)
+    monkeypatch.setattr(training, "rows_of", stopped)
     done = penjing("tune", file)
     assert done.exit_code == 130
     assert "penjing: stopped" in done.stderr

@@ -1,59 +1,22 @@
 """Tune: spec -> rows -> base -> method -> task -> loop -> best bundle, scores, report.
 
-Logging, validating, saving and stopping are ordinary code in `for step in train_steps(…)`.
+Begin a run, or go on with one; what happens on the way is in `training.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch.optim import Optimizer
-
 from penjing import run as runs
 from penjing import spec as specs
-from penjing.bundle import save as save_bundle
-from penjing.data.tokenize import tokenize
-from penjing.device import Machine, choose, peak_mib
-from penjing.engine import optim
-from penjing.engine.loop import train_steps
-from penjing.engine.scoring import nearest_name, outputs
 from penjing.errors import NotSupported, PenjingError
 from penjing.files import CannotWrite, write_text
-from penjing.jobs import keep
-from penjing.jobs.conclude import conclude
-from penjing.jobs.lineage import lineage
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.prepare import (
-    MANY_UNKNOWN,
-    Data,
-    Part,
-    Ready,
-    card_of,
-    forecast_of,
-    load_base,
-    max_length,
-    n_steps,
-    part_of,
-    ready,
-    rows_of,
-    span,
-    stream,
-    task_of,
-    techniques_of,
-    unknown_share,
-)
-from penjing.jobs.rehearse import rehearse
-from penjing.jobs.stopping import between_steps
-from penjing.models.load import Base
-from penjing.records import Scores, Step, Task
+from penjing.jobs.training import Job, advance, begin, finish, opened
 from penjing.run import Run
 from penjing.spec import Spec
 
@@ -78,7 +41,7 @@ def tune(
         NotSupported, WontFit, CannotWrite, TrainingFailed: the machine, the base, the disk or the training.
     """
     spec = specs.read(source, sets=sets, **keywords)
-    job = _opened(spec, tell)
+    job = opened(spec, tell)
     run = runs.new(spec)
     with run.held():
         return _carry(run, job)
@@ -102,32 +65,10 @@ def resume(folder: str | Path | None = None, *, out: str = "runs", tell: Tell = 
         before = run.read("lineage.json")
         if before:
             _same_spec(run, before)
-        job = _opened(run.spec, tell)
+        job = opened(run.spec, tell)
         if before:
             _same_start(run, before, job)
         return _carry(run, job)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A spec and all that it names, opened."""
-
-    spec: Spec
-    task: Task
-    machine: Machine
-    data: Data
-    base: Base
-    tell: Tell
-
-
-def _opened(spec: Spec, tell: Tell) -> _Job:
-    task = task_of(spec)
-    techniques_of(spec)
-    machine = choose(spec.device, spec.precision)
-    data = rows_of(spec, task, tell)
-    base = load_base(spec, machine, tell)
-    max_length(spec, base)
-    return _Job(spec, task, machine, data, base, tell)
 
 
 def _same_spec(run: Run, before: dict[str, Any]) -> None:
@@ -149,7 +90,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _same_start(run: Run, before: dict[str, Any], job: _Job) -> None:
+def _same_start(run: Run, before: dict[str, Any], job: Job) -> None:
     for name, source in job.data.sources.items():
         if before["data"].get(name, {}).get("sha256") != source["sha256"]:
             raise NotSupported(
@@ -164,233 +105,19 @@ def _same_start(run: Run, before: dict[str, Any], job: _Job) -> None:
         )
 
 
-def _carry(run: Run, job: _Job) -> Run:
+def _carry(run: Run, job: Job) -> Run:
     """Begin or go on; whatever happens is told in the run's folder."""
     with contextlib.suppress(OSError):
         (run.folder / "error.txt").unlink(missing_ok=True)
     try:
         for note in (*job.machine.notes, *job.data.notes):
             job.tell(News("note", note))
-        _train(run, job)
+        training = begin(run, job)
+        advance(training)
+        finish(training)
     except Exception as error:
         text = f"{error}\n" if isinstance(error, PenjingError) else traceback.format_exc()
         with contextlib.suppress(CannotWrite):  # where the disk is full, the error itself says so
             write_text(run.folder / "error.txt", text)
         raise
     return run
-
-
-@dataclass
-class _Watch:
-    """The run's counters: what decides about stopping, and what `last/` keeps."""
-
-    step: int = 0
-    best: float = -math.inf
-    best_step: int = 0
-    stale: int = 0  # validations since the best
-    seconds: float = 0.0
-    tokens: int = 0
-    stopped: str = ""  # why it ended early
-
-
-@dataclass(frozen=True)
-class _Training:
-    """One run on its way: what it was given, what was made of that, and its counters."""
-
-    run: Run
-    job: _Job
-    train: Part
-    valid: Part
-    made: Ready
-    optimizer: Optimizer
-    card: dict[str, Any]
-    steps: int
-    watch: _Watch
-
-    def keep(self) -> None:
-        """Save what an exact resume needs."""
-        keep.save(self.run, self.made.model, self.optimizer, self.made.techniques, vars(self.watch).copy())
-
-
-def _training(run: Run, job: _Job) -> _Training:
-    spec, data, base = job.spec, job.data, job.base
-    train = part_of(spec, job.task, data.train, data.names, base, weigh=True, tell=job.tell)
-    valid = part_of(spec, job.task, data.valid, data.names, base, tell=job.tell)
-    for name, part in (("train", train), ("validation", valid)):
-        if part.tokens.cut:
-            limit = max_length(spec, base)
-            text = f"{part.tokens.cut:,} {name} rows are longer than {limit} tokens; their ends are cut"
-            job.tell(News("note", text))
-    unknown = unknown_share(train.tokens, base)
-    if unknown > MANY_UNKNOWN:
-        text = f"{unknown:.0%} of the train tokens are unknown to `{spec.base}`: take a base of this language"
-        job.tell(News("note", text))
-    made = ready(spec, job.task, data.names, base, job.machine, np.unique(train.tokens.ids))
-    steps = n_steps(spec, len(data.train))
-    if not run.read("start.json"):
-        _begin(run, job, made, train, valid)
-    optimizer = optim.optimizer(made.model, spec.train, made.lr)
-    counters = keep.restore(run, made.model, optimizer, made.techniques)
-    watch = _Watch() if counters is None else _Watch(**counters)
-    if counters is not None:
-        job.tell(News("note", f"going on after step {watch.step} of {steps}"))
-    run.forget_after(watch.step)
-    card = {**card_of(spec, job.machine, data.names, made), "reference": _reference(train, data.names)}
-    return _Training(run, job, train, valid, made, optimizer, card, steps, watch)
-
-
-def _train(run: Run, job: _Job) -> None:
-    it = _training(run, job)
-    watch, machine = it.watch, job.machine
-    if not watch.stopped and watch.step < it.steps:
-        job.tell(News("stage", f"training {it.steps:,} steps on {len(job.data.train):,} rows"))
-        with between_steps() as check:
-            _steps(it, check)
-        it.keep()
-    for technique in it.made.techniques:
-        if technique.finish:
-            technique.finish(it.made.model, run)
-    seconds = max(watch.seconds, 1e-9)
-    cost = {
-        "steps": watch.step,
-        "seconds": watch.seconds,
-        "tokens": watch.tokens,
-        "tokens_per_s": watch.tokens / seconds,
-        "rows_per_s": sum(line["n_rows"] for line in run.lines("log.jsonl")) / seconds,
-        "peak_mib": peak_mib(machine.device),
-        "stopped": watch.stopped,
-    }
-    best = {"step": watch.best_step, "score": watch.best}
-    conclude(run, job.spec, job.task, machine, job.data, cost, best, job.tell)
-
-
-def _steps(it: _Training, check: Callable[[], None]) -> None:
-    """Every step and what follows it: log, validation, saving, stopping."""
-    spec, watch, tell = it.job.spec, it.watch, it.job.tell
-    every = math.ceil(it.steps / spec.train.evals) if spec.train.evals else it.steps
-    loop = train_steps(
-        it.made.model,
-        stream(spec, it.train, start=watch.step),
-        it.job.task.loss,
-        it.optimizer,
-        optim.schedule(spec.train, it.steps),
-        steps=it.steps,
-        start=watch.step,
-        clip=spec.train.clip,
-        seed=spec.seed,
-        techniques=it.made.techniques,
-    )
-    began, saved_at = time.perf_counter() - watch.seconds, time.perf_counter()
-    whole = False  # the state is that of watch.step, with all that follows the step done
-    try:
-        for step in loop:
-            watch.step, watch.tokens = step.step, watch.tokens + step.n_tokens
-            watch.seconds = time.perf_counter() - began
-            _log(it.run, step, it.steps, tell)
-            late = spec.train.minutes is not None and watch.seconds > 60 * spec.train.minutes
-            if step.step % every == 0 or step.step == it.steps or late:
-                _validate(it)
-                watch.stopped = _why_stop(it, late=late)
-            whole = True
-            if watch.stopped or time.perf_counter() - saved_at >= spec.train.save_s:
-                it.keep()
-                saved_at = time.perf_counter()
-            if watch.stopped:
-                tell(News("note", watch.stopped))
-                break
-            check()
-            whole = False
-    except KeyboardInterrupt:
-        if whole:  # else weights may be half updated, and what lies in last/ is what to go on from
-            it.keep()
-        tell(News("note", f"stopped at step {watch.step}; `penjing tune --resume {it.run.folder}` goes on"))
-        raise
-
-
-def _why_stop(it: _Training, *, late: bool) -> str:
-    """Why to stop after this validation, before the last step; empty to go on."""
-    settings, watch = it.job.spec.train, it.watch
-    if watch.step >= it.steps:
-        return ""
-    if settings.patience and watch.stale >= settings.patience:
-        return f"no better score in {watch.stale} validations; stopped at step {watch.step}"
-    return f"the time limit of {settings.minutes:g} minutes was reached at step {watch.step}" if late else ""
-
-
-def _log(run: Run, step: Step, steps: int, tell: Tell) -> None:
-    run.append("log.jsonl", vars(step))
-    for note in step.notes:
-        tell(News("note", note))
-    tell(News("progress", f"loss {step.loss:.3f}", step.step, steps))
-
-
-def _validate(it: _Training) -> None:
-    """Score the validation rows; keep the bundle when it is the best so far."""
-    job, watch = it.job, it.watch
-    spec, task = job.spec, job.task
-    probabilities = task.probabilities(
-        outputs(it.made.model, it.valid.tokens, tokens=spec.train.micro_tokens)
-    )
-    chosen = task.tune(probabilities, it.valid.targets)
-    scores = task.score(probabilities, it.valid.targets, job.data.names, chosen, spec.seed)
-    value = scores.values[task.best]
-    if value > watch.best or not watch.best_step:
-        full = {**it.card, "chosen": chosen, "scores": {"valid": scores.values}, "step": watch.step}
-        save_bundle(
-            it.run.folder / "best", model=it.made.model, base=job.base, saves=it.made.method.saves, card=full
-        )
-        watch.best, watch.best_step, watch.stale = value, watch.step, 0
-    else:
-        watch.stale += 1
-    it.run.append("scores.jsonl", {"step": watch.step, "split": "valid", **_plain(scores)})
-    job.tell(News("score", f"{task.best} {value:.4f} on validation rows after step {watch.step}"))
-
-
-def _plain(scores: Scores) -> dict[str, Any]:
-    return {"values": scores.values, "intervals": scores.intervals}
-
-
-def _begin(run: Run, job: _Job, made: Ready, train: Part, valid: Part) -> None:
-    """Write down what the run begins with: lineage, forecast, and how well the untuned base does."""
-    spec, data = job.spec, job.data
-    run.write("lineage.json", lineage(run.spec, job.machine, data, made))
-    formula = forecast_of(spec, job.machine, made, train.tokens, len(data.train))
-    settings = spec.train
-    expected = rehearse(
-        made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=formula
-    )
-    before: dict[str, Any] = {}
-    if not job.task.multi_label:
-        before = {"how": "nearest label name, untuned base", "valid": _untuned(job, made, valid)}
-        if data.test is not None:
-            test = part_of(spec, job.task, data.test, data.names, made.base)
-            before["test"] = _untuned(job, made, test)
-    steps = n_steps(spec, len(data.train))
-    run.write("start.json", {"before": before, "forecast": expected.plain(), "steps": steps})
-    text = (
-        f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
-        f"and {expected.mib:,.0f} MiB of memory"
-    )
-    job.tell(News("note", text))
-
-
-def _untuned(job: _Job, made: Ready, part: Part) -> dict[str, Any]:
-    """Scores of the untuned base, which takes the label whose name is nearest."""
-    readable = [name.replace("_", " ") for name in job.data.names]
-    longest = max_length(job.spec, made.base)
-    names = tokenize(made.base.tokenizer, readable, max_length=longest, cache=False)
-    pooling = "mean" if made.base.kind == "encoder" else "last"
-    tokens = job.spec.train.micro_tokens
-    probabilities = nearest_name(made.model, part.tokens, names, pooling, tokens=tokens)
-    return _plain(job.task.score(probabilities, part.targets, job.data.names, {}, job.spec.seed))
-
-
-def _reference(train: Part, names: list[str]) -> dict[str, Any]:
-    """Statistics of the train rows that a watch for drift compares with later."""
-    targets = train.targets if train.targets.ndim == 2 else np.eye(len(names))[train.targets]
-    lengths = train.tokens.lengths
-    quantiles = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0]
-    return {
-        "label_shares": {n: float(s) for n, s in zip(names, targets.mean(0), strict=True)},
-        "token_lengths": {str(q): float(np.quantile(lengths, q)) for q in quantiles},
-    }

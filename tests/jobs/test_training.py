@@ -1,0 +1,59 @@
+"""A run carried in pieces, with what it shares handed in, is the run carried at once."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from penjing import Run
+from penjing import run as runs
+from penjing import spec as specs
+from penjing.jobs import training
+from penjing.jobs.news import silent
+from penjing.models.load import copy_of
+
+
+def state(run: Run) -> dict[str, bytes]:
+    found = load_file(run.folder / "last" / "state.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in found.items()}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_carried_in_pieces_over_a_shared_base_equals_one_carried_at_once(
+    small: dict[str, Any], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = specs.read(small, method=method)
+    whole = runs.new(spec.model_copy(update={"name": "whole"}))
+    training.advance(training.begin(whole, training.opened(spec, silent)))
+    job = training.opened(spec, silent)
+    job = replace(job, parts=training.parts_of(job))
+    for reading in ("rows_of", "load_base", "part_of"):
+        monkeypatch.delattr(training, reading)  # nothing is read, loaded or tokenized again
+    pieces = runs.new(spec.model_copy(update={"name": "pieces"}))
+    for until in (2, 3, None):
+        it = training.begin(pieces, replace(job, base=copy_of(job.base)), introduce=False)
+        training.advance(it, until=until)
+        assert it.watch.step == (until or 6)
+        assert it.over == (until is None)
+    assert state(pieces) == state(whole)
+    assert [line["lr"] for line in pieces.lines("log.jsonl")] == [
+        line["lr"] for line in whole.lines("log.jsonl")
+    ]
+
+
+def test_a_run_is_scored_on_test_rows_only_when_it_is_finished(small: dict[str, Any], tiny_csv: Path) -> None:
+    small["data"]["test"] = str(tiny_csv)
+    spec = specs.read(small)
+    job = training.opened(spec, silent)
+    run = runs.new(spec)
+    unread: Any = object()  # any use of it fails
+    trial = replace(job, base=copy_of(job.base), data=replace(job.data, test=unread))
+    training.advance(training.begin(run, trial, introduce=False))
+    assert {line["split"] for line in run.lines("scores.jsonl")} == {"valid"}
+    assert run.state == "open"
+    training.finish(training.begin(run, replace(job, base=copy_of(job.base))))
+    assert run.state == "done"
+    assert run.result["splits_scored"] == "test"
+    assert run.read("start.json")["before"]["test"]["values"]["accuracy"] < 1
