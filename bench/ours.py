@@ -79,8 +79,9 @@ def build(job: Job, *, dropout: bool = True) -> Ours:
     assert found == split.n_rows, f"Penjing reads {found} rows, the CSV files hold {split.n_rows}"
     base = load_base(spec, machine)
     train = part_of(spec, task, data.train, data.names, base, weigh=True)
-    made = ready(spec, task, data.names, base, machine, np.unique(train.tokens.ids))
-    return Ours(spec, task, machine, data, base, made, train, n_steps(spec, len(data.train)))
+    steps, used = n_steps(spec, len(data.train)), np.unique(train.tokens.ids)
+    made = ready(spec, task, data.names, base, machine, used, steps=steps)
+    return Ours(spec, task, machine, data, base, made, train, steps)
 
 
 def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[Step]:
@@ -95,6 +96,7 @@ def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[St
         steps=ours.steps,
         clip=settings.clip,
         seed=ours.spec.seed,
+        techniques=ours.made.techniques,
     )
 
 

@@ -182,6 +182,8 @@ class Method:
     always trains.
     `saves` says what a bundle holds of the trunk: `full` (all weights), `changed` (only what was trained,
     over a referenced base) or `peft` (an adapter in peft's format). `keeps_start`: step 0 equals the base.
+    `techniques(trunk, steps)` gives what the method itself changes in a training step, such as AdaLoRA's
+    budget, planned over the run's optimizer steps; they come before the spec's.
     """
 
     name: str
@@ -189,6 +191,7 @@ class Method:
     lr: float
     saves: str
     keeps_start: bool = True
+    techniques: Callable[[nn.Module, int], Sequence[Technique]] | None = None
 
 
 @dataclass(frozen=True)

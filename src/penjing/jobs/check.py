@@ -102,7 +102,8 @@ def check(
     made: Ready | None = None
     if task and machine and base:
         names = data.names if data else ["a", "b"]
-        made = _look(found, "method", lambda: ready(spec, task, names, base, machine, None))
+        steps = n_steps(spec, len(data.train) if data else 1)
+        made = _look(found, "method", lambda: ready(spec, task, names, base, machine, None, steps=steps))
     _tell_place(spec, made, found)
     if made and machine and data and len(data.train):
         _look(found, "cost", lambda: _tell_cost(spec, machine, made, data, found))

@@ -265,15 +265,28 @@ def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
 
 
 def ready(
-    spec: Spec, task: Task, names: list[str], base: Base, machine: Machine, used: np.ndarray | None
+    spec: Spec,
+    task: Task,
+    names: list[str],
+    base: Base,
+    machine: Machine,
+    used: np.ndarray | None,
+    *,
+    steps: int | None = None,
 ) -> Ready:
-    """Make the base trainable and put the task's head on it. `used`: token ids of the train rows."""
+    """Make the base trainable and put the task's head on it.
+
+    used: token ids of the train rows. steps: of the whole run, for methods that plan by them.
+    """
     method: Method = plugin.build("methods", spec.method)
     techniques = techniques_of(spec)
     torch.manual_seed(spec.seed)
     if spec.train.dropout is not None:
         set_dropout(base.trunk, spec.train.dropout)
     trunk = method.apply(base.trunk)
+    if method.techniques:
+        assert steps is not None, f"`{method.name}` plans by the run's steps"
+        techniques = (*method.techniques(trunk, steps), *techniques)
     plain = spec.train.optimizer == "adamw" and not any(t.stream for t in techniques)
     if used is not None and plain and method.saves == "full":
         train_rows_in_use(trunk, used)

@@ -64,9 +64,8 @@ class _Bench:
         }
         spec = self.spec.model_copy(update=changes)
         place = machine or self.machine
-        made = ready(
-            spec, self.task, self.names, load_base(spec, place), place, np.unique(self.part.tokens.ids)
-        )
+        base, used = load_base(spec, place), np.unique(self.part.tokens.ids)
+        made = ready(spec, self.task, self.names, base, place, used, steps=STEPS)
         if plain:
             head: Any = made.model.head
             head.dropout = 0.0

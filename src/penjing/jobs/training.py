@@ -139,8 +139,9 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
     """
     spec, data, base = job.spec, job.data, job.base
     train, valid = job.parts or parts_of(job)
-    made = ready(spec, job.task, data.names, base, job.machine, np.unique(train.tokens.ids))
     steps = n_steps(spec, len(data.train))
+    used = np.unique(train.tokens.ids)
+    made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps)
     if not run.read("lineage.json"):
         run.write("lineage.json", lineage(run.spec, job.machine, data, made))
     if introduce and not run.read("start.json"):
