@@ -22,18 +22,6 @@ from penjing.spec import SECTIONS, Spec
 
 DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-# Keys whose field says nothing: sections and choices, which have pages of their own, and a few plain ones.
-MEANINGS = {
-    "task": "what to learn; `penjing list tasks`",
-    "method": "what trains; `penjing list methods`",
-    "techniques": "what changes a training step; a list",
-    "data": "the keys of `data`, below",
-    "train": "the keys of `train`, below",
-    "seed": "of the split, the head's start, the order of rows, dropout and intervals",
-    "optimizer": "torch's, fused where torch has it",
-    "schedule": "how the rate falls after the warm-up",
-    "group_by_length": "rows of like length share a step",
-}
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -78,13 +66,13 @@ def _table(head: list[str], rows: Iterator[list[str]]) -> str:
 def _fields(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
     defaults = {"task": "classify", "method": "full"}
     for name, field in model.model_fields.items():
-        meaning = field.description or MEANINGS[name]
+        assert field.description, f"{model.__name__}.{name} says nothing about itself"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield [f"`{name}`", "section", "–", meaning]
+            yield [f"`{name}`", "section", "–", field.description]
             continue
         default = defaults.get(name, field.default) if not prefix else field.default
         kind = f"{_kind(field.annotation)}{_range(field)}"
-        yield [f"`{prefix}{name}`", kind, _written(default), meaning]
+        yield [f"`{prefix}{name}`", kind, _written(default), field.description]
 
 
 def spec_table(section: str = "") -> str:

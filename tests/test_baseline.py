@@ -148,3 +148,11 @@ def test_it_reaches_a_linear_svm_within_a_minute_of_one_core(read, floor: float)
     )
     assert time.process_time() - start < 60
     assert (p.argmax(1) == np.array([code[name] for name in truth])).mean() > floor
+
+
+def test_what_is_left_out_goes_with_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fit_baseline(ENGLISH, TARGETS, 2, multi_label=False, seed=0).notes == ()
+    monkeypatch.setattr(baseline, "BUDGET_S", 1e-9)
+    notes = fit_baseline(ENGLISH, TARGETS, 2, multi_label=False, seed=0).notes
+    assert notes == plan_baseline(ENGLISH, 2).notes
+    assert len(notes) == 2

@@ -1,6 +1,7 @@
 """Writing is whole or not at all, and reading never sees a mixture."""
 
 import errno
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -22,6 +23,21 @@ def test_a_write_replaces_and_leaves_nothing_aside(tmp_path: Path) -> None:
     files.write_json(path, {"a": "盆"})
     assert "盆" in path.read_text("utf-8")
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_numbers_of_a_list_share_a_line_and_all_values_come_back(tmp_path: Path) -> None:
+    value = {
+        "counts": [[1, 2], [3, -4.5e-7]],
+        "mixed": [1, "two"],
+        "text": "[\n1,\n2]",
+        "empty": [],
+        "deep": {"a": [7]},
+    }
+    files.write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text("utf-8")
+    assert json.loads(text) == value
+    lines = [line.strip() for line in text.splitlines()]
+    assert {"[1, 2],", "[3, -4.5e-07]", '"a": [7]'} <= {*lines}
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])

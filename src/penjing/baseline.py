@@ -39,6 +39,17 @@ Probabilities = Callable[[Sequence[str]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A fitted baseline: a function from texts to probabilities (S, C), and what it left out, in words."""
+
+    predict: Probabilities
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return self.predict(texts)
+
+
+@dataclass(frozen=True)
 class BaselinePlan:
     """What the baseline will look at: kinds of n-grams, how many rows of those given, and what was left out,
     in words."""
@@ -79,7 +90,7 @@ def is_unspaced(texts: Sequence[str]) -> bool:
 
 def fit_baseline(
     texts: Sequence[str], targets: NDArray[Any], n_classes: int, *, multi_label: bool, seed: int
-) -> Probabilities:
+) -> Baseline:
     """Fit on train rows; the result turns texts into probabilities (S, C), float64.
 
     Single-label rows sum to 1 (one-against-rest, normalised); a class that no train row has gets 0.
@@ -116,7 +127,7 @@ def fit_baseline(
         p[:, np.isposinf(bias_C)] = 1.0
         return p if multi_label else p / p.sum(axis=1, keepdims=True)
 
-    return probabilities
+    return Baseline(probabilities, plan.notes)
 
 
 def _fit_features(texts: Sequence[str], plan: BaselinePlan) -> tuple[Callable[[Sequence[str]], Any], Any]:

@@ -10,12 +10,15 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from penjing.errors import PenjingError
+
+_NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")
 
 
 class CannotWrite(PenjingError):
@@ -61,8 +64,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step, readable by people."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    """Replace a JSON file in one step, readable by people: a list of numbers, such as a matrix's row, is one
+    line.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    # A line end inside a string is written \\n, so what matches is never part of a text.
+    write_text(path, _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n")
 
 
 def write_with(path: Path, write: Callable[[Path], Any]) -> None:

@@ -64,12 +64,16 @@ class TrainSpec(BaseModel):
     )
     lr: float | None = Field(None, gt=0, description="peak learning rate; the method's own when not given")
     head_lr: float | None = Field(None, gt=0, description="peak rate of the task's head; `lr` when not given")
-    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "adafactor"] = Field(
+        "adamw", description="torch's, fused where torch has it"
+    )
     betas: tuple[float, float] = Field((0.9, 0.999), description="adamw only")
     eps: float = Field(1e-8, gt=0, description="adamw only")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     weight_decay: float = Field(0.01, ge=0, description="not on biases and norms")
-    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = Field(
+        "linear", description="how the rate falls after the warm-up"
+    )
     warmup: float = Field(0.1, ge=0, description="share of the steps when below 1, else steps")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a lower layer relative to the one above")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
@@ -80,7 +84,7 @@ class TrainSpec(BaseModel):
     )
     patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
     minutes: float | None = Field(None, gt=0, description="stop after this many minutes, keeping the best")
-    group_by_length: bool = True
+    group_by_length: bool = Field(True, description="rows of like length share a step")
     save_s: float = Field(60.0, ge=0, description="seconds between saves of what an exact resume needs")
 
 
@@ -93,12 +97,14 @@ class Spec(BaseModel):
     model_config = _STRICT
 
     base: str = Field("minilm", min_length=1, description="preset, local folder or hub name")
-    task: Choice
-    method: Choice
-    techniques: tuple[Choice, ...] = ()
-    data: DataSpec
-    train: TrainSpec
-    seed: int = Field(0, ge=0)
+    task: Choice = Field(description="what to learn; `penjing list tasks`")
+    method: Choice = Field(description="what trains; `penjing list methods`")
+    techniques: tuple[Choice, ...] = Field((), description="what changes a training step; a list")
+    data: DataSpec = Field(description="the keys of `data`, below")
+    train: TrainSpec = Field(description="the keys of `train`, below")
+    seed: int = Field(
+        0, ge=0, description="of the split, the head's start, the order of rows, dropout and intervals"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where that gains")
     out: str = Field("runs", min_length=1, description="folder that holds the runs")

@@ -1,6 +1,7 @@
 """Which rows make which step, how they are cut and packed: each against a plainer way to say it."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -185,3 +186,21 @@ def test_halving_again_and_again_ends_with_single_rows() -> None:
         else:
             waiting.extend(parts)
     assert sorted(singles) == list(range(13))
+
+
+@pytest.mark.parametrize("index", [[3, 0, 3], [], [4], [2, 1]])
+def test_taken_rows_are_the_rows(index: list[int]) -> None:
+    tokens = tokens_of(np.array([3, 1, 4, 0, 2]))
+    taken = tokens.take(np.array(index, dtype=np.int64))
+    assert len(taken) == len(index)
+    for at, row in enumerate(index):
+        own = taken.ids[taken.starts[at] : taken.starts[at + 1]]
+        assert own.tolist() == tokens.ids[tokens.starts[row] : tokens.starts[row + 1]].tolist()
+    assert taken.ids.dtype == tokens.ids.dtype
+
+
+def test_a_million_rows_are_taken_quickly() -> None:
+    tokens = Tokens(np.zeros(4_000_000, np.uint16), np.arange(0, 4_000_001, 4))
+    began = time.perf_counter()
+    assert len(tokens.take(np.arange(1_000_000)[::-1])) == 1_000_000
+    assert time.perf_counter() - began < 1.0  # row by row it took several times as long

@@ -143,7 +143,8 @@ def test_remarks_name_what_deserves_a_look_and_nothing_else() -> None:
         "test": rows_of(["same text"], file="b.csv"),
     }
     said = " ".join(remarks(summary(bad)))
-    assert "unequal labels (a.csv, line 2 and a.csv, line 3)" in said
+    assert "1 text stands 2 times with unequal labels (a.csv, line 2 and a.csv, line 3)" in said
+    assert "1 of 3 rows holds no letter or digit" in said
     assert "100.0% of test is also in train" in said
 
 

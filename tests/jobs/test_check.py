@@ -174,7 +174,7 @@ def test_rows_in_two_sets_and_rows_at_odds_are_told(
     tiny_csv.write_text("\n".join([*lines, lines[1].replace("billing", "account")]) + "\n")
     told = notes(check(small))
     assert "7 of 7 valid rows are in train" in told
-    assert "1 train texts stand with unequal labels" in told
+    assert "1 train text stands with unequal labels" in told
 
 
 def test_a_batch_is_shown_as_training_will_read_it(small: dict[str, Any]) -> None:

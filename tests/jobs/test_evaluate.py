@@ -40,7 +40,7 @@ def test_a_label_unseen_in_training_is_named_with_its_line(tuned: Tuned, tmp_pat
 def test_rows_that_are_cut_are_told(tuned: Tuned, tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     path.write_text(f"text,label\nlate,delivery\n{'late ' * 20_000},delivery\n")
-    assert "1 rows are longer than 128 tokens; their ends are cut" in evaluate(tuned(), path)["notes"]
+    assert "1 row is longer than 128 tokens; its end is cut" in evaluate(tuned(), path)["notes"]
 
 
 def test_an_unknown_way_to_read_is_named(tuned: Tuned, tiny_csv: Path) -> None:

@@ -165,14 +165,33 @@ def test_label_smoothing_is_torchs(smoothing: float) -> None:
     assert torch.allclose(classify(label_smoothing=smoothing).loss(Said(logits), batch_of()).mean, wanted)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", ["balanced", {"a": 0.2, "c": 3.0}])
-def test_class_weights_are_those_of_torch(weights: Any) -> None:
-    task, logits = classify(class_weights=weights), torch.randn(6, 3)
+def test_class_weights_are_those_of_torch(weights: Any, smoothing: float) -> None:
+    task, logits = classify(class_weights=weights, label_smoothing=smoothing), torch.randn(6, 3)
     each = {"balanced": [6 / (3 * 1), 6 / (3 * 2), 6 / (3 * 3)]}.get(str(weights), [0.2, 1.0, 3.0])
-    wanted = F.cross_entropy(logits, torch.from_numpy(TARGETS), weight=torch.tensor(each))
+    wanted = F.cross_entropy(
+        logits, torch.from_numpy(TARGETS), weight=torch.tensor(each), label_smoothing=smoothing
+    )
     said, own = Said(logits), task.weigh(TARGETS, NAMES)
     assert own is not None
     assert torch.allclose(task.loss(said, batch_of(weights=own)).mean, wanted)
+
+
+def test_smoothed_and_weighted_losses_of_micro_batches_add_up_to_the_whole() -> None:
+    task, logits = classify(class_weights="balanced", label_smoothing=0.2), torch.randn(6, 3)
+    batch = batch_of(weights=task.weigh(TARGETS, NAMES))
+    parts = halves(batch)
+    assert parts is not None
+    losses = [task.loss(Said(logits), part).mean * part.n_targets / batch.n_targets for part in parts]
+    assert torch.allclose(sum(losses), task.loss(Said(logits), batch).mean)  # type: ignore[arg-type]
+
+
+def test_rows_that_weigh_by_something_else_keep_their_weights() -> None:
+    logits, own = torch.randn(6, 3), np.array([1, 0, 0, 0, 0, 3], dtype=np.float32)
+    each = F.cross_entropy(logits, torch.from_numpy(TARGETS), reduction="none", label_smoothing=0.1)
+    found = classify(label_smoothing=0.1).loss(Said(logits), batch_of(weights=own)).mean
+    assert torch.allclose(found, (each[0] + 3 * each[5]) / 4)
 
 
 def test_balanced_weights_of_a_class_without_rows_are_finite() -> None:

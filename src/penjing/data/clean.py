@@ -15,6 +15,7 @@ import numpy as np
 
 from penjing.data.duplicates import both_groups, code_points, exact_groups, near_groups, normal, of_kind
 from penjing.data.suspects import suspects
+from penjing.plural import counted
 from penjing.records import Rows, Tokens
 
 __all__ = ["exact_groups", "near_groups", "normal", "remarks", "summary", "suspects"]
@@ -211,27 +212,32 @@ def remarks(found: dict[str, Any]) -> list[str]:
     said = []
     for name, about in found["sets"].items():
         n = about["rows"]
-        for key, what, then in (
-            ("blank", "hold no letter or digit", "leave them out or fill them"),
-            ("long", f"have more than {_LONG_WORDS} words", "their end may be cut; see `data.max_length`"),
+        for key, one, many, what, then in (
+            ("blank", "holds", "hold", "no letter or digit", "leave them out or fill them"),
+            (
+                "long",
+                "has",
+                "have",
+                f"more than {_LONG_WORDS} words",
+                "their end may be cut; see `data.max_length`",
+            ),
         ):
             if about[key]["n"]:
                 place = about[key]["examples"][0]["where"] if about[key]["examples"] else ""
-                said.append(f"{name}: {about[key]['n']:,} of {n:,} rows {what} ({place}); {then}.")
+                some = f"{about[key]['n']:,} of {counted(n, 'row')} {one if about[key]['n'] == 1 else many}"
+                said.append(f"{name}: {some} {what} ({place}); {then}.")
         same = about["conflicts"]
         if same["texts"]:
             places = _places(same["examples"][0]["rows"]) if same["examples"] else ""
             said.append(
-                f"{name}: {same['texts']:,} texts stand {same['rows']:,} times with unequal labels "
-                f"({places}); "
-                f"make their labels agree."
+                f"{name}: {counted(same['texts'], 'text stands', 'texts stand')} {same['rows']:,} times with "
+                f"unequal labels ({places}); make their labels agree."
             )
         repeats = about["duplicates"]
         if repeats["share"] >= 0.01:
             said.append(
-                f"{name}: {repeats['exact']:,} rows repeat another word for word and {repeats['near']:,} "
-                f"nearly "
-                f"({repeats['share']:.1%}); they weigh more than once."
+                f"{name}: {counted(repeats['exact'], 'row repeats', 'rows repeat')} another word for word and "
+                f"{repeats['near']:,} nearly ({repeats['share']:.1%}); they weigh more than once."
             )
         labels = about["labels"]
         if labels["n"] > 1 and labels["imbalance"] >= 20:
@@ -243,17 +249,17 @@ def remarks(found: dict[str, Any]) -> list[str]:
         if labels.get("single"):
             shown = ", ".join(labels["single"][:3])
             said.append(
-                f"{name}: {len(labels['single']):,} labels have one row only ({shown}); add rows or join "
-                f"labels."
+                f"{name}: {counted(len(labels['single']), 'label has', 'labels have')} one row only "
+                f"({shown}); add rows or join labels."
             )
     for leak in found["leaks"]:
         if leak["exact"] or leak["near"]:
             first = (leak["examples"] or leak["near_examples"] or [None])[0]
             places = f" ({_places([first['in'], first['also']])})" if first else ""
             said.append(
-                f"{leak['share']:.1%} of {leak['to']} is also in {leak['from']}: {leak['exact']:,} rows word "
-                f"for word, "
-                f"{leak['near']:,} nearly{places}; scores there flatter."
+                f"{leak['share']:.1%} of {leak['to']} is also in {leak['from']}: "
+                f"{counted(leak['exact'], 'row')} word for word, {leak['near']:,} nearly{places}; scores there "
+                f"flatter."
             )
     return said
 

@@ -35,6 +35,7 @@ from penjing.jobs.prepare import (
     techniques_of,
 )
 from penjing.models.load import Base, load
+from penjing.plural import counted
 from penjing.records import Task
 from penjing.spec import Spec
 
@@ -114,14 +115,20 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:
     parts = {"train": data.train, "valid": data.valid, **({} if data.test is None else {"test": data.test})}
     sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
     steps = n_steps(spec, len(data.train))
-    found.append(Finding("ok", "rows", f"{sizes} rows, {len(data.names)} labels; {steps:,} steps"))
+    found.append(
+        Finding("ok", "rows", f"{sizes} rows, {counted(len(data.names), 'label')}; {counted(steps, 'step')}")
+    )
     for note in data.notes:
         found.append(Finding("note", "rows", note))
     seen: dict[str, set[str]] = {name: set(rows.texts) for name, rows in parts.items()}
     for later in list(parts)[1:]:
         leaked = sum(text in seen["train"] for text in parts[later].texts)
         if leaked:
-            text = f"{leaked:,} of {len(parts[later]):,} {later} rows are in train, too: they prove nothing"
+            one = leaked == 1
+            text = (
+                f"{leaked:,} of {counted(len(parts[later]), f'{later} row')} {'is' if one else 'are'} in train, "
+                f"too: {'it proves' if one else 'they prove'} nothing"
+            )
             found.append(Finding("note", "rows", text))
     meant: dict[str, set[tuple[str, ...]]] = {}
     for text, labels in zip(data.train.texts, data.train.labels, strict=True):
@@ -132,7 +139,8 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:
             Finding(
                 "note",
                 "rows",
-                f"{len(torn):,} train texts stand with unequal labels, such as {torn[0][:60]!r}",
+                f"{counted(len(torn), 'train text stands', 'train texts stand')} with unequal labels, such as "
+                f"{torn[0][:60]!r}",
             )
         )
 

@@ -38,7 +38,7 @@ def conclude(
     probabilities = bundle.probabilities(rows.texts, tokens=spec.train.micro_tokens)
     targets = task.encode(rows, data.names)
     after = task.score(probabilities, targets, data.names, bundle.card["chosen"], spec.seed)
-    cheap, seconds, cheap_chosen = _baseline(task, data, rows, spec.seed)
+    cheap, seconds, cheap_chosen, left_out = _baseline(task, data, rows, spec.seed)
     baseline = task.score(cheap, targets, data.names, cheap_chosen, spec.seed)
     run.write("data.json", _data(spec, data, tell))
     expected = start["forecast"]
@@ -63,7 +63,7 @@ def conclude(
             "forecast_mib": expected["mib"],
             "peak_share": reached / peaks[machine.precision] if peaks else None,
         },
-        "notes": [*machine.notes, *data.notes],
+        "notes": [*machine.notes, *data.notes, *left_out],
     }
     run.write("result.json", result)
     report(run.folder, language=spec.language)
@@ -77,12 +77,16 @@ def conclude(
     )
 
 
-def _baseline(task: Task, data: Data, rows: Rows, seed: int) -> tuple[np.ndarray, float, dict[str, Any]]:
+def _baseline(
+    task: Task, data: Data, rows: Rows, seed: int
+) -> tuple[np.ndarray, float, dict[str, Any], tuple[str, ...]]:
+    """Its probabilities of the rows, seconds, what was chosen on validation rows, and its notes."""
     began = time.perf_counter()
     targets = task.encode(data.train, data.names)
     predict = task.baseline(data.train.texts, targets, len(data.names), seed)
     chosen = task.tune(predict(data.valid.texts), task.encode(data.valid, data.names))
-    return predict(rows.texts), time.perf_counter() - began, chosen
+    found = predict(rows.texts)
+    return found, time.perf_counter() - began, chosen, getattr(predict, "notes", ())
 
 
 def _difference(

@@ -10,6 +10,7 @@ from penjing.bundle import Bundle, load
 from penjing.data.read import read
 from penjing.errors import SpecError, nearest
 from penjing.jobs.conclude import worst
+from penjing.plural import counted
 from penjing.records import Scores
 from penjing.run import Run
 
@@ -54,9 +55,9 @@ def evaluate(
     tokens = bundle.tokens(rows.texts)
     notes = list(rows.notes)
     if tokens.cut:
-        notes.append(
-            f"{tokens.cut:,} rows are longer than {bundle.card['max_length']} tokens; their ends are cut"
-        )
+        are = counted(tokens.cut, "row is", "rows are")
+        theirs = "its end is" if tokens.cut == 1 else "their ends are"
+        notes.append(f"{are} longer than {bundle.card['max_length']} tokens; {theirs} cut")
     probabilities = bundle.probabilities(tokens)
     scores: Scores = task.score(probabilities, targets, bundle.labels, bundle.card["chosen"], seed)
     return {

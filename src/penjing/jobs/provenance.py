@@ -168,6 +168,8 @@ def commands(facts: Facts) -> tuple[str, str, str]:
     started = facts.lineage.get("command")
     said = shlex.join(map(str, started)) if isinstance(started, list) else flat(started)
     repeat = f"penjing tune {shlex.quote(str(facts.folder / 'spec.yaml'))}" if facts.spec_text else said
+    if facts.spec_text and facts.spec.get("name") is not None:  # its own name is taken, by this run
+        repeat += f" --name {shlex.quote(flat(facts.spec['name']) + '-again')}"
     return repeat, f"penjing tune --resume {shlex.quote(str(facts.folder))}", said
 
 

@@ -19,17 +19,21 @@ from torch import Tensor
 from penjing.models.dropout import dropout_factor
 
 
+def standing(lengths: tuple[int, ...]) -> Tensor:
+    """(n, L) True where a sequence has a token."""
+    return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
+
+
 @lru_cache(maxsize=512)
 @torch.inference_mode(False)
 def places(lengths: tuple[int, ...], heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Where rows of width d go: tokens' (t * H) rows to blocks' (B * L) rows, back again, and the blocks'
     empty rows.
     """
-    n, longest = len(lengths), max(lengths)
-    size = torch.tensor(lengths)
-    here = torch.arange(longest)[None, :] < size[:, None]  # (n, L)
+    here = standing(lengths)
+    n, longest = here.shape
     token = torch.zeros(n, longest, dtype=torch.int64)
-    token[here] = torch.arange(int(size.sum()))
+    token[here] = torch.arange(sum(lengths))
     head = torch.arange(heads)
     into = (token[:, None, :] * heads + head[None, :, None]).flatten()  # empty places repeat token 0
     block_row = torch.arange(n * heads * longest).view(n, heads, longest).transpose(1, 2)  # (n, L, H)

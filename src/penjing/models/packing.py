@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.models.attention import DroppedAttention
+from penjing.models.attention import DroppedAttention, places, standing
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
@@ -91,22 +91,11 @@ def _layout(lengths: tuple[int, ...], device: str) -> Layout:
 
 
 def _group(lengths: tuple[int, ...], first: int, device: str) -> Group:
-    n, longest, total = len(lengths), max(lengths), sum(lengths)
-    if n * longest == total:
-        return Group(first, first + total, lengths, None, None, None)
-    size = torch.tensor(lengths)
-    visible = torch.arange(longest)[None, :] < size[:, None]  # (n, L)
-    back = visible.flatten().nonzero().flatten()
-    into = torch.zeros(n * longest, dtype=torch.int64)  # empty places repeat token 0; masked and dropped
-    into[back] = torch.arange(total)
-    return Group(
-        first,
-        first + total,
-        lengths,
-        into.to(device),
-        back.to(device),
-        visible[:, None, None, :].to(device),
-    )
+    last = first + sum(lengths)
+    if len(set(lengths)) == 1:
+        return Group(first, last, lengths, None, None, None)
+    into, back, _ = (index.to(device) for index in places(lengths, 1))
+    return Group(first, last, lengths, into, back, standing(lengths)[:, None, None, :].to(device))
 
 
 class _Regroup(torch.autograd.Function):

@@ -89,7 +89,10 @@ def classify(
             targets[i] = place[row[0]]
         return targets
 
+    weights_C: Tensor | None = None  # set by `weigh`: label smoothing needs those of the other classes, too
+
     def weigh(targets: np.ndarray, names: list[str]) -> np.ndarray | None:
+        nonlocal weights_C
         if class_weights is None:
             return None
         if class_weights == "balanced":
@@ -103,6 +106,7 @@ def classify(
                         f"weights of labels of the train rows.{nearest(name, names)}"
                     )
             each = np.array([class_weights.get(name, 1.0) for name in names])
+        weights_C = torch.from_numpy(each.astype(np.float32))
         return np.asarray(each[targets], dtype=np.float32)
 
     def head(width: int, names: list[str], base_pooling: str, dense: nn.Linear | None) -> nn.Module:
@@ -120,7 +124,9 @@ def classify(
                 targets = targets * (1 - label_smoothing) + 0.5 * label_smoothing
             each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
         else:
-            each = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=label_smoothing)
+            each = _cross_entropy(
+                logits, batch.labels, label_smoothing, weights_C if batch.weights is not None else None
+            )
         if batch.weights is not None:
             each = each * batch.weights
         return Loss(each.sum() / batch.n_targets, outputs=logits)
@@ -198,6 +204,18 @@ def classify(
         best="macro_f1" if multi_label else "accuracy",
         multi_label=multi_label,
     )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, weights_C: Tensor | None) -> Tensor:
+    """Cross-entropy a row, (S,), yet to be multiplied by the row's own weight.
+
+    As in torch, each class's part of a smoothed target has that class's weight.
+    """
+    if not smoothing or weights_C is None:
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    weights_C = weights_C.to(logits)
+    each = F.cross_entropy(logits, labels, weights_C, reduction="none", label_smoothing=smoothing)
+    return each / weights_C[labels]
 
 
 def _thresholds(chosen: dict[str, Any], n: int) -> np.ndarray:
