@@ -123,7 +123,7 @@ def test_a_row_of_100_000_characters_works_and_is_told(small: dict[str, Any], ti
         stream.write(f'"{"late " * 20_000}",delivery\n')
     news: list[str] = []
     tune(small, steps=1, tell=lambda one: news.append(one.text))
-    assert any("rows are longer than 128 tokens; their ends are cut" in text for text in news)
+    assert any("row is longer than 128 tokens; its end is cut" in text for text in news)
 
 
 @pytest.fixture

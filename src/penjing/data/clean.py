@@ -236,8 +236,8 @@ def remarks(found: dict[str, Any]) -> list[str]:
         repeats = about["duplicates"]
         if repeats["share"] >= 0.01:
             said.append(
-                f"{name}: {counted(repeats['exact'], 'row repeats', 'rows repeat')} another word for word and "
-                f"{repeats['near']:,} nearly ({repeats['share']:.1%}); they weigh more than once."
+                f"{name}: {counted(repeats['exact'], 'row repeats', 'rows repeat')} another word for "
+                f"word and {repeats['near']:,} nearly ({repeats['share']:.1%}); they weigh more than once."
             )
         labels = about["labels"]
         if labels["n"] > 1 and labels["imbalance"] >= 20:
@@ -258,8 +258,8 @@ def remarks(found: dict[str, Any]) -> list[str]:
             places = f" ({_places([first['in'], first['also']])})" if first else ""
             said.append(
                 f"{leak['share']:.1%} of {leak['to']} is also in {leak['from']}: "
-                f"{counted(leak['exact'], 'row')} word for word, {leak['near']:,} nearly{places}; scores there "
-                f"flatter."
+                f"{counted(leak['exact'], 'row')} word for word, {leak['near']:,} nearly{places}; scores "
+                f"there flatter."
             )
     return said
 

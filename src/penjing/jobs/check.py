@@ -126,8 +126,8 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:
         if leaked:
             one = leaked == 1
             text = (
-                f"{leaked:,} of {counted(len(parts[later]), f'{later} row')} {'is' if one else 'are'} in train, "
-                f"too: {'it proves' if one else 'they prove'} nothing"
+                f"{leaked:,} of {counted(len(parts[later]), f'{later} row')} {'is' if one else 'are'} in "
+                f"train, too: {'it proves' if one else 'they prove'} nothing"
             )
             found.append(Finding("note", "rows", text))
     meant: dict[str, set[tuple[str, ...]]] = {}
@@ -139,8 +139,8 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:
             Finding(
                 "note",
                 "rows",
-                f"{counted(len(torn), 'train text stands', 'train texts stand')} with unequal labels, such as "
-                f"{torn[0][:60]!r}",
+                f"{counted(len(torn), 'train text stands', 'train texts stand')} with unequal labels, such "
+                f"as {torn[0][:60]!r}",
             )
         )
 

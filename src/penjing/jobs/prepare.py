@@ -127,8 +127,8 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
         kept, held = splitting.split(train, share=data.valid_share, seed=spec.seed)
         train, valid = train.take(kept), train.take(held)
         notes.append(
-            f"{len(valid):,} of {len(kept) + len(held):,} train rows {'is' if len(valid) == 1 else 'are'} held "
-            f"out for validation (`data.valid_share`)"
+            f"{len(valid):,} of {len(kept) + len(held):,} train rows {'is' if len(valid) == 1 else 'are'} "
+            f"held out for validation (`data.valid_share`)"
         )
     for name, rows in (("valid", valid), ("test", test)):
         if rows is not None and not len(rows):

@@ -48,6 +48,7 @@ from penjing.jobs.prepare import (
 from penjing.jobs.rehearse import rehearse
 from penjing.jobs.stopping import between_steps
 from penjing.models.load import Base
+from penjing.plural import counted
 from penjing.records import Scores, Step, Task
 from penjing.run import Run
 from penjing.spec import Spec
@@ -122,7 +123,9 @@ def parts_of(job: Job) -> tuple[Part, Part]:
     for name, part in (("train", train), ("validation", valid)):
         if part.tokens.cut:
             limit = max_length(spec, base)
-            text = f"{part.tokens.cut:,} {name} rows are longer than {limit} tokens; their ends are cut"
+            are = counted(part.tokens.cut, f"{name} row is", f"{name} rows are")
+            theirs = "its end is" if part.tokens.cut == 1 else "their ends are"
+            text = f"{are} longer than {limit} tokens; {theirs} cut"
             job.tell(News("note", text))
     unknown = unknown_share(train.tokens, base)
     if unknown > MANY_UNKNOWN:
