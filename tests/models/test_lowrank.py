@@ -67,3 +67,13 @@ def test_a_second_call_changes_nothing(tiny: Tiny) -> None:
     _, trunk = adapted(tiny("bert"))
     assert quicken(trunk) > 0
     assert quicken(trunk) == 0
+
+
+def test_a_base_weight_that_trains_gets_its_gradient(tiny: Tiny) -> None:
+    base, trunk = adapted(tiny("bert"))
+    bias = next(p for n, p in trunk.named_parameters() if n.endswith("query.base_layer.bias"))
+    bias.requires_grad_(True)
+    quicken(trunk.eval())
+    run(base, trunk).square().mean().backward()
+    assert bias.grad is not None
+    assert bias.grad.abs().sum() > 0

@@ -1,5 +1,4 @@
-"""peft's LoRA layers with fewer passes over memory: y = W x + b, then one product adds scale B (A x) in
-place.
+"""peft's LoRA layers with fewer passes over memory: y = W x + b + scale B (A x), one product added in place.
 
 peft multiplies by the scale and adds in two more passes over an activation as wide as the layer, and casts
 before; in a small base that costs more than the low-rank products themselves. Weights, names and files stay
@@ -10,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,7 +35,8 @@ def quicken(trunk: nn.Module) -> int:
 def _plain(layer: Any) -> bool:
     names = layer.active_adapters
     return (
-        len(names) == 1
+        type(layer.base_layer).__name__ in ("Linear", "Conv1D")
+        and len(names) == 1
         and names[0] in layer.lora_A
         and not layer.lora_variant
         and isinstance(layer.lora_dropout[names[0]], nn.Identity)
@@ -53,8 +54,36 @@ class _Quick:
         layer = self.layer
         if layer.disable_adapters or layer.merged or args or kwargs or layer.active_adapters != [self.name]:
             return self.whole(x, *args, **kwargs)  # type: ignore[no-any-return]
-        out: Tensor = layer.base_layer(x)
-        low = F.linear(x, layer.lora_A[self.name].weight)
-        up, scale = layer.lora_B[self.name].weight, layer.scaling[self.name]
-        flat = out.view(-1, out.shape[-1])
-        return flat.addmm_(low.view(-1, low.shape[-1]), up.t(), alpha=scale).view(out.shape)
+        base = layer.base_layer
+        if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+            return self.whole(x)  # type: ignore[no-any-return]
+        weight = base.weight.t() if layer.fan_in_fan_out else base.weight  # GPT-2's Conv1D is (D, O)
+        low, up = layer.lora_A[self.name].weight, layer.lora_B[self.name].weight
+        flat = x.reshape(-1, x.shape[-1])
+        out = _LowRank.apply(flat, weight, base.bias, low, up, layer.scaling[self.name])
+        return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+class _LowRank(torch.autograd.Function):
+    """x (T, D) -> x W' + b + scale (x A') B' (T, O), W and b frozen; A (r, D), B (O, r).
+
+    Written out because autograd's own way copies the wide gradient where the sum was made in place, and adds
+    up the two gradients of x in a pass of its own.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, low: Tensor, up: Tensor, scale: float
+    ) -> Tensor:
+        narrow = F.linear(x, low)  # (T, r)
+        ctx.save_for_backward(x, weight, low, up, narrow)
+        ctx.scale = scale
+        return F.linear(x, weight, bias).addmm_(narrow, up.t(), alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, low, up, narrow = ctx.saved_tensors
+        back = (grad @ up).mul_(ctx.scale)  # (T, r)
+        x_grad = (grad @ weight).addmm_(back, low) if ctx.needs_input_grad[0] else None
+        up_grad = (narrow.t() @ grad).mul_(ctx.scale).t()  # r rows: four times as fast as r columns
+        return x_grad, None, None, back.t() @ x, up_grad, None
