@@ -104,6 +104,7 @@ def methods_table() -> str:
     holds = {
         "full": "all weights, in transformers' format",
         "changed": "the weights that trained, over the base",
+        "added": "the weights that were added, over the base",
         "peft": "an adapter in peft's format, over the base",
     }
 
@@ -139,6 +140,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "train": lambda: spec_table("train"),
     "classify": lambda: settings_table("tasks", "classify"),
     "methods": methods_table,
+    "adapter": lambda: settings_table("methods", "adapter"),
     "lora": lambda: settings_table("methods", "lora"),
     "top": lambda: settings_table("methods", "top"),
     "commands": commands_table,

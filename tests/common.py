@@ -1,4 +1,4 @@
-"""What several test files use: the families of tiny bases, and rows written to files in many ways."""
+"""What several test files use: the families of tiny bases, how they are run, and rows written to files."""
 
 import csv
 import io
@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from penjing.data.read import read
 from penjing.errors import DataError
+from penjing.models import packing
+from penjing.models.load import Base
 from penjing.records import Rows
 
 FAMILIES = [
@@ -48,3 +52,33 @@ def complaint(source: Any, **keywords: Any) -> str:
     with pytest.raises(DataError) as caught:
         read(source, **keywords)
     return str(caught.value)
+
+
+def words(base: Base, n: int, *, seed: int = 0) -> Tensor:
+    """`n` ids that the base knows, none of them special."""
+    special = set(base.tokenizer.all_special_ids)
+    allowed = torch.tensor([i for i in range(len(base.tokenizer)) if i not in special])
+    return allowed[torch.randint(len(allowed), (n,), generator=torch.Generator().manual_seed(seed))]
+
+
+def padded(base: Base, ids: Tensor, lengths: list[int]) -> Tensor:
+    """States of the base's trunk, with all that a method put in, as transformers itself runs it: (T, D).
+
+    The trunk is left set for padded runs.
+    """
+    base.trunk.set_attn_implementation("eager")  # type: ignore[operator]
+    return packing.run(base.trunk, packing.Way(False), ids, lengths)
+
+
+def stir(trunk: nn.Module, *, by: float = 0.1) -> None:
+    """Move all that trains, so that nothing stands at zero any more."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            if parameter.requires_grad:
+                parameter += by * torch.randn(parameter.shape, generator=generator)
+
+
+def gap(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference, relative to the largest value wanted."""
+    return float((found - wanted).abs().max() / wanted.abs().max())

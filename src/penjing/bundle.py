@@ -9,6 +9,8 @@ A bundle is a folder:
     adapter/             adapters: in peft's format, over the base that the card names
     changed.safetensors  methods that train some weights of the base: just those, over the base that the card
     names
+    added.safetensors    methods that add weights of their own: those; the card's method puts their place into
+    the base
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from penjing.plugin import choice
 from penjing.records import Task, Tokens
 
 FORMAT = 1
-HEAD, CHANGED, ADAPTER = "head.safetensors", "changed.safetensors", "adapter_model.safetensors"
+HEAD, ADAPTER = "head.safetensors", "adapter_model.safetensors"
+TRAINED = {"changed": "changed.safetensors", "added": "added.safetensors"}  # by what `saves` says
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,10 +135,10 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         elif saves == "peft":
             _save_adapter(model.trunk, aside / "adapter")
         else:
-            changed = {
+            trained = {
                 n: p.detach().contiguous() for n, p in model.trunk.named_parameters() if p.requires_grad
             }
-            save_file(changed, aside / CHANGED, metadata={"format": "pt"})
+            save_file(trained, aside / TRAINED[saves], metadata={"format": "pt"})
         files = {f.relative_to(aside).as_posix(): sha256(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         about = {
             "name": base.name if base.folder != Path(base.name) else str(base.folder.absolute()),
@@ -203,8 +206,10 @@ def _load(
     trunk: nn.Module = found.trunk
     if card["saves"] == "peft":
         trunk = _with_adapter(place, trunk)
-    elif card["saves"] == "changed":
-        _put_back(place, trunk)
+    elif card["saves"] in TRAINED:
+        if card["saves"] == "added":
+            trunk = plugin.build("methods", choice(card["method"], kind="methods", key="method")).apply(trunk)
+        _put_back(place / TRAINED[card["saves"]], trunk)
     head = task.head(found.width, card["labels"], card["base"]["pooling"], _dense(found, card))
     try:
         head.load_state_dict(_tensors(place / HEAD))
@@ -256,7 +261,7 @@ def _card(place: Path) -> dict[str, Any]:
         if not file.is_file() or sha256(file) != wanted:
             state = "is not as it was saved (another SHA-256)" if file.is_file() else "is missing"
             raise NotSupported(f"{file} {state}. The bundle is damaged: copy it again or tune anew.")
-    wanted = {"peft": f"adapter/{ADAPTER}", "changed": CHANGED}.get(card["saves"])
+    wanted = {"peft": f"adapter/{ADAPTER}", **TRAINED}.get(card["saves"])
     if wanted and wanted not in files:
         raise NotSupported(
             f"{place / wanted} was wanted; the bundle's card does not name it. Weights are read from "
@@ -318,17 +323,17 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _put_back(place: Path, trunk: nn.Module) -> None:
-    changed = _tensors(place / CHANGED)
+def _put_back(path: Path, trunk: nn.Module) -> None:
+    trained = _tensors(path)
     own = dict(trunk.named_parameters())
-    lost = [n for n, t in changed.items() if n not in own or own[n].shape != t.shape]
+    lost = [n for n, t in trained.items() if n not in own or own[n].shape != t.shape]
     if lost:
         raise NotSupported(
-            f"{place / CHANGED} holds `{lost[0]}`, which this base has not. Give the right base with `--base "
+            f"{path} holds `{lost[0]}`, which this base has not. Give the right base with `--base "
             f"FOLDER` (in Python `base=`)."
         )
     with torch.no_grad():
-        for name, tensor in changed.items():
+        for name, tensor in trained.items():
             own[name].copy_(tensor)
 
 

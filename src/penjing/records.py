@@ -177,7 +177,8 @@ class Method:
     `apply(trunk)` returns the trunk to train (perhaps wrapped) with `requires_grad` set; the task's head
     always trains.
     `saves` says what a bundle holds of the trunk: `full` (all weights), `changed` (only what was trained,
-    over a referenced base) or `peft` (an adapter in peft's format). `keeps_start`: step 0 equals the base.
+    over a referenced base), `added` (only what `apply` put in; opening the bundle calls it again) or `peft`
+    (an adapter in peft's format). `keeps_start`: step 0 equals the base.
     `techniques(trunk, steps)` gives what the method itself changes in a training step, such as AdaLoRA's
     budget, planned over the run's optimizer steps; they come before the spec's.
     """

@@ -133,7 +133,7 @@ def test_a_method_says_its_rate_and_what_a_bundle_must_hold(name: str) -> None:
     method = method_of(name)
     assert method.name == name
     assert 0 < method.lr < 1
-    assert method.saves in ("full", "changed", "peft")
+    assert method.saves in ("full", "changed", "added", "peft")
 
 
 # ---- golden counts, on the shapes of known models, without memory for their weights

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from torch import nn
@@ -45,6 +47,52 @@ def linears_of(trunk: nn.Module, *, attention_only: bool = False) -> list[str]:
     if attention_only:
         names = [n for n in names if "att" in n.lower()]
     return names
+
+
+def width_of(trunk: nn.Module) -> int:
+    """Width of the base's states."""
+    return int(bare(trunk).config.hidden_size)
+
+
+@dataclass(frozen=True)
+class Sublayer:
+    """The attention or the feed-forward network of a layer: full names of its first and last linear layer."""
+
+    attention: bool
+    first: str
+    last: str
+
+
+def sublayers_of(trunk: nn.Module) -> list[Sublayer]:
+    """Attention and feed-forward network of every layer in turn, each ending at the width of the base.
+
+    Linear layers in a row whose names within the layer do, or do not, speak of attention make up one of them.
+
+    Raises:
+        NotSupported: a layer is not made so (experts, or maps that are not linear layers).
+    """
+    found: list[Sublayer] = []
+    width = width_of(trunk)
+    for number in range(len(layers_of(trunk))):
+        prefix = f"{_stack(trunk)}.{number}."
+        names = [n.removeprefix(prefix) for n in linears_of(trunk) if n.startswith(prefix)]
+        runs = [(of, list(run)) for of, run in groupby(names, lambda name: "att" in name.lower())]
+        own = [Sublayer(of, prefix + run[0], prefix + run[-1]) for of, run in runs]
+        ends = [trunk.get_submodule(one.last) for one in own]
+        if sum(one.attention for one in own) * 2 != len(own) or any(_outputs(m) != width for m in ends):
+            raise NotSupported(
+                f"Each layer's attention and feed-forward network were wanted, both ending in a linear layer "
+                f"of width {width}; layer {number + 1} of {type(trunk).__name__} has the linear layers "
+                f"{', '.join(names) or 'none'}. Take `method: lora`, which "
+                f"needs only linear layers."
+            )
+        found += own
+    return found
+
+
+def _outputs(linear: Any) -> int:
+    """Width of what a linear layer (or GPT-2's Conv1D) gives."""
+    return int(linear.out_features if isinstance(linear, nn.Linear) else linear.nf)
 
 
 def depth_of(trunk: nn.Module, name: str) -> int:
