@@ -7,6 +7,7 @@ and `errors` do not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -157,7 +158,9 @@ class Technique:
     `loss` receives the model, the batch and the loss so far and returns the new one. `backward` replaces how
     gradients are made: it gets the model, the batch and a function that computes the loss, must leave
     gradients of `share * loss.mean` added to the parameters, and returns the clean loss; at most one
-    technique of a run may have it.
+    technique of a run may have it. `plan` is told the run's optimizer steps before the first. Inside
+    `weights(model)` the model's weights are those to validate and save, such as an average; at most one
+    technique of a run may have it, too.
     """
 
     name: str
@@ -167,6 +170,8 @@ class Technique:
     edit_grads: Callable[[nn.Module], None] | None = None
     after_update: Callable[[nn.Module, int], None] | None = None
     finish: Callable[[nn.Module, Any], None] | None = None
+    plan: Callable[[int], None] | None = None
+    weights: Callable[[nn.Module], AbstractContextManager[None]] | None = None
     state: Stateful | None = None
 
 

@@ -75,19 +75,20 @@ def techniques_of(spec: Spec) -> tuple[Technique, ...]:
     """The spec's techniques, built.
 
     Raises:
-        SpecError: a technique is named twice, or two of them decide how gradients are made.
+        SpecError: a technique is named twice, or two of them want what only one can have.
     """
     built: tuple[Technique, ...] = tuple(plugin.build("techniques", t) for t in spec.techniques)
     names = [t.name for t in built]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpecError(f"`techniques` names `{twice[0]}` twice. Keep one.")
-    makers = [t.name for t in built if t.backward]
-    if len(makers) > 1:
-        raise SpecError(
-            f"`{makers[0]}` and `{makers[1]}` both decide how gradients are made; a run can have one such "
-            f"technique. Drop one."
-        )
+    for place, does in (("backward", "how gradients are made"), ("weights", "which weights are saved")):
+        makers = [t.name for t in built if getattr(t, place)]
+        if len(makers) > 1:
+            raise SpecError(
+                f"`{makers[0]}` and `{makers[1]}` both decide {does}; a run can have one such technique. Drop "
+                f"one."
+            )
     return built
 
 
@@ -288,6 +289,10 @@ def ready(
     if method.techniques:
         assert steps is not None, f"`{method.name}` plans by the run's steps"
         techniques = (*method.techniques(trunk, steps), *techniques)
+    for technique in techniques:
+        if technique.plan:
+            assert steps is not None, f"`{technique.name}` plans by the run's steps"
+            technique.plan(steps)
     plain = spec.train.optimizer == "adamw" and not any(t.stream for t in techniques)
     if used is not None and plain and method.saves == "full":
         train_rows_in_use(trunk, used)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,7 +219,8 @@ def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
             _log(it.run, step, it.steps, tell)
             late = spec.train.minutes is not None and watch.seconds > 60 * spec.train.minutes
             if step.step % every == 0 or step.step == last or late:
-                _validate(it)
+                with _weights_to_save(it.made):
+                    _validate(it)
                 watch.stopped = _why_stop(it, late=late)
             whole = True
             if watch.stopped or time.perf_counter() - saved_at >= spec.train.save_s:
@@ -251,6 +253,14 @@ def _log(run: Run, step: Step, steps: int, tell: Tell) -> None:
     for note in step.notes:
         tell(News("note", note))
     tell(News("progress", f"loss {step.loss:.3f}", step.step, steps))
+
+
+def _weights_to_save(made: Ready) -> AbstractContextManager[None]:
+    """Inside, the model has the weights that a technique wants validated and saved; its own, where none
+    does.
+    """
+    shown = next((t.weights for t in made.techniques if t.weights), None)
+    return shown(made.model) if shown else nullcontext()
 
 
 def _validate(it: Training) -> None:
