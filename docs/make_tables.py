@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from penjing import plugin
-from penjing.spec import SECTIONS, Spec
+from penjing.keys import SECTIONS
+from penjing.spec import Spec
 
 DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -143,6 +144,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "adapter": lambda: settings_table("methods", "adapter"),
     "lora": lambda: settings_table("methods", "lora"),
     "top": lambda: settings_table("methods", "top"),
+    "ema": lambda: settings_table("techniques", "ema"),
+    "swa": lambda: settings_table("techniques", "swa"),
     "commands": commands_table,
 }
 

@@ -26,7 +26,7 @@ LAYERS = {
     3: ["engine", "bundle", "run"],
     2: ["tasks", "objectives", "methods", "techniques", "compressors"],
     1: ["models", "data", "device", "measures", "intervals", "baseline", "files"],
-    0: ["records", "spec", "yaml_file", "plugin", "errors", "plural", "threads"],
+    0: ["records", "spec", "yaml_file", "plugin", "errors", "keys", "plural", "threads"],
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 OPEN_LAYERS = {0, 1, 3, 7}  # their units may import each other, so long as no circle arises
@@ -41,7 +41,7 @@ HEAVY = {
 BASES = {  # what a class may inherit from, apart from exceptions
     "enum.Enum", "enum.IntEnum", "enum.StrEnum",
     "typing.Generic", "typing.NamedTuple", "typing.Protocol", "typing.TypedDict",
-    "torch.nn.Module", "torch.autograd.Function",
+    "torch.nn.Module", "torch.autograd.Function", "torch.optim.Optimizer",
     "torch.utils.data.Dataset", "torch.utils.data.IterableDataset", "torch.utils.data.Sampler",
     "pydantic.BaseModel", "typer.core.TyperGroup",
     "ast.NodeVisitor", "html.parser.HTMLParser", "logging.Handler", "string.Formatter",

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from penjing.errors import SpecError, nearest
+from penjing.keys import NEED_A_RATE, SECTIONS, STRICT, USED_BY, DataSpec, TrainSpec
 from penjing.plugin import Choice, choice, found, signature
 from penjing.yaml_file import read_yaml
 
@@ -24,77 +25,11 @@ CHOICES = {
     "method": ("methods", "full"),
 }  # key: kind, what it is when not given
 
-# A number is welcome where a name is wanted: `name: 2024`.
-_STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
-_Files = str | list[str] | None
-
-
-class DataSpec(BaseModel):
-    """Where the rows are and how to read them."""
-
-    model_config = _STRICT
-
-    train: _Files = Field(None, description="file, folder, glob or list of them; `hf:name` for a hub set")
-    valid: _Files = Field(None, description="validation rows; cut from train when not given")
-    test: _Files = Field(None, description="test rows, used once, at the end")
-    valid_share: float = Field(0.1, gt=0, lt=1, description="share of train kept when `valid` is not given")
-    text: str | None = Field(None, description="column of the text; guessed and told when not given")
-    label: str | None = Field(None, description="column of the label; guessed and told when not given")
-    encoding: str | None = Field(None, description="such as gb18030; found out when not given")
-    delimiter: str | None = Field(None, description="between labels of one cell; found out when not given")
-    drop_empty: bool = Field(False, description="leave out rows without text or label, and count them")
-    max_length: int | None = Field(
-        None, ge=4, description="tokens a row; the base's limit, at most 512, when not given"
-    )
-    cache: bool = Field(True, description="keep tokenized rows in the cache folder")
-
-
-class TrainSpec(BaseModel):
-    """How to train. One clock: optimizer steps; `epochs` are turned into steps once, at the door."""
-
-    model_config = _STRICT
-
-    epochs: float | None = Field(
-        None, gt=0, description="passes over the train rows; 400 steps' worth, 5 to 20, if none"
-    )
-    steps: int | None = Field(None, ge=1, description="optimizer steps; excludes epochs")
-    batch: int = Field(32, ge=1, description="rows an optimizer step")
-    micro_tokens: int = Field(
-        8192, ge=16, description="most tokens at once; a memory knob that changes nothing else"
-    )
-    lr: float | None = Field(None, gt=0, description="peak learning rate; the method's own when not given")
-    head_lr: float | None = Field(None, gt=0, description="peak rate of the task's head; `lr` when not given")
-    optimizer: Literal["adamw", "sgd", "adafactor"] = Field(
-        "adamw", description="torch's, fused where torch has it"
-    )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw only")
-    eps: float = Field(1e-8, gt=0, description="adamw only")
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
-    weight_decay: float = Field(0.01, ge=0, description="not on biases and norms")
-    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = Field(
-        "linear", description="how the rate falls after the warm-up"
-    )
-    warmup: float = Field(0.1, ge=0, description="share of the steps when below 1, else steps")
-    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a lower layer relative to the one above")
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
-    checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
-    dropout: float | None = Field(None, ge=0, lt=1, description="replaces the base's; its own when not given")
-    evals: int = Field(
-        10, ge=0, description="validations over the run, spread evenly; 0 for none but the last"
-    )
-    patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
-    minutes: float | None = Field(None, gt=0, description="stop after this many minutes, keeping the best")
-    group_by_length: bool = Field(True, description="rows of like length share a step")
-    save_s: float = Field(60.0, ge=0, description="seconds between saves of what an exact resume needs")
-
-
-SECTIONS: dict[str, type[BaseModel]] = {"train": TrainSpec, "data": DataSpec}
-
 
 class Spec(BaseModel):
     """A whole job. Made by `read(path_or_mapping, sets=..., **keywords)` below, never by hand."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     base: str = Field("minilm", min_length=1, description="preset, local folder or hub name")
     task: Choice = Field(description="what to learn; `penjing list tasks`")
@@ -365,13 +300,18 @@ def _refuse_contradictions(spec: Spec) -> None:
             f"`train.epochs` ({train.epochs:g}) and `train.steps` ({train.steps}) are both given; they say "
             f"the same thing twice. Keep one; `--set train.epochs=null` takes one back that a file gives."
         )
-    uses = {"adamw": ("betas", "eps"), "sgd": ("momentum",), "adafactor": ()}[train.optimizer]
-    for key in ("betas", "eps", "momentum"):
-        if key not in uses and getattr(train, key) != TrainSpec.model_fields[key].default:
+    for key, users in USED_BY.items():
+        if train.optimizer not in users and getattr(train, key) != TrainSpec.model_fields[key].default:
             raise SpecError(
                 f"`train.{key}` is {getattr(train, key)}; the optimizer `{train.optimizer}` does not use it. "
-                f"Drop it, or choose `train.optimizer: {'sgd' if key == 'momentum' else 'adamw'}`."
+                f"Drop it, or choose `train.optimizer: {users[0]}`."
             )
+    if train.optimizer in NEED_A_RATE and train.lr is None:
+        raise SpecError(
+            f"`train.lr` is not given; methods bring rates for AdamW, and no factor makes one fit "
+            f"`train.optimizer: {train.optimizer}`. Say `train.lr: {NEED_A_RATE[train.optimizer]}` and try "
+            f"three times more and less."
+        )
     if data.valid is not None and data.valid_share != DataSpec.model_fields["valid_share"].default:
         raise SpecError(
             f"`data.valid_share` is {data.valid_share:g} and `data.valid` names rows of their own, so "

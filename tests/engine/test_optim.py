@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 
 from common import FAMILIES
 from penjing.engine.optim import groups, optimizer, schedule, set_rates
+from penjing.keys import TrainSpec
 from penjing.methods.lora import lora
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
-from penjing.spec import TrainSpec
 
 Tiny = Callable[..., Path]
 

@@ -18,6 +18,7 @@ from penjing.data.batches import pack
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.errors import NotSupported, PenjingError, SpecError
+from penjing.keys import TrainSpec
 from penjing.methods.bitfit import bitfit
 from penjing.methods.full import full
 from penjing.methods.lora import lora
@@ -27,7 +28,6 @@ from penjing.models.heads import ClassHead
 from penjing.models.load import Base, load
 from penjing.models.model import Model
 from penjing.records import Batch, Method, Tokens
-from penjing.spec import TrainSpec
 from penjing.tasks.classify import classify
 
 Tiny = Callable[..., Path]

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from penjing.data.batches import pack
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
+from penjing.keys import TrainSpec
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import RowsInUse, train_rows_in_use, whole_state
 from penjing.models.heads import ClassHead
 from penjing.models.load import Base, load
 from penjing.models.model import Model
 from penjing.records import Batch, Tokens
-from penjing.spec import TrainSpec
 from penjing.tasks.classify import classify
 
 Tiny = Callable[..., Path]

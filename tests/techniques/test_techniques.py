@@ -16,12 +16,12 @@ from penjing.data import batches
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.jobs import keep
+from penjing.keys import TrainSpec
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
 from penjing.records import Technique, Tokens
 from penjing.run import Run
-from penjing.spec import TrainSpec
 from penjing.tasks.classify import classify
 
 Tiny = Callable[..., Path]

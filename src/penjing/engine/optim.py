@@ -1,4 +1,8 @@
-"""Optimizers, schedules and groups of parameters: plain torch, with the field's usual exclusions."""
+"""Optimizers, schedules and groups of parameters, with the field's usual exclusions.
+
+Methods bring rates for AdamW. Lion's step is larger, so it takes a tenth of them; Muon's is scaled to be as
+large as AdamW's; for SGD and Adafactor no factor holds, and the spec asks for a rate.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +13,97 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from penjing.engine.lion import Lion
+from penjing.engine.together import Together
+from penjing.errors import SpecError
+from penjing.keys import TrainSpec
 from penjing.models.embedding import RowsInUse
 from penjing.models.layers import bare, depth_of, layers_of
-from penjing.spec import TrainSpec
+
+# What does nothing but weight decay to a row without gradients, as RowsInUse wants it; Adafactor's rates
+# depend on the whole table.
+DECAY_ALONE = ("adamw", "lion", "muon")
 
 
 def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, object]]:
     """Parameters that train, by rate and decay: none of it on biases, norms and other vectors; lower layers
-    slower by `layer_decay` each; the head at `head_lr`.
+    slower by `layer_decay` each; the head at `head_lr`. `hidden` tells which hold hidden matrices.
     """
     trunk = model.trunk
     inner = bare(trunk)  # type: ignore[arg-type]
     top = len(layers_of(inner)) + 1
     decay_depth = settings.layer_decay != 1.0
-    made: dict[tuple[float, float], list[nn.Parameter]] = {}
+    hidden = _hidden_matrices(trunk)  # type: ignore[arg-type]
+    made: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = lr
+        inside = id(parameter) in hidden
+        rate = (settings.muon_lr if inside else None) or lr
         if name.startswith("head."):
             rate = settings.head_lr or lr
         elif decay_depth:
             own = name.removeprefix("trunk.").removeprefix("base_model.model.")
-            rate = lr * settings.layer_decay ** (top - depth_of(inner, own))
+            rate *= settings.layer_decay ** (top - depth_of(inner, own))
         decay = 0.0 if parameter.ndim < 2 else settings.weight_decay
-        made.setdefault((rate, decay), []).append(parameter)
+        made.setdefault((rate, decay, inside), []).append(parameter)
     return [
-        {"params": ps, "lr": rate, "weight_decay": decay, "peak": rate} for (rate, decay), ps in made.items()
+        {"params": ps, "lr": rate, "weight_decay": decay, "peak": rate, "hidden": inside}
+        for (rate, decay, inside), ps in made.items()
     ]
+
+
+def _hidden_matrices(trunk: nn.Module) -> set[int]:
+    """Ids of the trunk's matrices but for tables that rows are looked up in."""
+    tables = [m for m in trunk.modules() if isinstance(m, nn.Embedding) or getattr(m, "looks_up_rows", False)]
+    looked_up = {id(p) for table in tables for p in table.parameters(recurse=False)}
+    return {id(p) for p in trunk.parameters() if p.ndim == 2} - looked_up
+
+
+def own_rate(settings: TrainSpec, of_method: float) -> float:
+    """The peak rate of a run: the spec's, else the method's (for AdamW) made to fit the optimizer."""
+    return settings.lr or of_method * (0.1 if settings.optimizer == "lion" else 1.0)
 
 
 def optimizer(model: nn.Module, settings: TrainSpec, lr: float) -> Optimizer:
     """The optimizer over `groups`."""
     made = groups(model, settings, lr)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(made, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
+    if settings.optimizer == "lion":
+        return Lion(made, lr, betas=settings.betas or (0.9, 0.99))
+    if settings.optimizer == "muon":
+        return _muon(made, settings, lr)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(made, lr=lr, momentum=settings.momentum, fused=True)
-    return torch.optim.Adafactor(made, lr=lr)
+        momentum = 0.9 if settings.momentum is None else settings.momentum
+        return torch.optim.SGD(made, lr=lr, momentum=momentum, fused=True)
+    if settings.optimizer == "adafactor":
+        return torch.optim.Adafactor(made, lr=lr)
+    return _adamw(made, settings, lr)
+
+
+def _adamw(made: list[dict[str, object]], settings: TrainSpec, lr: float) -> Optimizer:
+    return torch.optim.AdamW(made, lr=lr, betas=settings.betas or (0.9, 0.999), eps=settings.eps, fused=True)
+
+
+def _muon(made: list[dict[str, object]], settings: TrainSpec, lr: float) -> Optimizer:
+    """Muon (Jordan et al. 2024) for hidden matrices, AdamW for the rest.
+
+    With a rate of its own, an update of shape (m, n) is scaled by sqrt(max(1, m / n)) as in Jordan's; else
+    by 0.2 sqrt(max(m, n)), with which it is as large as AdamW's and takes its rate and decay (Liu et al.
+    2025, arXiv 2502.16982, section 2.2).
+    """
+    matrices, rest = ([group for group in made if group["hidden"] is kind] for kind in (True, False))
+    if not matrices:
+        raise SpecError(
+            "`train.optimizer: muon` moves hidden matrices of the base; none of them train here. Take "
+            "`adamw`, or a method that trains some."
+        )
+    muon = torch.optim.Muon(
+        matrices,
+        lr=lr,
+        momentum=0.95 if settings.momentum is None else settings.momentum,
+        adjust_lr_fn="match_rms_adamw" if settings.muon_lr is None else "original",
+    )
+    return Together(muon, _adamw(rest, settings, lr)) if rest else muon
 
 
 def schedule(settings: TrainSpec, steps: int) -> Callable[[int], float]:

@@ -17,6 +17,7 @@ from penjing.data import split as splitting
 from penjing.data.read import read
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, matrix_peaks
+from penjing.engine.optim import DECAY_ALONE, own_rate
 from penjing.errors import DataError, SpecError
 from penjing.jobs.news import News, Tell, silent
 from penjing.models.dropout import set_dropout
@@ -86,8 +87,8 @@ def techniques_of(spec: Spec) -> tuple[Technique, ...]:
         makers = [t.name for t in built if getattr(t, place)]
         if len(makers) > 1:
             raise SpecError(
-                f"`{makers[0]}` and `{makers[1]}` both decide {does}; a run can have one such technique. Drop "
-                f"one."
+                f"`{makers[0]}` and `{makers[1]}` both decide {does}; a run can have one such technique. "
+                f"Drop one."
             )
     return built
 
@@ -293,7 +294,7 @@ def ready(
         if technique.plan:
             assert steps is not None, f"`{technique.name}` plans by the run's steps"
             technique.plan(steps)
-    plain = spec.train.optimizer == "adamw" and not any(t.stream for t in techniques)
+    plain = spec.train.optimizer in DECAY_ALONE and not any(t.stream for t in techniques)
     if used is not None and plain and method.saves == "full":
         train_rows_in_use(trunk, used)
     place = next(trunk.parameters()).device  # the machine's, or `meta`
@@ -304,7 +305,7 @@ def ready(
             f"`train.checkpointing` is on; {type(base.trunk).__name__} offers no layer to recompute. Leave "
             f"it off and lower `train.micro_tokens` to save memory."
         )
-    return Ready(base, method, model, techniques, spec.train.lr or method.lr)
+    return Ready(base, method, model, techniques, own_rate(spec.train, method.lr))
 
 
 def n_steps(spec: Spec, n_rows: int) -> int:

@@ -1,4 +1,4 @@
-"""A running average of the weights that train, in fp32, and a way to let the model be that average for a while.
+"""A running average of the weights that train, in fp32, and a way to let the model be it for a while.
 
 Word rows that are not in use have no weights of their own here, only the one scalar that weight decay left of
 them; it is averaged like a weight, so the average is that of training the whole table. Buffers are not

@@ -1,7 +1,8 @@
 """Train only the rows of the word table that the training text uses, with the result of training them all.
 
-A row that never occurs gets no gradient, so AdamW's moments for it stay zero and its only change is weight
-decay, p <- p (1 - lr wd) at every step: one scalar for all such rows. Gradient, clipping and update
+A row that never occurs gets no gradient, so AdamW's moments for it stay zero (Lion's, too, and the sign of
+zero is zero) and its only change is weight decay, p <- p (1 - lr wd) at every step: one scalar for all such
+rows. Gradient, clipping and update
 then run over the few thousand rows in use (banking77: 2,500 of 30,522) in place of the whole table.
 """
 

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights (Polyak & Juditsky 1992; as in Tarvainen & Valpola 2017, eq. 2)."""
+"""Exponential moving average of the weights (Polyak & Juditsky 1992; Tarvainen & Valpola 2017, eq. 2)."""
 
 from __future__ import annotations
 

@@ -12,8 +12,10 @@ from penjing.records import Technique
 def swa(*, start: float = 0.75, every: int = 1) -> Technique:
     """Validate and save the plain mean of the weights of the last part of training.
 
+    The paper keeps the rate up while it averages: `train.schedule: constant`.
+
     start: share of the steps after which averaging begins; 1 averages nothing. every: steps between the
-    weights that are averaged. The paper keeps the rate up while it averages: `train.schedule: constant`.
+    weights that are averaged.
     """
     if not 0 <= start <= 1:
         raise SpecError(f"`swa.start` is a share of the steps, 0 to 1; it is {start}. 0.75 is usual.")

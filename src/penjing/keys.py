@@ -1,0 +1,87 @@
+"""The keys of a spec's sections, with their types, ranges, defaults and meanings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Key of `train`: optimizers that use it.
+USED_BY = {
+    "betas": ("adamw", "lion", "muon"),
+    "eps": ("adamw", "muon"),
+    "momentum": ("sgd", "muon"),
+    "muon_lr": ("muon",),
+}
+NEED_A_RATE = {"sgd": 0.01, "adafactor": 0.001}  # optimizer: a rate to begin with
+
+# A number is welcome where a name is wanted: `name: 2024`.
+STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+_Files = str | list[str] | None
+
+
+class DataSpec(BaseModel):
+    """Where the rows are and how to read them."""
+
+    model_config = STRICT
+
+    train: _Files = Field(None, description="file, folder, glob or list of them; `hf:name` for a hub set")
+    valid: _Files = Field(None, description="validation rows; cut from train when not given")
+    test: _Files = Field(None, description="test rows, used once, at the end")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share of train kept when `valid` is not given")
+    text: str | None = Field(None, description="column of the text; guessed and told when not given")
+    label: str | None = Field(None, description="column of the label; guessed and told when not given")
+    encoding: str | None = Field(None, description="such as gb18030; found out when not given")
+    delimiter: str | None = Field(None, description="between labels of one cell; found out when not given")
+    drop_empty: bool = Field(False, description="leave out rows without text or label, and count them")
+    max_length: int | None = Field(
+        None, ge=4, description="tokens a row; the base's limit, at most 512, when not given"
+    )
+    cache: bool = Field(True, description="keep tokenized rows in the cache folder")
+
+
+class TrainSpec(BaseModel):
+    """How to train. One clock: optimizer steps; `epochs` are turned into steps once, at the door."""
+
+    model_config = STRICT
+
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the train rows; 400 steps' worth, 5 to 20, if none"
+    )
+    steps: int | None = Field(None, ge=1, description="optimizer steps; excludes epochs")
+    batch: int = Field(32, ge=1, description="rows an optimizer step")
+    micro_tokens: int = Field(
+        8192, ge=16, description="most tokens at once; a memory knob that changes nothing else"
+    )
+    lr: float | None = Field(None, gt=0, description="peak learning rate; the method's own when not given")
+    head_lr: float | None = Field(None, gt=0, description="peak rate of the task's head; `lr` when not given")
+    optimizer: Literal["adamw", "lion", "muon", "sgd", "adafactor"] = Field(
+        "adamw", description="torch's, fused where torch has it; muon moves hidden matrices, adamw the rest"
+    )
+    betas: tuple[float, float] | None = Field(
+        None, description="adamw, muon: [0.9, 0.999] when not given; lion: [0.9, 0.99]"
+    )
+    eps: float = Field(1e-8, gt=0, description="adamw and muon's adamw")
+    momentum: float | None = Field(None, ge=0, lt=1, description="sgd: 0.9 when not given; muon: 0.95")
+    muon_lr: float | None = Field(
+        None, gt=0, description="peak rate of hidden matrices, 0.02 is usual; `lr`, scaled, when not given"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="not on biases and norms")
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = Field(
+        "linear", description="how the rate falls after the warm-up"
+    )
+    warmup: float = Field(0.1, ge=0, description="share of the steps when below 1, else steps")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a lower layer relative to the one above")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
+    checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    dropout: float | None = Field(None, ge=0, lt=1, description="replaces the base's; its own when not given")
+    evals: int = Field(
+        10, ge=0, description="validations over the run, spread evenly; 0 for none but the last"
+    )
+    patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
+    minutes: float | None = Field(None, gt=0, description="stop after this many minutes, keeping the best")
+    group_by_length: bool = Field(True, description="rows of like length share a step")
+    save_s: float = Field(60.0, ge=0, description="seconds between saves of what an exact resume needs")
+
+
+SECTIONS: dict[str, type[BaseModel]] = {"train": TrainSpec, "data": DataSpec}
