@@ -11,6 +11,8 @@ A bundle is a folder:
     names
     added.safetensors    methods that add weights of their own: those; the card's method puts their place into
     the base
+    members/0 …          an ensemble: bundles of one base that answer as one, and mix.safetensors where
+    stacked
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from penjing.engine.scoring import outputs
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models.embedding import whole_state
+from penjing.models.ensemble import Ensemble, share_weights
 from penjing.models.layers import bare
 from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
@@ -44,6 +47,7 @@ from penjing.plugin import choice
 from penjing.records import Task, Tokens
 
 FORMAT = 1
+MIX = "mix.safetensors"
 HEAD, ADAPTER = "head.safetensors", "adapter_model.safetensors"
 TRAINED = {"changed": "changed.safetensors", "added": "added.safetensors"}  # by what `saves` says
 
@@ -54,7 +58,7 @@ class Bundle:
 
     folder: Path
     card: dict[str, Any]
-    model: Model
+    model: Model | Ensemble
     task: Task
     tokenizer: Any
     machine: Machine
@@ -200,6 +204,8 @@ def _load(
     place: Path, device: str, precision: str | None, base: str | None, machine: Machine | None
 ) -> Bundle:
     card = _card(place)
+    if card["saves"] == "ensemble":
+        return _ensemble(place, card, device, precision, base, machine)
     machine = machine or choose(device, precision or card.get("precision", "auto"))
     task: Task = plugin.build("tasks", choice(card["task"], kind="tasks", key="task"))
     found = _open_base(place, card, base, machine)
@@ -224,6 +230,28 @@ def _load(
     model.prepare(machine.precision)
     model.eval()  # last: what `prepare` puts in begins in training mode
     return Bundle(place, card, model, task, found.tokenizer, machine)
+
+
+def _ensemble(
+    place: Path,
+    card: dict[str, Any],
+    device: str,
+    precision: str | None,
+    base: str | None,
+    machine: Machine | None,
+) -> Bundle:
+    """Members are bundles in folders of their own; what of their base is equal is held once."""
+    members = [_load(place / name, device, precision, base, machine) for name in card["members"]]
+    models = [member.model for member in members if isinstance(member.model, Model)]
+    share_weights(models)
+    task, machine, n_labels = members[0].task, members[0].machine, len(card["labels"])
+    mix = None
+    if card["way"] == "stack":
+        mix = nn.Linear(len(members) * n_labels, n_labels).to(machine.device)
+        mix.load_state_dict(_tensors(place / MIX))
+        mix.requires_grad_(False)
+    model = Ensemble(models, card["way"], multi_label=task.multi_label, mix=mix)
+    return Bundle(place, card, model.eval(), task, members[0].tokenizer, machine)
 
 
 def _card(place: Path) -> dict[str, Any]:

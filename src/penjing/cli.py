@@ -9,17 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from penjing.errors import SpecError, nearest
+from penjing.errors import SpecError
 from penjing.screen import (
     Screen,
     failed,
     interval,
     print_batch,
+    print_demo,
     print_findings,
     print_json,
     print_json_line,
+    print_list,
+    print_plugin,
     print_result,
     print_table,
+    print_trials,
 )
 
 app = typer.Typer(
@@ -139,6 +143,69 @@ def _dry_run(spec: Path | None, sets: Sequence[str] | None, given: dict[str, Any
 
 
 @app.command()
+def search(
+    spec: SpecFile = None,
+    base: BaseName = None,
+    train: TrainRows = None,
+    valid: ValidRows = None,
+    test: TestRows = None,
+    task: TaskName = None,
+    trials: Annotated[int | None, typer.Option("--trials", help="most settings to try")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="begin nothing that would not end within this time")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="ray://HOST:PORT of a Ray cluster; ray for one on this machine")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="name of the search's folder")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="folder that holds the runs")] = None,
+    sets: Set = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the search named in place of the spec, or the newest")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check every end of the space, print it, train nothing")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the best settings of a spec with spaces in it; leaves the winner, proved, and every trial."""
+    how = {f"search.{key}": value for key, value in _given(trials=trials, minutes=minutes).items()}
+    given = _given(base=base, train=train, valid=valid, test=test, task=task, name=name)
+    with Screen(as_json=as_json) as screen:
+        if resume:
+            _refuse_ignored({**given, **how, **({"set": sets} if sets else {})})
+            from penjing.chains.search import resume as go_on
+
+            run = go_on(spec, on=on, out=out or "runs", tell=screen.tell)
+        else:
+            from penjing.chains.search import search as job
+
+            given |= _given(out=out) | how
+            if dry_run:
+                _print_space(spec, sets, given, as_json)
+                return
+            run = job(spec, sets=tuple(sets or ()), on=on, tell=screen.tell, **given)
+        result, found = run.result, run.read("search.json")
+    if as_json:
+        print_json({"run": str(run.folder), **result, "search": found})
+    else:
+        print_trials(found["trials"])
+        print_result(run.folder, result)
+
+
+def _print_space(spec: Path | None, sets: Sequence[str] | None, given: dict[str, Any], as_json: bool) -> None:
+    import yaml
+
+    from penjing.chains.asked import read
+
+    asked = read(spec, sets=tuple(sets or ()), **given)
+    if as_json:
+        print_json(asked.written())
+    else:
+        typer.echo(yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
+
+
+@app.command()
 def evaluate(
     run: Folder,
     data: Annotated[list[str], typer.Option("--data", help="labelled rows")],
@@ -218,26 +285,6 @@ def report(
         typer.launch(path.resolve().as_uri())
 
 
-def _kinds() -> dict[str, dict[str, str]]:
-    """Every name that can be chosen and what it is, by kind."""
-    from penjing.models.presets import PRESETS
-    from penjing.plugin import KINDS, found
-
-    plugs = {kind: {plug.name: plug.summary for plug in found(kind).values()} for kind in KINDS}
-    return {**plugs, "presets": {preset.name: preset.about for preset in PRESETS.values()}}
-
-
-def _kind(word: str) -> str:
-    """A kind by its name in the plural or, as in a spec, in the singular."""
-    kinds = _kinds()
-    kind = next((k for k in kinds if word in (k, k.removesuffix("s"))), None)
-    if kind is None:
-        raise SpecError(
-            f"`{word}` is not a kind of plug-in: {', '.join(kinds)}.{nearest(word, kinds)} Give one of these."
-        )
-    return kind
-
-
 @app.command("list")
 def list_(
     kind: Annotated[str | None, typer.Argument(help="tasks, methods, techniques …")] = None,
@@ -245,14 +292,7 @@ def list_(
 ) -> None:
     """List what can be chosen: tasks, methods, techniques and presets."""
     with Screen(as_json=as_json):
-        chosen = {k: v for k, v in _kinds().items() if (v and kind is None) or (kind and k == _kind(kind))}
-    if as_json:
-        print_json(chosen)
-        return
-    for name, plugs in chosen.items():
-        typer.echo(name if plugs else f"{name}: none yet")
-        for plug, summary in plugs.items():
-            typer.echo(f"  {plug:<12} {summary}")
+        print_list(kind, as_json=as_json)
 
 
 @app.command()
@@ -262,35 +302,8 @@ def show(
     source: Annotated[bool, typer.Option("--source/--no-source", help="print the code, too")] = True,
 ) -> None:
     """Show a plug-in: settings, documentation, code."""
-    from penjing import plugin
-
     with Screen():
-        kind = _kind(kind)
-        if kind == "presets":
-            _show_preset(name)
-            return
-        settings = plugin.signature(kind, name)
-        about = plugin.about(kind, name)
-    typer.echo(f"{kind} / {name}, from {about.path}\n\n{about.doc}\n")
-    for setting, one in settings.items():
-        typer.echo(
-            f"  {setting}: {one.type}" + (" (must be given)" if one.required else f" = {one.default!r}")
-        )
-    if not settings:
-        typer.echo("  It has no settings.")
-    if source:
-        typer.echo("\n" + about.path.read_text(encoding="utf-8"))
-
-
-def _show_preset(name: str) -> None:
-    from penjing.models.presets import PRESETS
-
-    if name not in PRESETS:
-        raise SpecError(
-            f"`{name}` is not a preset: {', '.join(PRESETS)}.{nearest(name, PRESETS)} Give one of these."
-        )
-    preset = PRESETS[name]
-    typer.echo(f"{preset.about}\ncomes with {preset.requirement}; SHA-256 of its weights {preset.sha256}")
+        print_plugin(kind, name, source=source)
 
 
 @app.command()
@@ -360,15 +373,7 @@ def demo(
         from penjing.jobs.demo import demo as job
 
         found = job(out=out, language=language, tell=screen.tell)
-    rows = [[r.name, f"{r.accuracy:.4f}", r.interval, r.time] for r in found.systems]
-    head = ["system", "test accuracy", "95 % interval", "time"]
-    print_table(
-        head, rows, title=f"Support desk, English: {found.n_labels} intents, {found.n_test} test rows"
-    )
-    for text, label, confidence in found.answers:
-        typer.echo(f"{label:<26} {confidence:.2f}  {text}")
-    typer.echo(f"\nReport: {found.report}")
-    typer.echo(f'Next: penjing predict {found.run} "my parcel came broken"')
+    print_demo(found)
 
 
 def main() -> None:

@@ -173,8 +173,21 @@ def new(spec: Spec) -> Run:
         SpecError: the named run is there already.
         CannotWrite: the folder cannot be made.
     """
+    run = place(spec, spec.method.name)
+    text = yaml.safe_dump(spec.anchored().written(), sort_keys=False, allow_unicode=True)
+    write_text(run.folder / "spec.yaml", text)
+    return run
+
+
+def place(spec: Spec, how: str) -> Run:
+    """Make an empty folder: the spec's `name`, else time, task and `how`.
+
+    Raises:
+        SpecError: the named folder is there already.
+        CannotWrite: the folder cannot be made.
+    """
     out = Path(spec.out)
-    wanted = spec.name or f"{time.strftime('%m%d-%H%M%S')}-{spec.task.name}-{spec.method.name}"
+    wanted = spec.name or f"{time.strftime('%m%d-%H%M%S')}-{spec.task.name}-{how}"
     for n in itertools.count(1):
         folder = out / (wanted if n == 1 else f"{wanted}-{n}")
         with told(folder):
@@ -189,10 +202,7 @@ def new(spec: Spec) -> Run:
                         f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, "
                         f"or go on with it by `penjing tune --resume {folder}`."
                     ) from error
-    run = Run(folder)
-    text = yaml.safe_dump(spec.anchored().written(), sort_keys=False, allow_unicode=True)
-    write_text(folder / "spec.yaml", text)
-    return run
+    return Run(folder)
 
 
 def open_run(folder: str | Path) -> Run:

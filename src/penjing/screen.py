@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import typer
 
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, SpecError, nearest
 
 
 class Screen:
@@ -150,6 +150,96 @@ def print_table(head: list[str], rows: list[list[str]], *, title: str = "") -> N
 def interval(found: dict[str, Any], name: str) -> str:
     """`0.9012 – 0.9344`, or nothing where a score has no interval."""
     return " – ".join(f"{x:.4f}" for x in found.get("intervals", {}).get(name, ()))
+
+
+def print_demo(found: Any) -> None:
+    """The demo: systems side by side, a few answers, and what to do next."""
+    rows = [[r.name, f"{r.accuracy:.4f}", r.interval, r.time] for r in found.systems]
+    title = f"Support desk, English: {found.n_labels} intents, {found.n_test} test rows"
+    print_table(["system", "test accuracy", "95 % interval", "time"], rows, title=title)
+    for text, label, confidence in found.answers:
+        typer.echo(f"{label:<26} {confidence:.2f}  {text}")
+    typer.echo(f"\nReport: {found.report}")
+    typer.echo(f'Next: penjing predict {found.run} "my parcel came broken"')
+
+
+def _kinds() -> dict[str, dict[str, str]]:
+    """Every name that can be chosen and what it is, by kind."""
+    from penjing.models.presets import PRESETS
+    from penjing.plugin import KINDS, found
+
+    plugs = {kind: {plug.name: plug.summary for plug in found(kind).values()} for kind in KINDS}
+    return {**plugs, "presets": {preset.name: preset.about for preset in PRESETS.values()}}
+
+
+def _kind(word: str) -> str:
+    """A kind by its name in the plural or, as in a spec, in the singular."""
+    kinds = _kinds()
+    kind = next((k for k in kinds if word in (k, k.removesuffix("s"))), None)
+    if kind is None:
+        raise SpecError(
+            f"`{word}` is not a kind of plug-in: {', '.join(kinds)}.{nearest(word, kinds)} Give one of these."
+        )
+    return kind
+
+
+def print_list(kind: str | None, *, as_json: bool) -> None:
+    """What can be chosen, of one kind or of all."""
+    chosen = {k: v for k, v in _kinds().items() if (v and kind is None) or (kind and k == _kind(kind))}
+    if as_json:
+        print_json(chosen)
+        return
+    for name, plugs in chosen.items():
+        typer.echo(name if plugs else f"{name}: none yet")
+        for plug, summary in plugs.items():
+            typer.echo(f"  {plug:<12} {summary}")
+
+
+def print_plugin(kind: str, name: str, *, source: bool) -> None:
+    """A plug-in: documentation, settings, code."""
+    from penjing import plugin
+
+    kind = _kind(kind)
+    if kind == "presets":
+        _print_preset(name)
+        return
+    settings = plugin.signature(kind, name)
+    about = plugin.about(kind, name)
+    typer.echo(f"{kind} / {name}, from {about.path}\n\n{about.doc}\n")
+    for setting, one in settings.items():
+        typer.echo(
+            f"  {setting}: {one.type}" + (" (must be given)" if one.required else f" = {one.default!r}")
+        )
+    if not settings:
+        typer.echo("  It has no settings.")
+    if source:
+        typer.echo("\n" + about.path.read_text(encoding="utf-8"))
+
+
+def _print_preset(name: str) -> None:
+    from penjing.models.presets import PRESETS
+
+    if name not in PRESETS:
+        raise SpecError(
+            f"`{name}` is not a preset: {', '.join(PRESETS)}.{nearest(name, PRESETS)} Give one of these."
+        )
+    preset = PRESETS[name]
+    typer.echo(f"{preset.about}\ncomes with {preset.requirement}; SHA-256 of its weights {preset.sha256}")
+
+
+def print_trials(trials: list[dict[str, Any]], most: int = 8) -> None:
+    """The best trials of a search: score, how far it was carried, settings."""
+    rows = [
+        [
+            str(one["trial"]),
+            f"{one['score']:.4f}" if one["score"] is not None else "failed",
+            f"{one['step']}/{one['steps']}",
+            ", ".join(f"{key} {value}" for key, value in one["settings"].items()),
+        ]
+        for one in trials[:most]
+    ]
+    print_table(["trial", "validation", "steps", "settings"], rows)
+    typer.echo(f"({len(trials)} trials in all)\n" if len(trials) > most else "")
 
 
 def print_result(folder: Path, result: dict[str, Any]) -> None:

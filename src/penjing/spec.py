@@ -89,8 +89,19 @@ def read(
         SpecError: the file is missing or not YAML, a key is unknown or given twice, a value has the wrong
             type or range, or settings contradict each other.
     """
+    return _validated(laid(source, sets=sets, **keywords))
+
+
+def laid(
+    source: str | Path | Mapping[str, Any] | Spec | None = None, *, sets: Iterable[str] = (), **keywords: Any
+) -> dict[str, Any]:
+    """As `read`, before anything is checked: plain values, in which a chain may find keys of its own.
+
+    Raises:
+        SpecError: the file is missing or not YAML, or a key is given twice.
+    """
     given = _from_source(source)
-    laid: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     pairs = [_split_pair(pair) for pair in sets]
     for key, value in keywords.items():
         full = _full_key(key, value)
@@ -98,8 +109,8 @@ def read(
         pairs += [(full, value)] if inner is None else [(f"{full}.{k}", v) for k, v in inner]
     # `method=lora` before `method.rank=8`, whichever was said first.
     for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):
-        _lay(given, laid, key, value)
-    return _validated(given)
+        _lay(given, said, key, value)
+    return given
 
 
 def _from_source(source: str | Path | Mapping[str, Any] | Spec | None) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from penjing.data.batches import cut, pack
+from penjing.models.ensemble import Ensemble
 from penjing.models.heads import pool
 from penjing.models.model import Model
 from penjing.records import Batch, Tokens
 
 
-def outputs(model: Model, rows: Tokens, *, tokens: int = 8192) -> Tensor:
+def outputs(model: Model | Ensemble, rows: Tokens, *, tokens: int = 8192) -> Tensor:
     """The head's output of every row, in the rows' order: (S, C) fp32 on the CPU."""
     return _over(model, rows, model, tokens)
 
@@ -38,7 +39,7 @@ def nearest_name(
     return (cosine / 0.05).softmax(1).double().numpy()
 
 
-def _over(model: Model, rows: Tokens, compute: Callable[[Batch], Tensor], tokens: int) -> Tensor:
+def _over(model: Model | Ensemble, rows: Tokens, compute: Callable[[Batch], Tensor], tokens: int) -> Tensor:
     device = next(model.head.parameters()).device
     was_training = model.training
     model.eval()

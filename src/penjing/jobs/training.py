@@ -174,9 +174,12 @@ def advance(it: Training, *, until: int | None = None) -> None:
     it.keep()
 
 
-def finish(it: Training) -> None:
-    """Let techniques finish, score the best bundle on the test rows, and write the report."""
-    run, job, watch = it.run, it.job, it.watch
+def finish(it: Training, *, into: Run | None = None) -> None:
+    """Let techniques finish, score the best bundle on the test rows, and write the report.
+
+    `into`: another run, begun with `introduce`, whose best bundle came of this training.
+    """
+    run, job, watch = into or it.run, it.job, it.watch
     for technique in it.made.techniques:
         if technique.finish:
             technique.finish(it.made.model, run)
@@ -186,7 +189,7 @@ def finish(it: Training) -> None:
         "seconds": watch.seconds,
         "tokens": watch.tokens,
         "tokens_per_s": watch.tokens / seconds,
-        "rows_per_s": sum(line["n_rows"] for line in run.lines("log.jsonl")) / seconds,
+        "rows_per_s": sum(line["n_rows"] for line in it.run.lines("log.jsonl")) / seconds,
         "peak_mib": peak_mib(job.machine.device),
         "stopped": watch.stopped,
     }

@@ -1,0 +1,141 @@
+"""What a search was asked for: a spec with spaces in it, and a section `search` that says how to look.
+
+Everything is checked before anything is loaded: the spec at every end of every axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penjing import plugin
+from penjing import spec as specs
+from penjing.chains.space import Settings, corners, filled
+from penjing.errors import SpecError, nearest
+from penjing.spec import FILE_KEYS, Spec
+
+# What all trials share; `data` but for `max_length`, too: other rows would be another question.
+SHARED = ("task", "data", "device", "precision", "out", "name", "language")
+
+
+class SearchSpec(BaseModel):
+    """How to look for the best settings: the section `search` of a spec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    trials: int = Field(32, ge=1, description="most settings to try")
+    minutes: float | None = Field(None, gt=0, description="begin nothing that would not end within this time")
+    sampler: Literal["random", "tpe", "grid"] = Field(
+        "random", description="tpe needs Optuna (`pip install 'penjing[search]'`)"
+    )
+    folds: int | None = Field(
+        None, ge=2, description="cross-validation for small data; the score is the mean"
+    )
+    reduction: int = Field(4, ge=2, description="η: one of η trials goes on from a rung, η times as far")
+    first_share: float = Field(0.0625, gt=0, le=1, description="share of a trial's steps at the first rung")
+    at_once: int = Field(1, ge=1, description="trials on their way at a time; decides who is promoted when")
+    seeds: int = Field(1, ge=1, description="the winner's settings are trained with so many seeds in all")
+    combine: bool = Field(True, description="also try ensembles and soups of the best on the validation rows")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A search, checked: values with spaces, how to look, and the spec with every axis at its first end."""
+
+    values: dict[str, Any]
+    search: SearchSpec
+    first: Spec
+
+    def spec(self, settings: Settings) -> Spec:
+        """The spec of a trial."""
+        return _valid(filled(self.values, lambda axis: settings[axis.key]), settings)
+
+    def written(self) -> dict[str, Any]:
+        """Plain values for a file that repeats the search, with absolute paths."""
+        whole = self.first.anchored().written()
+        data = {**self.values.get("data", {}), **{key: whole["data"][key] for key in FILE_KEYS}}
+        base = self.values.get("base")
+        kept = {**self.values, **({} if isinstance(base, dict) else {"base": whole["base"]}), "data": data}
+        return {**kept, "search": self.search.model_dump(mode="json")}
+
+
+def read(
+    source: str | Path | Mapping[str, Any] | None = None,
+    *,
+    sets: Iterable[str] = (),
+    search: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Asked:
+    """Read and check a search; `search` is laid over the section of that name, the rest is as in `spec.read`.
+
+    Raises:
+        SpecError: a space is written wrongly or has one point, a spec at one of its ends is not valid, or
+            something that all trials share is to vary.
+    """
+    values = specs.laid(source, sets=sets, **keywords)
+    how = _how({**_mapping(values.pop("search", None)), **(search or {})})
+    first: Spec | None = None
+    n_corners = 0
+    for settings, whole in corners(values):
+        n_corners += 1
+        _refuse_shared(settings)
+        spec = _valid(whole, settings)
+        first = first or spec
+    assert first is not None
+    if n_corners == 1:
+        raise SpecError(
+            "A search needs something to find out; this spec has one point. Write a space, such as "
+            "`train.lr: {log: [1e-5, 1e-3]}` or `method: {choose: [lora, bitfit]}`, or use `penjing tune`."
+        )
+    return Asked(values, how, first)
+
+
+def _mapping(given: Any) -> dict[str, Any]:
+    if given is not None and not isinstance(given, dict):
+        raise SpecError(f"`search` must hold keys such as trials and minutes; it is {given!r}.")
+    return dict(given or {})
+
+
+def _how(given: dict[str, Any]) -> SearchSpec:
+    for key in map(str, given):
+        if key not in SearchSpec.model_fields:
+            raise SpecError(
+                f"`search.{key}` is not a key of a search.{nearest(key, SearchSpec.model_fields)} Its keys: "
+                f"{', '.join(SearchSpec.model_fields)}."
+            )
+    try:
+        return SearchSpec.model_validate(given)
+    except ValidationError as error:
+        one = error.errors()[0]
+        key = f"search.{one['loc'][0]}"
+        raise SpecError(
+            f"`{key}`: {one['msg']}; it is {one.get('input')!r}. Change it in the spec, or with "
+            f"`--set {key}=…`."
+        ) from error
+
+
+def _valid(whole: Any, settings: Settings) -> Spec:
+    """The spec at a point; a complaint says which settings it is about."""
+    try:
+        spec = specs.read(whole)
+        plugin.build("methods", spec.method)
+        for technique in spec.techniques:
+            plugin.build("techniques", technique)
+    except SpecError as error:
+        at = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        raise SpecError(f"In the space, at {at or 'its only point'}: {error}") from error
+    return spec
+
+
+def _refuse_shared(settings: Settings) -> None:
+    for key in settings:
+        top = key.partition(".")[0].partition("[")[0]
+        if top in SHARED and not key.startswith("data.max_length"):
+            raise SpecError(
+                f"`{key}` is a space; all trials of a search share it, so that their scores can be compared. "
+                f"Give it one value, and search once for each."
+            )

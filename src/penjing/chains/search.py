@@ -1,0 +1,210 @@
+"""Search: a spec with spaces -> many short trials, few long ones -> the winner, proved once on test rows.
+
+The search's folder is a run: `best/` is what won (one model, or several as one where validation says so),
+spec.yaml repeats the winner, report.html proves it. search.yaml repeats the search, search.jsonl is its
+journal, search.html tells of every trial, trials/ holds their runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from penjing import run as runs
+from penjing.chains import asked as questions
+from penjing.chains import journal as journals
+from penjing.chains.asked import Asked
+from penjing.chains.halving import Halving, rungs
+from penjing.chains.journal import Journal
+from penjing.chains.runners import Runner, alone, on_ray
+from penjing.chains.sampling import Draw, sampler
+from penjing.chains.trial import Leg, Outcome, Pool, forecast_s, pool
+from penjing.chains.winner import crown
+from penjing.errors import NotSupported, WontFit
+from penjing.files import write_text
+from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.prepare import span
+from penjing.run import Run
+
+NAME = "search.yaml"
+
+
+def search(
+    source: str | Path | Mapping[str, Any] | None = None,
+    *,
+    sets: tuple[str, ...] = (),
+    on: str | None = None,
+    tell: Tell = silent,
+    **keywords: Any,
+) -> Run:
+    """Find the best settings of a spec with spaces; returns the search's folder as a finished Run.
+
+    `search={"trials": 8}` is laid over the section `search`; other keywords are as in `spec.read`. `on` is
+    the address of a Ray cluster.
+
+    Raises:
+        SpecError, DataError: what was asked for or the rows are not usable.
+        NotSupported: a library or the cluster is not there.
+        WontFit: the time limit is too short for one trial.
+        TrainingFailed: every trial failed.
+    """
+    asked = questions.read(source, sets=sets, **keywords)
+    draw = sampler(asked.search.sampler, asked.values, asked.first.seed)
+    run = runs.place(asked.first, "search")
+    write_text(run.folder / NAME, yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
+    with run.held():
+        return _carry(run, asked, draw, on, tell)
+
+
+def resume(
+    folder: str | Path | None = None, *, on: str | None = None, out: str = "runs", tell: Tell = silent
+) -> Run:
+    """Go on with a search that was stopped or killed; without `folder`, the newest open one below `out`.
+
+    Raises:
+        NotSupported: there is no such search, or it is done.
+    """
+    place = Path(folder) if folder is not None else _newest(out)
+    if not (place / NAME).is_file():
+        raise NotSupported(
+            f"A search was wanted in {place}; it has no {NAME}. `penjing search SPEC` makes one under runs/."
+        )
+    run = Run(place)
+    with run.held():
+        if run.state == "done":
+            raise NotSupported(
+                f"The search {place} was to be resumed; it is done. See {place / 'search.html'}, or start a "
+                f"new one: `penjing search {place / NAME} --name NAME`."
+            )
+        asked = questions.read(place / NAME)
+        return _carry(run, asked, sampler(asked.search.sampler, asked.values, asked.first.seed), on, tell)
+
+
+def _newest(out: str) -> Path:
+    found = [path.parent for path in Path(out).glob(f"*/{NAME}") if Run(path.parent).state != "done"]
+    free = [path for path in found if not Run(path).busy]
+    if not free:
+        raise NotSupported(
+            f"A search that is not done was wanted below {out}; there is none that no process holds. Name "
+            "its folder, or give `--out`."
+        )
+    return max(free, key=lambda path: (path / NAME).stat().st_mtime)
+
+
+def _carry(run: Run, asked: Asked, draw: Draw, on: str | None, tell: Tell) -> Run:
+    shared = pool(asked.first, asked.search.folds, tell)
+    for note in (*shared.machine.notes, *shared.data.notes):
+        tell(News("note", note))
+    shares = rungs(asked.search.first_share, asked.search.reduction)
+    journal = journals.read(run, Halving(len(shares), asked.search.reduction))
+    if not journal.settings:
+        _refuse_short(asked, draw, shared)
+    runner = on_ray(on, asked) if on else alone(shared)
+    try:
+        _look(asked, shares, journal, draw, runner, tell)
+    except KeyboardInterrupt:
+        tell(News("note", f"stopped; `penjing search --resume {run.folder}` goes on"))
+        raise
+    finally:
+        runner.close()
+    crown(run, asked, journal, shared, tell)
+    return run
+
+
+def _refuse_short(asked: Asked, draw: Draw, shared: Pool) -> None:
+    """A whole trial must fit into the time limit."""
+    minutes, settings = asked.search.minutes, draw([])
+    if minutes is None or settings is None:
+        return
+    wanted = forecast_s(asked.spec(settings), shared)
+    if wanted > 60 * minutes:
+        raise WontFit(
+            f"`search.minutes` is {minutes:g}; one whole trial should take about {span(wanted)} here (the "
+            f"first one, rehearsed). Give more minutes, or shorter trials: fewer `train.epochs` or "
+            f"`search.folds`, or `method: {{top: {{layers: 0}}}}`."
+        )
+
+
+def _look(
+    asked: Asked, shares: tuple[float, ...], journal: Journal, draw: Draw, runner: Runner, tell: Tell
+) -> None:
+    """Begin legs and take their outcomes until there is nothing left to begin."""
+    began = time.perf_counter() - journal.seconds
+    flying = 0
+
+    def fly(trial: int, rung: int) -> None:
+        nonlocal flying
+        spec = asked.spec(journal.settings[trial])
+        runner.start(Leg(trial, rung, shares[rung], spec, journal.run.folder / "trials"))
+        flying += 1
+
+    for trial, rung in journal.open:  # begun by a process that was killed
+        fly(trial, rung)
+    while True:
+        while flying < asked.search.at_once:
+            left = _left_s(asked, time.perf_counter() - began)
+            found = _next(asked, shares, journal, draw, left)
+            if found is None:
+                break
+            trial, rung, settings = found
+            journal.begin(trial, rung, settings)
+            fly(trial, rung)
+        if not flying:
+            return
+        outcome = runner.wait()
+        flying -= 1
+        journal.end(outcome, time.perf_counter() - began)
+        _tell(asked, journal, outcome, tell)
+
+
+def _left_s(asked: Asked, spent: float) -> float:
+    return float("inf") if asked.search.minutes is None else 60 * asked.search.minutes - spent
+
+
+def _next(
+    asked: Asked, shares: tuple[float, ...], journal: Journal, draw: Draw, left_s: float
+) -> tuple[int, int, dict[str, Any]] | None:
+    """(trial, rung, settings) of the leg to begin next, or None when there is none that the time allows."""
+    halving, n_begun = journal.halving, len(journal.settings)
+    whole_s = _whole_s(journal, shares)
+    found = halving.next()
+    if found is None and n_begun < asked.search.trials:
+        # Beside the new trial there must be time to carry the best one to the end.
+        rest = 0.0 if halving.top == len(shares) - 1 else 1 - shares[halving.top]
+        settings = draw(journal.tried()) if whole_s * (shares[0] + rest) <= left_s else None
+        if settings is not None:
+            return n_begun, 0, settings
+    if found is None and not journal.open:
+        found = halving.next(last_call=True)
+    if found is None:
+        return None
+    trial, rung = found
+    if whole_s * (shares[rung + 1] - shares[rung]) > left_s:
+        return None
+    return trial, rung + 1, journal.settings[trial]
+
+
+def _whole_s(journal: Journal, shares: tuple[float, ...]) -> float:
+    """Seconds that a whole trial takes, by the median of those so far; 0 while there is none."""
+    last = [outcomes[-1] for outcomes in journal.outcomes.values() if outcomes[-1].score is not None]
+    return statistics.median([o.seconds / shares[o.rung] for o in last]) if last else 0.0
+
+
+def _tell(asked: Asked, journal: Journal, outcome: Outcome, tell: Tell) -> None:
+    trial = outcome.trial
+    text = ", ".join(f"{key} {value}" for key, value in journal.settings[trial].items())
+    if outcome.score is None:
+        tell(News("note", f"trial {trial} ({text}) failed: {outcome.failed}"))
+        return
+    spread = "" if outcome.spread is None else f" ± {outcome.spread:.4f}"
+    tell(
+        News(
+            "score",
+            f"trial {trial}: {outcome.score:.4f}{spread} after {outcome.step}/{outcome.steps} steps: {text}",
+        )
+    )

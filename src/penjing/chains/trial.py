@@ -1,0 +1,193 @@
+"""One trial of a search: a run (one a fold) carried to a rung, over rows, tokens and bases that all share."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from penjing import run as runs
+from penjing.data import split as splitting
+from penjing.device import Machine, choose
+from penjing.engine.scoring import outputs
+from penjing.errors import PenjingError
+from penjing.files import CannotWrite
+from penjing.jobs.news import Tell, silent
+from penjing.jobs.prepare import Data, Part, forecast_of, load_base, n_steps, part_of, ready, rows_of, task_of
+from penjing.jobs.rehearse import rehearse
+from penjing.jobs.training import Job, Training, advance, begin, parts_of
+from penjing.models.load import Base, copy_of
+from penjing.models.sizing import Forecast, count
+from penjing.records import Task
+from penjing.run import Run
+from penjing.spec import Spec
+
+ALONE = 8  # validation rows answered one at a time, for the latency
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A part of a trial: carry it to `share` of its steps. `folder` holds the runs of all trials."""
+
+    trial: int
+    rung: int
+    share: float
+    spec: Spec
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a leg: the best validation score so far (mean over folds) and what it cost in all."""
+
+    trial: int
+    rung: int
+    score: float | None = None  # None: it failed
+    spread: float | None = None  # standard deviation over folds
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0  # of training, all folds, since the trial's beginning
+    trainable: int = 0
+    mib: float = 0.0  # forecast of a step's memory
+    latency_ms: float = 0.0  # a row alone
+    failed: str = ""
+
+
+@dataclass
+class Pool:
+    """What trials share, read and loaded once: rows, and of each base its tokens and untouched weights."""
+
+    spec: Spec
+    task: Task
+    machine: Machine
+    data: Data
+    folds: list[tuple[np.ndarray, np.ndarray]]
+    tell: Tell = silent
+    bases: dict[str, Base] = field(default_factory=dict)
+    parts: dict[tuple[str, int | None], list[tuple[Part, Part]]] = field(default_factory=dict)
+
+    def job(self, spec: Spec, fold: int = 0, *, whole: bool = False) -> Job:
+        """A trial's job on one fold; `whole` takes train and validation rows as `data` has them."""
+        if spec.base not in self.bases:
+            self.bases[spec.base] = load_base(spec, self.machine, self.tell)
+        base = self.bases[spec.base]
+        job = Job(spec, self.task, self.machine, self.data, copy_of(base), silent)
+        if whole and self.folds:
+            return job
+        key = (spec.base, spec.data.max_length)
+        if key not in self.parts:
+            self.parts[key] = self._folded(job) if self.folds else [parts_of(replace(job, tell=self.tell))]
+        train, valid = self.parts[key][fold]
+        return replace(job, data=replace(self.data, train=train.rows, valid=valid.rows), parts=(train, valid))
+
+    def _folded(self, job: Job) -> list[tuple[Part, Part]]:
+        part = part_of(job.spec, self.task, self.data.train, self.data.names, job.base, tell=self.tell)
+        found = []
+        for kept, held in self.folds:
+            weights = self.task.weigh(part.targets[kept], self.data.names)
+            found.append((_taken(part, kept, weights), _taken(part, held, None)))
+        return found
+
+
+def pool(spec: Spec, n_folds: int | None, tell: Tell = silent) -> Pool:
+    """Read the rows and cut the train rows into folds. Bases are loaded when the first trial wants them.
+
+    The validation rows take no part in the folds: they decide later about what is made of fold models.
+    """
+    task = task_of(spec)
+    data = rows_of(spec, task, tell)
+    folds: list[tuple[np.ndarray, np.ndarray]] = []
+    if n_folds:
+        folds = splitting.folds(data.train, n_folds=n_folds, seed=spec.seed)
+    return Pool(spec, task, choose(spec.device, spec.precision), data, folds, tell)
+
+
+def _taken(part: Part, index: np.ndarray, weights: np.ndarray | None) -> Part:
+    return Part(part.rows.take(index), part.tokens.take(index), part.targets[index], weights)
+
+
+def carry(leg: Leg, shared: Pool) -> Outcome:
+    """Carry a trial to its rung, from wherever its last saved state is.
+
+    An error of the trial's own, such as targets that match nothing, is its outcome.
+
+    Raises:
+        CannotWrite: no other trial could be written either.
+    """
+    try:
+        found = [_carried(leg, shared, fold) for fold in range(max(1, len(shared.folds)))]
+    except CannotWrite:
+        raise
+    except PenjingError as error:
+        return Outcome(leg.trial, leg.rung, failed=str(error))
+    scores = [it.watch.best for it in found]
+    last = found[-1]
+    return Outcome(
+        leg.trial,
+        leg.rung,
+        score=statistics.fmean(scores),
+        spread=statistics.stdev(scores) if len(scores) > 1 else None,
+        step=last.watch.step,
+        steps=last.steps,
+        seconds=sum(it.watch.seconds for it in found),
+        trainable=count(last.made.model)[1],
+        mib=_forecast(last).mib,
+        latency_ms=_latency_ms(last),
+    )
+
+
+def folder_of(trials: Path, trial: int, fold: int | None = None) -> Path:
+    """Where a trial's run (of one fold) stands."""
+    return trials / (f"{trial:03d}" if fold is None else f"{trial:03d}-fold{fold + 1}")
+
+
+def carried(folder: Path, job: Job, share: float = 1.0) -> Training:
+    """A run begun in this folder, or gone on with, up to a share of its steps."""
+    if (folder / "spec.yaml").is_file():
+        run = Run(folder)
+    else:
+        run = runs.new(job.spec.model_copy(update={"out": str(folder.parent), "name": folder.name}))
+    with run.held():
+        it = begin(run, job, introduce=False)
+        advance(it, until=max(1, round(share * it.steps)))
+    return it
+
+
+def _carried(leg: Leg, shared: Pool, fold: int) -> Training:
+    folder = folder_of(leg.folder, leg.trial, fold if shared.folds else None)
+    return carried(folder, shared.job(leg.spec, fold), leg.share)
+
+
+def _forecast(it: Training) -> Forecast:
+    job = it.job
+    return forecast_of(job.spec, job.machine, it.made, it.train.tokens, len(job.data.train))
+
+
+def forecast_s(spec: Spec, shared: Pool) -> float:
+    """Seconds that a whole trial should take, by a rehearsal of its first step on every fold's rows."""
+    job = shared.job(spec)
+    train, _ = job.parts or parts_of(job)
+    n_rows, used = len(job.data.train), np.unique(train.tokens.ids)
+    steps = n_steps(spec, n_rows)
+    made = ready(spec, job.task, job.data.names, job.base, job.machine, used, steps=steps)
+    formula = forecast_of(spec, job.machine, made, train.tokens, n_rows)
+    settings = spec.train
+    expected = rehearse(
+        made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=formula
+    )
+    return expected.seconds * max(1, len(shared.folds))
+
+
+def _latency_ms(it: Training) -> float:
+    """Median milliseconds of a validation row answered alone."""
+    tokens, model = it.valid.tokens, it.made.model
+    taken = []
+    for row in range(min(ALONE, len(tokens))):
+        one = tokens.take(np.array([row]))
+        began = time.perf_counter()
+        outputs(model, one)
+        taken.append(1000 * (time.perf_counter() - began))
+    return statistics.median(taken)
