@@ -52,8 +52,9 @@ class Halving:
             waiting = [trial for trial in best if trial not in self.promoted[rung]]
             if waiting and len(self.promoted[rung]) < len(best):
                 return waiting[0], rung
-        if last_call and self.top < self.n_rungs - 1 and (alone := self.ranked(self.top)):
-            return alone[0], self.top
+        if last_call and self.top < self.n_rungs - 1:
+            alone = [trial for trial in self.ranked(self.top) if trial not in self.promoted[self.top]]
+            return (alone[0], self.top) if alone else None
         return None
 
     @property

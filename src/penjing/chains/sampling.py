@@ -18,7 +18,7 @@ from penjing.chains.space import Axis, Settings, axes, filled
 from penjing.errors import NotSupported, SpecError
 
 GRID = 4  # points of a range in a grid
-MOST = 10_000  # points of a grid
+MOST = 1_000  # points of a grid
 EQUAL = 20  # draws in a row that were all tried before: the space is exhausted
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -67,7 +68,8 @@ def crown(run: Run, asked: Asked, journal: Journal, shared: Pool, tell: Tell) ->
     text = yaml.safe_dump(spec.anchored().written(), sort_keys=False, allow_unicode=True)
     write_text(run.folder / "spec.yaml", text)
     about = {"trial": ranked[0], "settings": journal.settings[ranked[0]], "chosen": chosen.plain()}
-    run.write("search.json", {**about, "candidates": [c.plain() for c in candidates]})
+    rest = {"candidates": [c.plain() for c in candidates], "trials": trials_of(journal)}
+    run.write("search.json", {**about, **rest})
     begin(run, shared.job(spec, whole=True))
     finish(it, into=run)
 
@@ -79,6 +81,13 @@ def ranking(journal: Journal) -> list[int]:
     for rung in reversed(range(halving.n_rungs)):
         found += [trial for trial in halving.ranked(rung) if trial not in found]
     return found
+
+
+def trials_of(journal: Journal) -> list[dict[str, Any]]:
+    """Every trial as it ended, best first, those that failed last."""
+    ranked = ranking(journal)
+    order = [*ranked, *(trial for trial in journal.outcomes if trial not in ranked)]
+    return [{"settings": journal.settings[t], **asdict(journal.outcomes[t][-1])} for t in order]
 
 
 def _no_winner(journal: Journal) -> TrainingFailed:

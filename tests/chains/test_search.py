@@ -1,0 +1,258 @@
+"""A whole search over tiny BERT: what it leaves, how it stops, resumes and refuses."""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import tickets
+from penjing import Run, load
+from penjing.chains import search as chain
+from penjing.chains import trial as trials
+from penjing.chains.search import resume, search
+from penjing.errors import NotSupported, SpecError, TrainingFailed, WontFit
+from penjing.files import sha256
+
+SPACE: dict[str, Any] = {
+    "choose": [{"lora": {"rank": {"choose": [2, 4]}}}, {"top": {"layers": {"int": [0, 2]}}}]
+}
+
+
+def asked(tiny: Callable[..., Path], folder: Path, **changes: Any) -> dict[str, Any]:
+    """A search of seconds: trials of four steps, halved once."""
+    for name, seed in (("train", 0), ("test", 7)):
+        rows = "".join(f'"{text}",{label}\n' for text, label in tickets(60, seed=seed))
+        (folder / f"{name}.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    return {
+        "base": str(tiny("bert")),
+        "data": {"train": str(folder / "train.csv"), "test": str(folder / "test.csv"), "valid_share": 0.3},
+        "train": {"steps": 4, "batch": 16, "evals": 2, "lr": {"log": [1e-3, 1e-1]}},
+        "method": SPACE,
+        "search": {"trials": 4, "reduction": 2, "first_share": 0.5, "combine": False},
+        "device": "cpu",
+        "precision": "fp32",
+        "out": str(folder / "runs"),
+        **changes,
+    }
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return run.lines("search.jsonl")
+
+
+def decisions(run: Run) -> list[Any]:
+    """What was begun and what came of it, without times."""
+    timed = ("seconds", "latency_ms")
+    return [{k: v for k, v in line.get("ended", line).items() if k not in timed} for line in lines(run)]
+
+
+@pytest.fixture(scope="module")
+def found(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished search. Only read it."""
+    return search(asked(tiny, tmp_path_factory.mktemp("search")), name="found")
+
+
+def test_a_search_leaves_the_winner_proved_on_test_rows(found: Run) -> None:
+    assert found.state == "done"
+    assert found.result["splits_scored"] == "test"
+    assert {"after", "baseline", "before"} <= found.result.keys()
+    assert found.bundle.predict(["my card was charged twice"])[0]["label"] in found.result["labels"]
+    chosen = found.read("search.json")
+    best = Run(found.folder / "trials" / f"{chosen['trial']:03d}")
+    assert found.spec.written() == {**best.spec.written(), "name": "found", "out": found.spec.out}
+
+
+def test_halving_carries_every_trial_to_the_first_rung_and_the_better_half_on(found: Run) -> None:
+    ended = [line["ended"] for line in lines(found) if "ended" in line]
+    first = {one["trial"]: one["score"] for one in ended if one["rung"] == 0}
+    whole = {one["trial"] for one in ended if one["rung"] == 1}
+    assert len(first) == 4
+    assert len(whole) == 2
+    assert all((one["step"], one["steps"]) == ((2, 4) if one["rung"] == 0 else (4, 4)) for one in ended)
+    assert max(first.values()) in [first[trial] for trial in whole]
+    assert {len(Run(found.folder / "trials" / f"{t:03d}").lines("log.jsonl")) for t in whole} == {4}
+
+
+def test_no_trial_is_scored_on_test_rows(found: Run) -> None:
+    folders = sorted((found.folder / "trials").iterdir())
+    assert len(folders) == 4
+    for folder in folders:
+        assert not (folder / "result.json").exists()
+        assert {line["split"] for line in Run(folder).lines("scores.jsonl")} == {"valid"}
+
+
+@pytest.mark.slow
+def test_what_repeats_the_winner_gives_its_weights(found: Run, tmp_path: Path) -> None:
+    from penjing import tune
+
+    again = tune(found.folder / "spec.yaml", sets=("name=again", f"out={tmp_path}"))
+    for name in ("head.safetensors",):
+        assert sha256(again.folder / "best" / name) == sha256(found.folder / "best" / name)
+
+
+def test_a_trial_paused_at_a_rung_equals_one_never_paused(found: Run) -> None:
+    """The schedule is that of the whole trial from the first step on."""
+    whole = max(line["ended"]["trial"] for line in lines(found) if line.get("ended", {}).get("rung") == 1)
+    log = Run(found.folder / "trials" / f"{whole:03d}").lines("log.jsonl")
+    peak = max(line["lr"] for line in log)
+    assert [line["lr"] / peak for line in log] == pytest.approx([1, 0.75, 0.5, 0.25], abs=0.26)
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_trials_share_rows_tokens_and_base(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {"rows_of": 0, "load_base": 0, "parts_of": 0}
+    for name in calls:
+        real = getattr(trials, name)
+
+        def counted(*args: Any, name: str = name, real: Any = real) -> Any:
+            calls[name] += 1
+            return real(*args)
+
+        monkeypatch.setattr(trials, name, counted)
+    search(asked(tiny, tmp_path))
+    assert calls == {"rows_of": 1, "load_base": 1, "parts_of": 1}
+
+
+def test_a_stopped_search_resumes_and_decides_as_one_never_stopped(
+    tiny: Callable[..., Path], tmp_path: Path, found: Run
+) -> None:
+    left = [3]
+
+    def tell(news: Any) -> None:
+        if news.kind == "score" and news.text.startswith("trial"):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(asked(tiny, tmp_path), name="found", tell=tell)
+    folder = tmp_path / "runs" / "found"
+    before = (folder / "search.jsonl").read_text()
+    (folder / "search.jsonl").write_text(before + '{"begun": 3, "ru')  # and torn by a kill
+    done = resume(out=str(tmp_path / "runs"))
+    assert done.folder == folder
+    assert (folder / "search.jsonl").read_text().startswith(before)
+    assert decisions(done) == decisions(found)
+    with pytest.raises(NotSupported, match="it is done"):
+        resume(folder)
+
+
+@pytest.mark.slow
+def test_a_killed_search_resumes_without_repeating_finished_trials(
+    tiny: Callable[..., Path], tmp_path: Path, found: Run
+) -> None:
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["penjing.chains.search", "transformers.models.bert.modeling_bert", "peft"])
+    going = forks.Process(target=search, args=(asked(tiny, tmp_path),), kwargs={"name": "found"})
+    journal = tmp_path / "runs" / "found" / "search.jsonl"
+    for wanted in (2, 5, 8):
+        going.start()
+        while going.is_alive() and not (journal.is_file() and journal.read_bytes().count(b"\n") >= wanted):
+            time.sleep(0.01)
+        going.kill()
+        going.join()
+        going = forks.Process(target=resume, args=(journal.parent,))
+    finished = journal.read_text()[: journal.read_text().rfind("\n") + 1]
+    done = resume(journal.parent)
+    assert journal.read_text().startswith(finished), "what was finished was not done again"
+    assert decisions(done) == decisions(found)
+    legs = [(line["ended"]["trial"], line["ended"]["rung"]) for line in lines(done) if "ended" in line]
+    assert len(legs) == len(set(legs))
+
+
+@pytest.mark.slow
+def test_several_at_once_end_alike_however_they_are_carried(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    values = asked(tiny, tmp_path)
+    values["search"] |= {"at_once": 3}
+    run = search(values)
+    begun = [line["begun"] for line in lines(run) if "begun" in line]
+    assert begun[:3] == [0, 1, 2]
+    assert [line["ended"]["trial"] for line in lines(run) if "ended" in line][:3] == [0, 1, 2]
+    assert run.state == "done"
+
+
+@pytest.mark.slow
+def test_folds_give_a_mean_and_a_spread_and_a_winner_trained_on_all_rows(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    values = asked(tiny, tmp_path, method="bitfit")
+    values["search"] |= {"trials": 2, "folds": 2, "combine": True}
+    run = search(values)
+    ended = [line["ended"] for line in lines(run) if "ended" in line]
+    parts = [Run(run.folder / "trials" / f"{ended[-1]['trial']:03d}-fold{k}") for k in (1, 2)]
+    best = [max(line["values"]["accuracy"] for line in part.lines("scores.jsonl")) for part in parts]
+    assert ended[-1]["score"] == pytest.approx(np.mean(best))
+    assert ended[-1]["spread"] == pytest.approx(np.std(best, ddof=1))
+    assert (run.folder / "trials" / "winner" / "last").is_dir()
+    names = {one["name"] for one in run.read("search.json")["candidates"]}
+    assert {"winner", "folds, mean", "folds, vote"} <= names
+
+
+@pytest.mark.slow
+def test_targets_that_match_nothing_fail_that_trial_and_not_the_search(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    values = asked(tiny, tmp_path)
+    values["method"] = {"choose": [{"lora": {"targets": ["nothing"]}}, "bitfit"]}
+    values["train"]["lr"] = 1e-2
+    run = search(values)
+    ended = [line["ended"] for line in lines(run) if "ended" in line]
+    reasons = [one["failed"] for one in ended if one["failed"]]
+    assert len(reasons) == 1
+    assert "nothing" in reasons[0]
+    assert run.spec.method.name == "bitfit"
+
+
+def test_when_every_trial_fails_the_first_reason_is_told(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    values = asked(tiny, tmp_path, method={"lora": {"targets": ["nothing"]}})
+    with pytest.raises(TrainingFailed, match=r"All 4 trials of the search failed.*nothing"):
+        search(values)
+
+
+def test_a_time_limit_too_short_for_one_trial_is_told_before_any(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    values = asked(tiny, tmp_path, name="short")
+    values["train"]["steps"] = 100_000
+    values["search"] |= {"minutes": 0.05}
+    with pytest.raises(WontFit, match=r"`search.minutes` is 0.05; one whole trial should take about"):
+        search(values)
+    assert not (tmp_path / "runs" / "short" / "trials").exists()
+
+
+def test_a_time_limit_ends_the_search_with_what_is_finished(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "_refuse_short", lambda *args: None)
+    monkeypatch.setattr(chain, "_left_s", lambda asked, spent: 0.0)
+    run = search(asked(tiny, tmp_path))
+    assert [line["ended"]["rung"] for line in lines(run) if "ended" in line] == [
+        0
+    ]  # times are known after it
+    assert run.state == "done"
+    assert load(run.folder).labels
+
+
+def test_another_folder_is_no_search(tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match=r"A search was wanted in .*no search\.yaml"):
+        resume(tmp_path)
+    with pytest.raises(NotSupported, match="there is none that no process holds"):
+        resume(out=str(tmp_path))
+
+
+def test_a_spec_file_is_a_search_too(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(asked(tiny, tmp_path, method="bitfit")))
+    with pytest.raises(SpecError, match=r"search\.trials"):
+        search(tmp_path / "space.yaml", sets=("search.trials=0",))
+    assert json.dumps(chain.questions.read(tmp_path / "space.yaml").written())
