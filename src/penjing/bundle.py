@@ -206,7 +206,7 @@ def _load(
     card = _card(place)
     if card["saves"] == "ensemble":
         return _ensemble(place, card, device, precision, base, machine)
-    machine = machine or choose(device, precision or card.get("precision", "auto"))
+    machine = machine or _machine(device, precision, card)
     task: Task = plugin.build("tasks", choice(card["task"], kind="tasks", key="task"))
     found = _open_base(place, card, base, machine)
     trunk: nn.Module = found.trunk
@@ -252,6 +252,16 @@ def _ensemble(
         mix.requires_grad_(False)
     model = Ensemble(models, card["way"], multi_label=task.multi_label, mix=mix)
     return Bundle(place, card, model.eval(), task, members[0].tokenizer, machine)
+
+
+def _machine(device: str, precision: str | None, card: dict[str, Any]) -> Machine:
+    """The precision asked for, else that of training, else (where this device lacks it) what suits here."""
+    if precision:
+        return choose(device, precision)
+    try:
+        return choose(device, card.get("precision", "auto"))
+    except NotSupported:
+        return choose(device)
 
 
 def _card(place: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Machine:
     """Where a job runs and how."""
 
     device: torch.device
-    precision: str  # fp32 or bf16
+    precision: str  # fp32, bf16 or fp16
     threads: int
     notes: tuple[str, ...] = ()
 
@@ -30,7 +30,7 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
     """Settle device, precision and threads.
 
     Raises:
-        NotSupported: a device that is not here, or bf16 where it cannot be computed.
+        NotSupported: a device that is not here, bf16 where it cannot be computed, or fp16 but on CUDA.
     """
     notes: list[str] = []
     name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
@@ -50,6 +50,11 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
             f"The device `{device}` was asked for; it cannot be used here ({str(error).splitlines()[0]}). "
             f"Use `device: auto`, which takes what there is."
         ) from error
+    if precision == "fp16" and place.type != "cuda":
+        raise NotSupported(
+            f"`precision: fp16` was asked for; it would run on {place.type}, where fp16 is slow and gains "
+            f"nothing over bf16. Say `precision: auto`, or `device: cuda` where there is one."
+        )
     threads = set_threads()
     load = _other_load()
     if place.type == "cpu" and load > 0.5 * threads:

@@ -41,7 +41,9 @@ class Spec(BaseModel):
         0, ge=0, description="of the split, the head's start, the order of rows, dropout and intervals"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto takes bf16 where that gains")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto takes bf16 where that gains; fp16 is for CUDA"
+    )
     out: str = Field("runs", min_length=1, description="folder that holds the runs")
     name: str | None = Field(None, description="name of the run's folder; time and task when not given")
     language: Literal["en", "zh"] = Field("en", description="of the report")

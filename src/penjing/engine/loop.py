@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from penjing.data.batches import halves
 from penjing.engine.optim import decay_unused_rows, set_rates
+from penjing.engine.scaling import LossScale
 from penjing.errors import SpecError, TrainingFailed
 from penjing.records import Batch, Loss, LossFunction, Step, Technique
 
@@ -33,11 +34,12 @@ def train_steps(
     clip: float | None = 1.0,
     seed: int = 0,
     techniques: Sequence[Technique] = (),
+    scale: LossScale | None = None,
 ) -> Iterator[Step]:
     """Train from update `start` to `steps`; each item of `stream` is the micro-batches of one update.
 
     The loss is averaged over the targets of the whole update, so micro-batches are a memory knob and nothing
-    else.
+    else. `scale` is for fp16: a step whose gradients overflowed changes nothing but the scale, and says so.
 
     Raises:
         TrainingFailed: the loss or a gradient is not finite, or memory ran out with a single sequence.
@@ -48,8 +50,9 @@ def train_steps(
         if technique.stream:
             stream = technique.stream(stream)
     whole = _with_terms(loss, [t for t in techniques if t.loss])
+    editors = [t.edit_grads for t in techniques if t.edit_grads]
+    followers = [t.after_update for t in techniques if t.after_update]
     trained = [p for p in model.parameters() if p.requires_grad]
-    device = trained[0].device
     room = _Room()
     for number in range(start, steps):
         began = time.perf_counter()
@@ -57,36 +60,36 @@ def train_steps(
         lr = set_rates(optimizer, share(number))
         model.train()
         notes: list[str] = []
+        factor = scale.value if scale else 1.0
         while True:
             torch.manual_seed(_mix(seed, number))
             optimizer.zero_grad(set_to_none=True)
             try:
                 batches = room.fit(batches)
-                total = sum(b.n_targets for b in batches)
-                mean = 0.0
-                parts: dict[str, float] = {}
-                for batch in (b for b in batches if b.n_targets):
-                    weight = batch.n_targets / total
-                    found = (backward or _plain)(model, batch.to(device), lambda b: whole(model, b), weight)
-                    mean += weight * float(found.mean.detach())
-                    for name, value in found.parts.items():
-                        parts[name] = parts.get(name, 0.0) + weight * value
+                total, mean, parts = _accumulate(model, batches, whole, backward or _plain, factor)
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
                 notes.append(room.halve(batches, error))
-        for technique in techniques:
-            if technique.edit_grads:
-                technique.edit_grads(model)
-        norm = _clipped(trained, clip, optimizer)
-        if not (abs(mean) < float("inf") and norm < float("inf")):
-            raise TrainingFailed(_not_finite(number + 1, mean, norm, lr, batches))
-        optimizer.step()
-        decay_unused_rows(model, optimizer)
-        for technique in techniques:
-            if technique.after_update:
-                technique.after_update(model, number + 1)
+        norm = _norm(trained) / factor
+        skipped = scale.judge(norm) if scale and abs(mean) < float("inf") else ""
+        if skipped:
+            notes.append(skipped)
+        else:
+            if editors or followers:  # they want gradients as they are
+                _divide(trained, factor)
+                factor = 1.0
+            for edit in editors:
+                edit(model)
+            norm = _norm(trained) if editors else norm
+            if not (abs(mean) < float("inf") and norm < float("inf")):
+                raise TrainingFailed(_not_finite(number + 1, mean, norm, lr, batches))
+            _clip(trained, norm, clip, optimizer, factor)
+            optimizer.step()
+            decay_unused_rows(model, optimizer)
+            for follow in followers:
+                follow(model, number + 1)
         yield Step(
             step=number + 1,
             loss=mean,
@@ -99,6 +102,28 @@ def train_steps(
             seconds=time.perf_counter() - began,
             notes=tuple(notes),
         )
+
+
+def _accumulate(
+    model: nn.Module,
+    batches: list[Batch],
+    loss: LossFunction,
+    backward: Callable[..., Loss],
+    factor: float,
+) -> tuple[float, float, dict[str, float]]:
+    """Make gradients of `factor` times the mean loss over the targets of all batches; returns the number of
+    targets, the mean and its parts.
+    """
+    device = next(p for p in model.parameters() if p.requires_grad).device
+    total = sum(b.n_targets for b in batches)
+    mean, parts = 0.0, dict[str, float]()
+    for batch in (b for b in batches if b.n_targets):
+        share = batch.n_targets / total
+        found = backward(model, batch.to(device), lambda b: loss(model, b), share * factor)
+        mean += share * float(found.mean.detach())
+        for name, value in found.parts.items():
+            parts[name] = parts.get(name, 0.0) + share * value
+    return total, mean, parts
 
 
 def _plain(model: nn.Module, batch: Batch, loss: Callable[[Batch], Loss], weight: float) -> Loss:
@@ -135,21 +160,37 @@ def _mix(seed: int, step: int) -> int:
     return z ^ (z >> 31)
 
 
-def _clipped(parameters: list[nn.Parameter], clip: float | None, optimizer: Optimizer) -> float:
-    """Clip gradients to a joint norm; returns the norm before.
+def _norm(parameters: list[nn.Parameter]) -> float:
+    """The joint norm of all gradients."""
+    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
+def _divide(parameters: list[nn.Parameter], factor: float) -> None:
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if factor != 1 and grads:
+        torch._foreach_div_(grads, factor)
+
+
+def _clip(
+    parameters: list[nn.Parameter], norm: float, clip: float | None, optimizer: Optimizer, factor: float
+) -> None:
+    """Divide gradients by `factor`, and clip what they are then, of joint norm `norm`.
 
     A fused optimizer divides by `grad_scale` while it reads the gradients anyway: that saves a pass over
     them.
     """
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if clip is not None and norm > clip:
+        factor *= norm / clip
     scaling: Any = optimizer
     scaling.grad_scale = None
-    if clip is not None and bool(norm > clip):
-        if optimizer.defaults.get("fused") and getattr(optimizer, "_step_supports_amp_scaling", False):
-            scaling.grad_scale = (norm / clip).float()
-        else:
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-    return float(norm)
+    if factor != 1 and _divides(optimizer):
+        scaling.grad_scale = torch.tensor(factor, device=parameters[0].device)
+    else:
+        _divide(parameters, factor)
+
+
+def _divides(optimizer: Optimizer) -> bool:
+    return bool(optimizer.defaults.get("fused") and getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 class _Room:

@@ -228,7 +228,7 @@ def stream(
 
 def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
     """What the run should take; `tokens` are those of its train rows, or of some of them."""
-    peaks = matrix_peaks() if machine.device.type == "cpu" else {"bf16": 4e5, "fp32": 5e4}
+    peaks = matrix_peaks() if machine.device.type == "cpu" else {"bf16": 4e5, "fp16": 4e5, "fp32": 5e4}
     return forecast(
         made.model,
         tokens_a_step=float(tokens.lengths.mean()) * min(spec.train.batch, n_rows),

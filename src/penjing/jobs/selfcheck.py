@@ -23,6 +23,7 @@ from penjing.data import batches
 from penjing.device import Machine, choose
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
+from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import outputs
 from penjing.jobs import keep
 from penjing.jobs.news import News, Tell, silent
@@ -88,6 +89,7 @@ class _Bench:
             clip=settings.clip,
             seed=self.spec.seed,
             techniques=made.techniques,
+            scale=LossScale(2.0**10) if self.machine.precision == "fp16" else None,  # too low to change
         ):
             pass
 

@@ -22,6 +22,7 @@ from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, peak_mib
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
+from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import nearest_name, outputs
 from penjing.jobs import keep
 from penjing.jobs.conclude import conclude
@@ -94,6 +95,7 @@ class Training:
     card: dict[str, Any]
     steps: int
     watch: Watch
+    scale: LossScale | None = None  # in fp16
 
     @property
     def over(self) -> bool:
@@ -102,7 +104,8 @@ class Training:
 
     def keep(self) -> None:
         """Save what an exact resume needs."""
-        keep.save(self.run, self.made.model, self.optimizer, self.made.techniques, vars(self.watch).copy())
+        counters = {**vars(self.watch), "scale": vars(self.scale) if self.scale else {}}
+        keep.save(self.run, self.made.model, self.optimizer, self.made.techniques, counters)
 
 
 def opened(spec: Spec, tell: Tell) -> Job:
@@ -151,13 +154,15 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
     if introduce and not run.read("start.json"):
         _introduce(run, job, made, train, valid)
     optimizer = optim.optimizer(made.model, spec.train, made.lr)
-    counters = keep.restore(run, made.model, optimizer, made.techniques)
-    watch = Watch() if counters is None else Watch(**counters)
-    if counters is not None:
+    counters = keep.restore(run, made.model, optimizer, made.techniques) or {}
+    kept = counters.pop("scale", {})
+    scale = LossScale(**kept) if job.machine.precision == "fp16" else None
+    watch = Watch(**counters)
+    if counters:
         job.tell(News("note", f"going on after step {watch.step} of {steps}"))
     run.forget_after(watch.step)
     card = {**card_of(spec, job.machine, data.names, made), "reference": _reference(train, data.names)}
-    return Training(run, job, train, valid, made, optimizer, card, steps, watch)
+    return Training(run, job, train, valid, made, optimizer, card, steps, watch, scale)
 
 
 def advance(it: Training, *, until: int | None = None) -> None:
@@ -212,6 +217,7 @@ def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
         clip=spec.train.clip,
         seed=spec.seed,
         techniques=it.made.techniques,
+        scale=it.scale,
     )
     began, saved_at = time.perf_counter() - watch.seconds, time.perf_counter()
     whole = False  # the state is that of watch.step, with all that follows the step done

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from penjing.models.dropout import hasten
 from penjing.models.lowrank import quicken
 from penjing.models.packing import Way, run
-from penjing.models.precision import WorkingCopies
+from penjing.models.precision import WORKING, WorkingCopies
 from penjing.records import Batch
 
 
@@ -30,8 +29,8 @@ class Model(nn.Module):
         if next(self.trunk.parameters()).device.type == "cpu":
             hasten(self.trunk)
         quicken(self.trunk)
-        if precision == "bf16":
-            self._copies = WorkingCopies(self.trunk, torch.bfloat16)
+        if precision in WORKING:
+            self._copies = WorkingCopies(self.trunk, WORKING[precision])
         return self
 
     def train(self, mode: bool = True) -> Model:

@@ -1,4 +1,4 @@
-"""Working copies: the trunk runs in bf16 while its parameters stay fp32.
+"""Working copies: the trunk runs in bf16 (or fp16) while its parameters stay fp32.
 
 Each forward casts what is trained once (a cast has a graph, so gradients arrive in fp32) and keeps what is
 frozen in the working type for good. The whole trunk then runs natively in bf16: unlike autocast, which keeps
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+WORKING = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision of a spec: type the trunk runs in
 
 
 class WorkingCopies:

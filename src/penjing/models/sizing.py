@@ -76,7 +76,7 @@ def forecast(
     flows_back = any(p.requires_grad for p in trunk.parameters())
     attention = 4.0 * n_layers * width * longest * (3 if flows_back else 1)
     flops = 2.0 * weights + (2.0 * weights if flows_back else 0.0) + 2.0 * trained + attention
-    number = 2 if precision == "bf16" else 4
+    number = 4 if precision == "fp32" else 2
     micro = min(micro_tokens, tokens_a_step)
     heads = int(getattr(trunk.config, "num_attention_heads", 1))
     activations = (
@@ -84,7 +84,7 @@ def forecast(
         if flows_back
         else 34 * width * micro
     )
-    copies = number * sum(p.numel() for p in parameters) if precision == "bf16" else 0
+    copies = number * sum(p.numel() for p in parameters) if precision != "fp32" else 0
     memory = activations + held * 12 + copies
     tokens = tokens_a_step * steps
     seconds = flops * tokens / (peak_gflops * 1e9 * REACHED.get(precision, 0.4))
