@@ -81,4 +81,4 @@ def stir(trunk: nn.Module, *, by: float = 0.1) -> None:
 
 def gap(found: Tensor, wanted: Tensor) -> float:
     """Largest difference, relative to the largest value wanted."""
-    return float((found - wanted).abs().max() / wanted.abs().max())
+    return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())

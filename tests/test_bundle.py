@@ -20,7 +20,7 @@ from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import sha256
 from penjing.jobs.prepare import card_of, load_base, part_of, ready, rows_of, task_of
 
-METHODS = ("full", "lora", "top", "bitfit", "adapter")
+METHODS = ("full", "lora", "top", "bitfit", "adapter", "prompt", "prefix", "p_tuning", "side")
 TEXTS = ["my card was charged twice", "the parcel is late", "i cannot log in"]
 Tuned = Callable[..., Any]
 

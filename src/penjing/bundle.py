@@ -37,6 +37,7 @@ from penjing.device import Machine, choose
 from penjing.engine.scoring import outputs
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import new_folder, sha256, standing, write_json
+from penjing.models import peft_files
 from penjing.models.embedding import whole_state
 from penjing.models.ensemble import Ensemble, share_weights
 from penjing.models.layers import bare
@@ -157,6 +158,9 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
 
 def _save_adapter(trunk: Any, folder: Path) -> None:
     """In peft's format, the same bytes for the same adapter."""
+    if hasattr(trunk, "added"):
+        peft_files.save(trunk, folder)
+        return
     # Left to itself peft asks the hub whether the base's vocabulary was changed.
     trunk.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
@@ -340,7 +344,8 @@ def _with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft's own use of transformers, not ours to mend
-            return PeftModel.from_pretrained(trunk, folder)  # type: ignore[no-any-return]
+            ours = peft_files.load(trunk, folder)
+            return ours or PeftModel.from_pretrained(trunk, folder)
     except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise NotSupported(
             f"The adapter in {folder} could not be put on the base "

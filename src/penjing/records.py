@@ -186,6 +186,7 @@ class Method:
     (an adapter in peft's format). `keeps_start`: step 0 equals the base.
     `techniques(trunk, steps)` gives what the method itself changes in a training step, such as AdaLoRA's
     budget, planned over the run's optimizer steps; they come before the spec's.
+    `virtual`: positions that the method takes of each sequence for itself.
     """
 
     name: str
@@ -194,6 +195,7 @@ class Method:
     saves: str
     keeps_start: bool = True
     techniques: Callable[[nn.Module, int], Sequence[Technique]] | None = None
+    virtual: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from penjing.data.batches import cut, pack
 from penjing.models.ensemble import Ensemble
 from penjing.models.heads import pool
 from penjing.models.model import Model
+from penjing.models.packing import alone
 from penjing.records import Batch, Tokens
 
 
@@ -34,8 +35,12 @@ def embed(model: Model, rows: Tokens, pooling: str, *, tokens: int = 8192) -> Te
 def nearest_name(
     model: Model, rows: Tokens, names: Tokens, pooling: str, *, tokens: int = 8192
 ) -> np.ndarray:
-    """Zero-shot probabilities by the nearest label name: softmax over cosine / 0.05, (S, C)."""
-    cosine = embed(model, rows, pooling, tokens=tokens) @ embed(model, names, pooling, tokens=tokens).T
+    """Zero-shot probabilities by the nearest label name: softmax over cosine / 0.05, (S, C).
+
+    They are the base's own: a prompt, a prefix or a side network is left out.
+    """
+    with alone(model.trunk):
+        cosine = embed(model, rows, pooling, tokens=tokens) @ embed(model, names, pooling, tokens=tokens).T
     return (cosine / 0.05).softmax(1).double().numpy()
 
 

@@ -161,18 +161,27 @@ def digest(rows: Rows) -> str:
 
 
 def max_length(spec: Spec, base: Base) -> int:
-    """Tokens a row: `data.max_length`, checked against the base's limit.
+    """Tokens a row: `data.max_length`, checked against the base's limit, less what the method takes of it.
 
     Raises:
-        SpecError: the base cannot take rows that long.
+        SpecError: the base cannot take rows that long, or the method leaves no room for them.
     """
     wanted = spec.data.max_length
-    if wanted is not None and wanted > base.limit:
+    method: Method = plugin.build("methods", spec.method)
+    room, taken = base.limit - method.virtual, ""
+    if method.virtual:
+        taken = f", of which `method: {method.name}` takes {method.virtual}"
+    if room < 2:
         raise SpecError(
-            f"`data.max_length` is {wanted}; the base `{base.name}` takes at most {base.limit} tokens. "
-            f"Set it to {base.limit} or less; longer rows are cut and counted."
+            f"Rows of a few tokens need room; the base `{base.name}` takes at most {base.limit} "
+            f"tokens{taken}. Set `method.tokens` to {max(1, base.limit // 4)} or less."
         )
-    return wanted or min(base.limit, LONGEST)
+    if wanted is not None and wanted > room:
+        raise SpecError(
+            f"`data.max_length` is {wanted}; the base `{base.name}` takes at most {base.limit} "
+            f"tokens{taken}. Set it to {room} or less; longer rows are cut and counted."
+        )
+    return wanted or min(room, LONGEST)
 
 
 def part_of(
@@ -229,10 +238,11 @@ def stream(
 def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
     """What the run should take; `tokens` are those of its train rows, or of some of them."""
     peaks = matrix_peaks() if machine.device.type == "cpu" else {"bf16": 4e5, "fp16": 4e5, "fp32": 5e4}
+    lengths = tokens.lengths + made.method.virtual
     return forecast(
         made.model,
-        tokens_a_step=float(tokens.lengths.mean()) * min(spec.train.batch, n_rows),
-        longest=float(np.quantile(tokens.lengths, 0.95)),
+        tokens_a_step=float(lengths.mean()) * min(spec.train.batch, n_rows),
+        longest=float(np.quantile(lengths, 0.95)),
         steps=n_steps(spec, n_rows),
         micro_tokens=spec.train.micro_tokens,
         peak_gflops=peaks[machine.precision],

@@ -49,6 +49,12 @@ def linears_of(trunk: nn.Module, *, attention_only: bool = False) -> list[str]:
     return names
 
 
+def is_causal(trunk: nn.Module) -> bool:
+    """True when attention looks only back: asked of the attention modules themselves."""
+    asked = [m.is_causal for m in trunk.modules() if isinstance(getattr(m, "is_causal", None), bool)]
+    return bool(asked) and all(asked)
+
+
 def width_of(trunk: nn.Module) -> int:
     """Width of the base's states."""
     return int(bare(trunk).config.hidden_size)

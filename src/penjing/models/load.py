@@ -21,6 +21,7 @@ from torch import nn
 from penjing.errors import NotSupported, nearest
 from penjing.files import sha256
 from penjing.models import packing
+from penjing.models.layers import is_causal
 from penjing.models.packing import Way
 from penjing.models.presets import PRESETS, folder_of
 
@@ -140,7 +141,7 @@ def load(
             trunk = _tried(lambda: _trunk(folder, config, fresh or shapes_only), folder, "the weights")
     config = trunk.config
     _same_words(tokenizer, trunk, folder)
-    kind = "decoder" if _causal(trunk) else "encoder"
+    kind = "decoder" if is_causal(trunk) else "encoder"
     usual = "last" if kind == "decoder" else "cls" if tokenizer.cls_token_id is not None else "mean"
     trunk.to(device)
     packing.register()
@@ -317,12 +318,6 @@ def _taken_pooler(trunk: Any) -> nn.Linear | None:
         trunk.pooler = None
     dense = getattr(pooler, "dense", pooler)
     return dense if isinstance(dense, nn.Linear) else None
-
-
-def _causal(trunk: nn.Module) -> bool:
-    """True when attention looks only back: asked of the attention modules themselves."""
-    asked = [m.is_causal for m in trunk.modules() if isinstance(getattr(m, "is_causal", None), bool)]
-    return bool(asked) and all(asked)
 
 
 def _declared_pooling(folder: Path) -> str | None:

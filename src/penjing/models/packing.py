@@ -10,8 +10,9 @@ Legend: S sequences, T tokens, H heads, L longest of a group, d width of a head,
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,112 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.models.attention import DroppedAttention, places, standing
+from penjing.models.attention import DroppedAttention
+from penjing.models.layout import Group, Layout, Regroup, Return, layout_of
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
-LIKE = 1.25  # sequences of one attention group differ in length at most by this factor
-
-
-@dataclass(frozen=True)
-class Group:
-    """Neighbouring sequences of like length: tokens `first:last`, seen as (n, longest)."""
-
-    first: int
-    last: int
-    lengths: tuple[int, ...]
-    into: Tensor | None  # (n * longest,) which token fills each place; None when all are equally long
-    back: Tensor | None  # (last - first,) which place each token has
-    visible: Tensor | None  # (n, 1, 1, longest) True where a token stands
-
-    @property
-    def n(self) -> int:
-        """Sequences."""
-        return len(self.lengths)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence."""
-        return max(self.lengths)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the sequences of a batch lie, and how attention regroups them."""
-
-    lengths: tuple[int, ...]
-    positions: Tensor  # (T,) place within its own sequence
-    groups: tuple[Group, ...]
-
-    @property
-    def starts(self) -> list[int]:
-        """First token of each sequence."""
-        starts, at = [], 0
-        for n in self.lengths:
-            starts.append(at)
-            at += n
-        return starts
-
-
-def layout_of(lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
-    """The layout of sequences of these lengths; neighbours of like length share an attention group."""
-    return _layout(tuple(int(n) for n in lengths), str(device))
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # kept layouts serve scoring and training alike
-def _layout(lengths: tuple[int, ...], device: str) -> Layout:
-    positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
-    groups: list[Group] = []
-    begin, at = 0, 0
-    while begin < len(lengths):
-        end, low, high = begin + 1, lengths[begin], lengths[begin]
-        while end < len(lengths):
-            low, high = min(low, lengths[end]), max(high, lengths[end])
-            if high > LIKE * low + 2:
-                break
-            end += 1
-        groups.append(_group(lengths[begin:end], at, device))
-        at, begin = groups[-1].last, end
-    return Layout(lengths, positions, tuple(groups))
-
-
-def _group(lengths: tuple[int, ...], first: int, device: str) -> Group:
-    last = first + sum(lengths)
-    if len(set(lengths)) == 1:
-        return Group(first, last, lengths, None, None, None)
-    into, back, _ = (index.to(device) for index in places(lengths, 1))
-    return Group(first, last, lengths, into, back, standing(lengths)[:, None, None, :].to(device))
-
-
-class _Regroup(torch.autograd.Function):
-    """Rows picked by an index whose inverse is known: both directions are plain gathers (a scatter is 1.7x
-    slower).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, into: Tensor, back: Tensor) -> Tensor:  # (t, D) -> (n * L, D)
-        ctx.save_for_backward(back)
-        return x.index_select(0, into)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad.index_select(0, ctx.saved_tensors[0]), None, None
-
-
-class _Return(torch.autograd.Function):
-    """The way back: (n * L, D) -> (t, D)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        ctx.places = x.shape[0]
-        return x.index_select(0, back)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        full = grad.new_zeros(ctx.places, grad.shape[1])
-        return full.index_copy_(0, ctx.saved_tensors[0], grad), None
 
 
 def attend(
@@ -139,11 +39,13 @@ def attend(
     layout: Layout | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
+    instead: Callable[..., Tensor] | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Attention over packed sequences, called by transformers: (1, H, T, d) -> (1, T, H, d).
 
-    `sliding_window` w keeps keys j with |i - j| < w (transformers' meaning, causal or not).
+    `sliding_window` w keeps keys j with |i - j| < w (transformers' meaning, causal or not). `instead` gives
+    the result (T, H, d) in another way, such as with keys that a method learned.
     """
     if layout is None:
         raise RuntimeError(
@@ -151,6 +53,8 @@ def attend(
         )
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if instead is not None:
+        return instead(module, query, key, value, layout, scale, dropout, causal, sliding_window)[None], None
     parts = [
         _attend_group(g, query, key, value, scale, dropout, causal, sliding_window) for g in layout.groups
     ]
@@ -169,7 +73,7 @@ def _attend_group(
     window: int | None,
 ) -> Tensor:
     """One group's part of `attend`: its (tokens, H, d)."""
-    pattern = _pattern(group.longest, causal, window, q.device)
+    pattern = pattern_of(group.longest, causal, window, q.device)
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     heads, width = q.shape[1], q.shape[3]
@@ -178,7 +82,7 @@ def _attend_group(
         hidden = _hidden(group, pattern)
         out = DroppedAttention.apply(*rows, group.lengths, heads, scale, dropout, hidden)
         return out.view(-1, heads, width)  # type: ignore[no-any-return]
-    q, k, v = (_spread(x, group, heads) for x in rows)  # (n, H, L, d)
+    q, k, v = (spread(x, group, heads) for x in rows)  # (n, H, L, d)
     visible = group.visible
     plain = causal and visible is None and (window is None or group.longest <= window)
     if pattern is not None and not plain:
@@ -190,11 +94,11 @@ def _attend_group(
     )
     flat = out.transpose(1, 2).reshape(-1, heads * width)
     if group.back is not None:
-        flat = _Return.apply(flat, group.back)
+        flat = Return.apply(flat, group.back)
     return flat.view(-1, heads, width)
 
 
-def _pattern(longest: int, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
+def pattern_of(longest: int, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
     """(L, L) True where a query (first axis) sees a key, by causality and window alone; None: all see all."""
     windowed = window is not None and longest > window
     if not causal and not windowed:
@@ -213,10 +117,10 @@ def _hidden(group: Group, pattern: Tensor | None) -> Tensor | None:
     return hidden
 
 
-def _spread(rows: Tensor, group: Group, heads: int) -> Tensor:
+def spread(rows: Tensor, group: Group, heads: int) -> Tensor:
     """(tokens, H * d) -> this group's (n, H, L, d)."""
     if group.into is not None:
-        rows = _Regroup.apply(rows, group.into, group.back)
+        rows = Regroup.apply(rows, group.into, group.back)
     return rows.view(group.n, group.longest, heads, -1).transpose(1, 2)
 
 
@@ -245,9 +149,69 @@ class Way:
 def run(
     trunk: nn.Module, way: Way, ids: Tensor, lengths: Sequence[int], segments: Tensor | None = None
 ) -> Tensor:
-    """Last hidden states of packed sequences: ids (T,), lengths (S,) -> (T, D)."""
-    extra: dict[str, Any] = {}
+    """Last hidden states of packed sequences: ids (T,), lengths (S,) -> (T, D).
+
+    A module that a method has put around the trunk (`trunk.added`: virtual tokens, a prefix, a side network)
+    does it in its own way, by `forward`.
+    """
+    added: Any = getattr(trunk, "added", None)
+    if added is not None:
+        return added.run(trunk, way, ids, lengths, segments)  # type: ignore[no-any-return]
+    return forward(trunk, way, ids, lengths, segments)
+
+
+@contextlib.contextmanager
+def alone(trunk: Any) -> Iterator[None]:
+    """Inside, the trunk is run without the module that a method has put around it."""
+    added = getattr(trunk, "added", None)
+    if added is not None:
+        trunk.added = None
+    try:
+        yield
+    finally:
+        if added is not None:
+            trunk.added = added
+
+
+def forward(
+    trunk: nn.Module,
+    way: Way,
+    ids: Tensor,
+    lengths: Sequence[int],
+    segments: Tensor | None = None,
+    *,
+    shift: int = 0,
+    instead: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """`run` by the trunk alone. `ids` are ids (T,) or what stands for them at the input, (T, E).
+
+    `shift`: where positions begin; `instead` goes to `attend`; both for packed bases only.
+    """
+    more = {} if instead is None else {"instead": instead}
+    out, flat = _called(trunk, way, ids, lengths, segments, shift, more)
+    return flat(out.last_hidden_state)
+
+
+def layer_states(
+    trunk: nn.Module, way: Way, ids: Tensor, lengths: Sequence[int], segments: Tensor | None = None
+) -> list[Tensor]:
+    """States below the first layer and above each one, by the trunk alone: (T, D) each."""
+    out, flat = _called(trunk, way, ids, lengths, segments, 0, {"output_hidden_states": True})
+    return [flat(states) for states in (*out.hidden_states[:-1], out.last_hidden_state)]
+
+
+def _called(
+    trunk: nn.Module,
+    way: Way,
+    ids: Tensor,
+    lengths: Sequence[int],
+    segments: Tensor | None,
+    shift: int,
+    extra: dict[str, Any],
+) -> tuple[Any, Callable[[Tensor], Tensor]]:
+    """What transformers gives, and the function that lays its states end to end: (T, D)."""
     kind: Any = type(_inner(trunk))
+    name = "inputs_embeds" if ids.is_floating_point() else "input_ids"
     accepted = _accepted(kind)
     if "use_cache" in accepted:
         extra["use_cache"] = False
@@ -255,22 +219,21 @@ def run(
         layout = layout_of(lengths, ids.device)
         if segments is not None and "token_type_ids" in accepted:
             extra["token_type_ids"] = segments[None]
-        out = trunk(
-            input_ids=ids[None], position_ids=layout.positions[None] + way.offset, layout=layout, **extra
-        )
-        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+        positions = layout.positions[None] + (way.offset + shift)
+        out = trunk(**{name: ids[None]}, position_ids=positions, layout=layout, **extra)
+        return out, lambda states: states[0]
     longest = max(int(n) for n in lengths)
     size = torch.as_tensor(lengths, device=ids.device)
     mask = torch.arange(longest, device=ids.device)[None, :] < size[:, None]  # (S, L)
-    padded = ids.new_full(mask.shape, _pad_id(trunk))
+    padded = ids.new_full((*mask.shape, *ids.shape[1:]), _pad_id(trunk))
     padded[mask] = ids
     if segments is not None and "token_type_ids" in accepted:
         types = segments.new_zeros(mask.shape)
         types[mask] = segments
         extra["token_type_ids"] = types
-    out = trunk(input_ids=padded, attention_mask=mask.long(), **extra).last_hidden_state  # (S, L, D)
+    out = trunk(**{name: padded}, attention_mask=mask.long(), **extra)
     back = mask.flatten().nonzero().flatten()
-    return _Return.apply(out.reshape(-1, out.shape[-1]), back)  # type: ignore[no-any-return]
+    return out, lambda states: Return.apply(states.reshape(-1, states.shape[-1]), back)
 
 
 def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:

@@ -3,7 +3,8 @@
 Each forward casts what is trained once (a cast has a graph, so gradients arrive in fp32) and keeps what is
 frozen in the working type for good. The whole trunk then runs natively in bf16: unlike autocast, which keeps
 the residual stream in fp32 and casts it again before every linear layer (a tenth of a MiniLM step). Embedding
-tables are never cast: only the rows looked up are. On CUDA this is what FSDP2's mixed-precision policy does.
+tables are never cast: only the rows looked up are. What says `runs_fp32` is left as it is, with all that it
+holds. On CUDA this is what FSDP2's mixed-precision policy does.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class WorkingCopies:
         self.dtype = dtype
         self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._kept: dict[int, Tensor] = {}
-        for module in trunk.modules():
+        precise = {
+            id(m) for top in trunk.modules() if getattr(top, "runs_fp32", False) for m in top.modules()
+        }
+        for module in (m for m in trunk.modules() if id(m) not in precise):
             if isinstance(module, nn.Embedding) or getattr(module, "looks_up_rows", False):
                 module.register_forward_hook(self._cast_output)
                 continue

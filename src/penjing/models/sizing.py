@@ -73,7 +73,8 @@ def forecast(
         p.numel() for n in linears_of(trunk) for p in lookup(n).parameters(recurse=True) if p.requires_grad
     )
     width, n_layers = int(trunk.config.hidden_size), len(layers_of(trunk))  # type: ignore[union-attr, arg-type]
-    flows_back = any(p.requires_grad for p in trunk.parameters())
+    added = getattr(trunk, "added", None)
+    flows_back = any(p.requires_grad for p in trunk.parameters()) and not hasattr(added, "without_trunk")
     attention = 4.0 * n_layers * width * longest * (3 if flows_back else 1)
     flops = 2.0 * weights + (2.0 * weights if flows_back else 0.0) + 2.0 * trained + attention
     number = 4 if precision == "fp32" else 2

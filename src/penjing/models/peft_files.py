@@ -1,0 +1,63 @@
+"""Virtual tokens and prefixes in peft's files: adapter_config.json and adapter_model.safetensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.models.prefix import Prefix
+from penjing.models.prompting import Prompt
+
+OURS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")  # peft's kinds that run here without peft
+WEIGHTS = "adapter_model.safetensors"
+
+
+def save(trunk: Any, folder: Path) -> None:
+    """Write what `trunk.added` has learned as peft would; encoders are not kept, only what they give."""
+    from peft import get_peft_config
+    from safetensors.torch import save_file
+
+    added: Prompt | Prefix = trunk.added
+    with torch.no_grad():
+        vectors: Tensor = added.vectors().cpu().contiguous()
+    about: dict[str, Any] = {"token_dim": vectors.shape[1], "num_attention_heads": 1}
+    if isinstance(added, Prefix):
+        about = {"token_dim": vectors.shape[1] // (2 * added.n_layers), "num_attention_heads": added.heads}
+    config = get_peft_config(
+        {
+            "peft_type": added.kind,
+            "task_type": "FEATURE_EXTRACTION",
+            "base_model_name_or_path": trunk.name_or_path,
+            "inference_mode": True,
+            "num_virtual_tokens": len(vectors),
+            "num_transformer_submodules": 1,
+            "num_layers": int(trunk.config.num_hidden_layers),
+            **about,
+        }
+    )
+    config.save_pretrained(str(folder))
+    save_file({"prompt_embeddings": vectors}, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load(trunk: Any, folder: Path) -> nn.Module | None:
+    """Put what such files hold around the trunk; None where they hold another kind of adapter.
+
+    Raises:
+        KeyError, RuntimeError, safetensors.SafetensorError: the files are damaged or for another base.
+    """
+    from safetensors.torch import load_file
+
+    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if config["peft_type"] not in OURS:
+        return None
+    vectors = load_file(folder / WEIGHTS)["prompt_embeddings"].to(next(trunk.parameters()).device)
+    if config["peft_type"] == "PREFIX_TUNING":
+        trunk.added = Prefix(vectors, config["num_layers"], config["num_attention_heads"])
+    else:
+        trunk.added = Prompt(vectors)
+    trunk.added.requires_grad_(False)
+    return trunk  # type: ignore[no-any-return]
