@@ -13,11 +13,13 @@ from penjing import spec as specs
 from penjing.data import batches
 from penjing.device import Machine, choose
 from penjing.engine import optim
+from penjing.engine.bank import Bank
 from penjing.engine.loop import train_steps
 from penjing.engine.scoring import outputs
 from penjing.jobs.prepare import Data, Part, Ready, load_base, n_steps, part_of, ready, rows_of, task_of
 from penjing.jobs.prepare import stream as prepared_stream
-from penjing.models.load import Base
+from penjing.jobs.trials import trial_of
+from penjing.models.load import Base, twin_of
 from penjing.models.sizing import forecast
 from penjing.records import Batch, Step, Task
 from penjing.spec import Spec
@@ -80,7 +82,8 @@ def build(job: Job, *, dropout: bool = True) -> Ours:
     base = load_base(spec, machine)
     train = part_of(spec, task, data.train, data.names, base, weigh=True)
     steps, used = n_steps(spec, len(data.train)), np.unique(train.tokens.ids)
-    made = ready(spec, task, data.names, base, machine, used, steps=steps)
+    own = twin_of(base) if job.system.trials > 1 else base  # the bank's trials are made of the base, too
+    made = ready(spec, task, data.names, own, machine, used, steps=steps)
     return Ours(spec, task, machine, data, base, made, train, steps)
 
 
@@ -98,6 +101,19 @@ def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[St
         seed=ours.spec.seed,
         techniques=ours.made.techniques,
     )
+
+
+def bank(ours: Ours, n_trials: int) -> Bank:
+    """So many trials of the training, with seeds and rates of their own."""
+    values = ours.spec.written()
+    trials = []
+    for i in range(n_trials):
+        settings = {**values["train"], "lr": ours.made.lr * (1 + i / n_trials)}
+        spec = specs.read({**values, "seed": i, "train": settings})
+        trials.append(
+            trial_of(str(i), spec, ours.task, ours.train, ours.data.names, ours.base, ours.machine)[0]
+        )
+    return Bank(trials)
 
 
 def stepful(ours: Ours, rows: np.ndarray) -> list[Batch]:

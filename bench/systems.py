@@ -11,7 +11,10 @@ from bench.sets import Split
 
 @dataclass(frozen=True)
 class System:
-    """One way to train. `ours` is Penjing; a peer is transformers' Trainer, for LoRA over peft."""
+    """One way to train. `ours` is Penjing; a peer is transformers' Trainer, for LoRA over peft.
+
+    `trials` of it are trained at once, which only the bank does.
+    """
 
     name: str
     ours: bool
@@ -19,6 +22,7 @@ class System:
     precision: str  # fp32, bf16, or auto (Penjing's own choice)
     grouped: bool  # rows of like length share a batch
     about: str
+    trials: int = 1
 
 
 SYSTEMS = {

@@ -125,6 +125,12 @@ def _our_turns(job: Job, say: Callable[[dict[str, Any]], None]) -> None:
     say({"ready": True, "loaded_mib": peak_mib(), **ours.facts(made)})
     if not turns.wait():
         return
+    if job.system.trials > 1:
+        for steps in ours.bank(made, job.system.trials).steps():
+            tokens = sum(step.n_tokens for step in steps.values())
+            if not turns.after_step(sum(step.n_rows for step in steps.values()), tokens, tokens):
+                return
+        return
     for step in ours.loop(made):
         if not turns.after_step(step.n_rows, step.n_tokens, step.n_tokens):
             return

@@ -337,6 +337,15 @@ def test_the_example_of_rows_prints_what_the_page_says(desk: Path, monkeypatch: 
 
 
 @pytest.mark.slow
+def test_the_example_of_the_bank_prints_what_the_page_says(desk: Path) -> None:
+    page = text_of(DOCS / "bank.md")
+    found = re.search(r"```python\n(.*?)```\n+```text\n(.*?)```", page, re.DOTALL)
+    assert found
+    done = subprocess.run([sys.executable, "-c", found[1]], cwd=desk, capture_output=True, text=True)
+    assert done.stdout == found[2], done.stderr
+
+
+@pytest.mark.slow
 def test_the_pages_build_without_a_warning() -> None:
     pytest.importorskip("zensical")
     command = [sys.executable, "-m", "zensical", "build", "--config-file", "mkdocs.yml", "--strict"]

@@ -270,7 +270,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_from_the_last_good_state(
 def test_a_run_that_died_says_why_in_its_folder(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_norm", lambda parameters: float("nan"))
+    monkeypatch.setattr(loop, "norm_of", lambda parameters: float("nan"))
     with pytest.raises(TrainingFailed):
         tune(small, name="a")
     run = Run(Path(small["out"]) / "a")

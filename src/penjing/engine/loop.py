@@ -62,7 +62,7 @@ def train_steps(
         notes: list[str] = []
         factor = scale.value if scale else 1.0
         while True:
-            torch.manual_seed(_mix(seed, number))
+            torch.manual_seed(seed_of(seed, number))
             optimizer.zero_grad(set_to_none=True)
             try:
                 batches = room.fit(batches)
@@ -72,7 +72,7 @@ def train_steps(
                 if not out_of_memory(error):
                     raise
                 notes.append(room.halve(batches, error))
-        norm = _norm(trained) / factor
+        norm = norm_of(trained) / factor
         skipped = scale.judge(norm) if scale and abs(mean) < float("inf") else ""
         if skipped:
             notes.append(skipped)
@@ -82,10 +82,10 @@ def train_steps(
                 factor = 1.0
             for edit in editors:
                 edit(model)
-            norm = _norm(trained) if editors else norm
+            norm = norm_of(trained) if editors else norm
             if not (abs(mean) < float("inf") and norm < float("inf")):
-                raise TrainingFailed(_not_finite(number + 1, mean, norm, lr, batches))
-            _clip(trained, norm, clip, optimizer, factor)
+                raise TrainingFailed(not_finite(number + 1, mean, norm, lr, batches))
+            clip_to(trained, norm, clip, optimizer, factor)
             optimizer.step()
             decay_unused_rows(model, optimizer)
             for follow in followers:
@@ -152,7 +152,7 @@ def _only_one(techniques: list[Technique]) -> Callable[..., Loss] | None:
     return techniques[0].backward if techniques else None
 
 
-def _mix(seed: int, step: int) -> int:
+def seed_of(seed: int, step: int) -> int:
     """One generator seed a (seed, step): splitmix64, so that neighbours have nothing in common."""
     z = (seed * 0x9E3779B97F4A7C15 + step + 0x9E3779B97F4A7C15) & (2**64 - 1)
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
@@ -160,7 +160,7 @@ def _mix(seed: int, step: int) -> int:
     return z ^ (z >> 31)
 
 
-def _norm(parameters: list[nn.Parameter]) -> float:
+def norm_of(parameters: list[nn.Parameter]) -> float:
     """The joint norm of all gradients."""
     return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
@@ -171,8 +171,12 @@ def _divide(parameters: list[nn.Parameter], factor: float) -> None:
         torch._foreach_div_(grads, factor)
 
 
-def _clip(
-    parameters: list[nn.Parameter], norm: float, clip: float | None, optimizer: Optimizer, factor: float
+def clip_to(
+    parameters: list[nn.Parameter],
+    norm: float,
+    clip: float | None,
+    optimizer: Optimizer,
+    factor: float = 1.0,
 ) -> None:
     """Divide gradients by `factor`, and clip what they are then, of joint norm `norm`.
 
@@ -238,7 +242,8 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _not_finite(step: int, loss: float, norm: float, lr: float, batches: list[Batch]) -> str:
+def not_finite(step: int, loss: float, norm: float, lr: float, batches: list[Batch]) -> str:
+    """What to say of a loss or a gradient that is not finite."""
     rows = sorted(r for b in batches for r in b.rows)[:5]
     return (
         f"The loss at step {step} is {loss} and its gradient norm {norm}; finite numbers were wanted. "

@@ -26,24 +26,28 @@ def standing(lengths: tuple[int, ...]) -> Tensor:
 
 @lru_cache(maxsize=512)
 @torch.inference_mode(False)
-def places(lengths: tuple[int, ...], heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def places(lengths: tuple[int, ...], heads: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Where rows of width d go: tokens' (t * H) rows to blocks' (B * L) rows, back again, and the blocks'
-    empty rows.
+    empty rows, which repeat their sequence's first token: what is not finite stays in its sequence.
     """
     here = standing(lengths)
     n, longest = here.shape
-    token = torch.zeros(n, longest, dtype=torch.int64)
+    size = torch.tensor(lengths)
+    token = (size.cumsum(0) - size)[:, None].repeat(1, longest)
     token[here] = torch.arange(sum(lengths))
     head = torch.arange(heads)
-    into = (token[:, None, :] * heads + head[None, :, None]).flatten()  # empty places repeat token 0
+    into = (token[:, None, :] * heads + head[None, :, None]).flatten()
     block_row = torch.arange(n * heads * longest).view(n, heads, longest).transpose(1, 2)  # (n, L, H)
     back = block_row[here].flatten()
     empty = block_row[~here].flatten()
-    return into, back, empty
+    return into.to(device), back.to(device), empty.to(device)
 
 
 class DroppedAttention(torch.autograd.Function):
-    """softmax(scale q k') with dropout p, times v: (t, H * d) rows in and out."""
+    """softmax(scale q k') with dropout p, times v: (t, H * d) rows in and out.
+
+    `factor` (B, keys, queries) is what dropout multiplies with, where the caller has drawn it.
+    """
 
     @staticmethod
     def forward(
@@ -56,8 +60,9 @@ class DroppedAttention(torch.autograd.Function):
         scale: float,
         p: float,
         hidden: Tensor | None,
+        factor: Tensor | None = None,
     ) -> Tensor:
-        into, back, _ = places(lengths, heads)
+        into, back, _ = places(lengths, heads, str(q.device))
         n, longest = len(lengths), max(lengths)
         q_B, k_B, v_B = (_blocks(x, into, n * heads, longest, heads) for x in (q, k, v))
         q_B.mul_(scale)
@@ -65,7 +70,8 @@ class DroppedAttention(torch.autograd.Function):
         if hidden is not None:
             weights.view(n, heads, longest, longest).masked_fill_(hidden, torch.finfo(weights.dtype).min)
         weights = weights.softmax(1)
-        factor = dropout_factor(weights.shape, p, weights.dtype)
+        if factor is None:
+            factor = dropout_factor(weights.shape, p, weights.dtype)
         out = torch.bmm((weights * factor).transpose(1, 2), v_B)
         ctx.save_for_backward(q_B, k_B, v_B, weights, factor)
         ctx.lengths, ctx.heads, ctx.scale = lengths, heads, scale
@@ -75,7 +81,7 @@ class DroppedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q_B, k_B, v_B, weights, factor = ctx.saved_tensors
         heads = ctx.heads
-        into, back, empty = places(ctx.lengths, heads)
+        into, back, empty = places(ctx.lengths, heads, str(grad.device))
         n, longest = len(ctx.lengths), max(ctx.lengths)
         grad_B = _blocks(grad, into, n * heads, longest, heads)
         if len(empty):
@@ -85,7 +91,7 @@ class DroppedAttention(torch.autograd.Function):
         scores = torch._softmax_backward_data(dropped, weights, 1, weights.dtype)
         q_grad = torch.bmm(scores.transpose(1, 2), k_B).mul_(ctx.scale)
         k_grad = torch.bmm(scores, q_B)
-        return (*(_rows(x, back, heads) for x in (q_grad, k_grad, v_grad)), None, None, None, None, None)
+        return (*(_rows(x, back, heads) for x in (q_grad, k_grad, v_grad)), *[None] * 6)
 
 
 def _blocks(x: Tensor, into: Tensor, n_blocks: int, longest: int, heads: int) -> Tensor:

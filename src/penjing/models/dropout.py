@@ -9,6 +9,8 @@ activations get the same mask.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,21 @@ from torch.nn import functional as F
 _LEVELS = 1 << 15
 
 
-def dropout_factor(shape: torch.Size | tuple[int, ...], p: float, dtype: torch.dtype) -> Tensor:
-    """What to multiply with: 0 for a share p of the elements, 1 / (1 - p) for the rest. On the CPU."""
+def dropout_factor(
+    shape: torch.Size | tuple[int, ...],
+    p: float,
+    dtype: torch.dtype,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """What to multiply with: 0 for a share p of the elements, 1 / (1 - p) for the rest. On the CPU.
+
+    `generator`: torch's own where none is given.
+    """
     level = _level(p)
     n = int(np.prod(shape))
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    generator = np.random.Generator(np.random.SFC64(seed))
-    draws = generator.integers(0, 1 << 64, (n + 3) // 4, dtype=np.uint64)
+    seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+    bits_of = np.random.Generator(np.random.SFC64(seed))
+    draws = bits_of.integers(0, 1 << 64, (n + 3) // 4, dtype=np.uint64)
     bits = torch.from_numpy(draws.view(np.int16))[:n].view(shape)
     # 15 bits r: r - (levels - level) is negative for all but a share p; its sign over 16 bits is the mask
     bits.bitwise_and_(_LEVELS - 1).sub_(_LEVELS - level).bitwise_right_shift_(15)
@@ -39,10 +49,14 @@ def _level(p: float) -> int:
     return round(p * _LEVELS)
 
 
+def drops(p: float) -> bool:
+    """Whether a rate p drops anything at all; where not, no random number is drawn."""
+    return _level(p) > 0
+
+
 class _Drop(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        factor = dropout_factor(x.shape, p, x.dtype)
+    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
         ctx.save_for_backward(factor)
         return x * factor
 
@@ -51,13 +65,18 @@ class _Drop(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None
 
 
+def drop(x: Tensor, factor: Tensor) -> Tensor:
+    """x times a factor of its shape that has no gradient."""
+    return _Drop.apply(x, factor)  # type: ignore[no-any-return]
+
+
 def fast_dropout(x: Tensor, p: float) -> Tensor:
     """Set a share `p` of the elements to zero and scale the rest up to the same mean; any shape."""
-    if _level(p) == 0:
+    if not drops(p):
         return x
     if x.device.type != "cpu" or _level(p) >= _LEVELS:
         return F.dropout(x, p)
-    return _Drop.apply(x, p)  # type: ignore[no-any-return]
+    return drop(x, dropout_factor(x.shape, p, x.dtype))
 
 
 class Dropout(nn.Module):
@@ -72,6 +91,45 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class Stream:
+    """The random numbers of one trial among several: those that it would draw from torch if it were alone."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._cpu = torch.Generator()
+        self._own = torch.Generator(self.device) if self.device.type == "cuda" else self._cpu
+
+    def restart(self, seed: int) -> None:
+        """As `torch.manual_seed(seed)`, for this stream alone."""
+        self._cpu.manual_seed(seed)
+        self._own.manual_seed(seed)
+
+    def factor(self, shape: tuple[int, ...], p: float, dtype: torch.dtype) -> Tensor:
+        """As `dropout_factor`, on the stream's device."""
+        if self.device.type == "cpu":
+            return dropout_factor(shape, p, dtype, self._cpu)
+        kept = torch.empty(shape, dtype=dtype, device=self.device).bernoulli_(1 - p, generator=self._own)
+        return kept.div_(1 - p)
+
+    @contextlib.contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Inside, what draws from torch's own generators draws from this stream."""
+        pairs = [(torch.default_generator, self._cpu)]
+        if self.device.type == "cuda":
+            torch.cuda.init()
+            pairs.append((torch.cuda.default_generators[self.device.index or 0], self._own))
+        before = [default.get_state() for default, _ in pairs]
+        try:
+            for default, own in pairs:
+                default.set_state(own.get_state())
+            yield
+            for default, own in pairs:
+                own.set_state(default.get_state())
+        finally:
+            for (default, _), state in zip(pairs, before, strict=True):
+                default.set_state(state)
 
 
 def hasten(trunk: nn.Module) -> None:

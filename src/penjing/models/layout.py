@@ -85,7 +85,7 @@ def _group(lengths: tuple[int, ...], first: int, device: str) -> Group:
     last = first + sum(lengths)
     if len(set(lengths)) == 1:
         return Group(first, last, lengths, None, None, None)
-    into, back, _ = (index.to(device) for index in places(lengths, 1))
+    into, back, _ = places(lengths, 1, device)
     return Group(first, last, lengths, into, back, standing(lengths)[:, None, None, :].to(device))
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from penjing.errors import NotSupported, nearest
 from penjing.files import sha256
 from penjing.models import packing
+from penjing.models.adapters import twin
 from penjing.models.layers import is_causal
 from penjing.models.packing import Way
 from penjing.models.presets import PRESETS, folder_of
@@ -169,6 +170,11 @@ def load(
 def copy_of(base: Base) -> Base:
     """A second base with the same weights: training takes a base apart, and a copy is cheaper than a load."""
     return replace(base, trunk=copy.deepcopy(base.trunk), pooler=copy.deepcopy(base.pooler))
+
+
+def twin_of(base: Base) -> Base:
+    """The same base for a method that leaves its weights alone: they are shared, only the modules are new."""
+    return replace(base, trunk=twin(base.trunk), pooler=copy.deepcopy(base.pooler))
 
 
 def _same_words(tokenizer: Any, trunk: Any, folder: Path) -> None:

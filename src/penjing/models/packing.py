@@ -26,6 +26,7 @@ from penjing.models.layout import Group, Layout, Regroup, Return, layout_of
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
+Factors = Callable[[int, float, torch.dtype], list[Tensor]]
 
 
 def attend(
@@ -40,12 +41,15 @@ def attend(
     sliding_window: int | None = None,
     is_causal: bool | None = None,
     instead: Callable[..., Tensor] | None = None,
+    factors: Factors | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Attention over packed sequences, called by transformers: (1, H, T, d) -> (1, T, H, d).
 
     `sliding_window` w keeps keys j with |i - j| < w (transformers' meaning, causal or not). `instead` gives
-    the result (T, H, d) in another way, such as with keys that a method learned.
+    the result (T, H, d) in another way, such as with keys that a method learned. `factors(heads, p, dtype)`
+    draws what dropout multiplies with in one call: for each group (n * H, longest, longest), keys before
+    queries.
     """
     if layout is None:
         raise RuntimeError(
@@ -55,8 +59,12 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if instead is not None:
         return instead(module, query, key, value, layout, scale, dropout, causal, sliding_window)[None], None
+    drawn: list[Tensor | None] = [None] * len(layout.groups)
+    if dropout and factors is not None:
+        drawn = [*factors(query.shape[1], dropout, query.dtype)]
     parts = [
-        _attend_group(g, query, key, value, scale, dropout, causal, sliding_window) for g in layout.groups
+        _attend_group(g, query, key, value, scale, dropout, causal, sliding_window, factor)
+        for g, factor in zip(layout.groups, drawn, strict=True)
     ]
     out = parts[0] if len(parts) == 1 else torch.cat(parts)  # (T, H, d)
     return out[None], None
@@ -71,6 +79,7 @@ def _attend_group(
     dropout: float,
     causal: bool,
     window: int | None,
+    factor: Tensor | None,
 ) -> Tensor:
     """One group's part of `attend`: its (tokens, H, d)."""
     pattern = pattern_of(group.longest, causal, window, q.device)
@@ -78,9 +87,9 @@ def _attend_group(
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     heads, width = q.shape[1], q.shape[3]
     rows = [x[0].transpose(0, 1)[group.first : group.last].reshape(-1, heads * width) for x in (q, k, v)]
-    if dropout and q.device.type == "cpu":
+    if dropout and (q.device.type == "cpu" or factor is not None):
         hidden = _hidden(group, pattern)
-        out = DroppedAttention.apply(*rows, group.lengths, heads, scale, dropout, hidden)
+        out = DroppedAttention.apply(*rows, group.lengths, heads, scale, dropout, hidden, factor)
         return out.view(-1, heads, width)  # type: ignore[no-any-return]
     q, k, v = (spread(x, group, heads) for x in rows)  # (n, H, L, d)
     visible = group.visible
@@ -182,12 +191,14 @@ def forward(
     *,
     shift: int = 0,
     instead: Callable[..., Tensor] | None = None,
+    factors: Factors | None = None,
 ) -> Tensor:
     """`run` by the trunk alone. `ids` are ids (T,) or what stands for them at the input, (T, E).
 
-    `shift`: where positions begin; `instead` goes to `attend`; both for packed bases only.
+    `shift`: where positions begin; `instead` and `factors` go to `attend`; all for packed bases only.
     """
-    more = {} if instead is None else {"instead": instead}
+    given = {"instead": instead, "factors": factors}
+    more = {name: value for name, value in given.items() if value is not None}
     out, flat = _called(trunk, way, ids, lengths, segments, shift, more)
     return flat(out.last_hidden_state)
 
