@@ -118,6 +118,22 @@ def test_the_network_of_a_prefix_computes_what_pefts_does(tiny: Tiny) -> None:
         assert torch.allclose(added.vectors(), theirs(torch.arange(4)[None])[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("method", [prompt(tokens=3), prefix(tokens=3)])
+def test_files_for_a_base_of_another_width_are_refused(method: Method, tiny: Tiny, tmp_path: Path) -> None:
+    peft_files.save(put(tiny("bert"), method).trunk, tmp_path / "adapter")
+    wider = load(str(tiny("bert", hidden_size=48))).trunk
+    with pytest.raises(ValueError, match=r"vectors of \d+ numbers were wanted, they are \(3, \d+\)"):
+        peft_files.load(wider, tmp_path / "adapter")
+    assert not hasattr(wider, "added")
+
+
+def test_files_of_another_kind_are_left_to_peft(tiny: Tiny, tmp_path: Path) -> None:
+    trunk = load(str(tiny("bert"))).trunk
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert peft_files.load(trunk, tmp_path) is None
+    assert not hasattr(trunk, "added")
+
+
 # ---- attention by hand
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.models.prefix import Prefix
+from penjing.models.prefix import Prefix, shape_of
 from penjing.models.prompting import Prompt
 
 OURS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")  # peft's kinds that run here without peft
@@ -47,7 +47,7 @@ def load(trunk: Any, folder: Path) -> nn.Module | None:
     """Put what such files hold around the trunk; None where they hold another kind of adapter.
 
     Raises:
-        KeyError, RuntimeError, safetensors.SafetensorError: the files are damaged or for another base.
+        KeyError, ValueError, safetensors.SafetensorError: the files are damaged or for another base.
     """
     from safetensors.torch import load_file
 
@@ -55,9 +55,11 @@ def load(trunk: Any, folder: Path) -> nn.Module | None:
     if config["peft_type"] not in OURS:
         return None
     vectors = load_file(folder / WEIGHTS)["prompt_embeddings"].to(next(trunk.parameters()).device)
-    if config["peft_type"] == "PREFIX_TUNING":
-        trunk.added = Prefix(vectors, config["num_layers"], config["num_attention_heads"])
-    else:
-        trunk.added = Prompt(vectors)
+    n_layers, heads, width = shape_of(trunk)
+    deep = config["peft_type"] == "PREFIX_TUNING"
+    wanted = 2 * n_layers * heads * width if deep else trunk.get_input_embeddings().weight.shape[1]
+    if vectors.ndim != 2 or vectors.shape[1] != wanted:
+        raise ValueError(f"vectors of {wanted} numbers were wanted, they are {tuple(vectors.shape)}")
+    trunk.added = Prefix(vectors, n_layers, heads) if deep else Prompt(vectors)
     trunk.added.requires_grad_(False)
     return trunk  # type: ignore[no-any-return]

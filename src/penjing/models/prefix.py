@@ -138,7 +138,7 @@ def put_before(trunk: Any, n: int, how: str, text: str | None = None, hidden: in
         NotSupported: the base does not run packed, so its attention cannot be reached.
     """
     device = next(trunk.parameters()).device
-    n_layers, heads, width = _shape(trunk)
+    n_layers, heads, width = shape_of(trunk)
     size = (heads * width) if hidden is not None else 2 * n_layers * heads * width
     start = torch.randn(n, size, device=device)
     if device.type != "meta":
@@ -157,7 +157,7 @@ def put_before(trunk: Any, n: int, how: str, text: str | None = None, hidden: in
     return trunk.added  # type: ignore[no-any-return]
 
 
-def _shape(trunk: Any) -> tuple[int, int, int]:
+def shape_of(trunk: Any) -> tuple[int, int, int]:
     """Layers, heads of keys, width of a head."""
     config = trunk.config
     heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
