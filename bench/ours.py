@@ -20,7 +20,7 @@ from penjing.jobs.prepare import Data, Part, Ready, load_base, n_steps, part_of,
 from penjing.jobs.prepare import stream as prepared_stream
 from penjing.jobs.trials import trial_of
 from penjing.models.load import Base, twin_of
-from penjing.models.sizing import forecast
+from penjing.models.sizing import count, flops_a_token
 from penjing.records import Batch, Step, Task
 from penjing.spec import Spec
 
@@ -135,18 +135,10 @@ def accuracy(ours: Ours, split: str) -> float:
 def facts(ours: Ours) -> dict[str, Any]:
     """What the parent wants to know of rows and model: FLOPs a real token, tokens a row, precision."""
     lengths = ours.train.tokens.lengths.astype(float)
-    expected = forecast(
-        ours.made.model,
-        tokens_a_step=float(lengths.mean()) * ours.spec.train.batch,
-        longest=float((lengths**2).sum() / lengths.sum()),  # keys that the mean token attends to
-        steps=1,
-        micro_tokens=ours.spec.train.micro_tokens,
-        peak_gflops=1.0,
-        precision=ours.machine.precision,
-    )
+    seen = float((lengths**2).sum() / lengths.sum())  # keys that the mean token attends to
     return {
-        "flops_a_token": expected.flops_a_token,
-        "trainable": expected.trainable,
+        "flops_a_token": flops_a_token(ours.made.model, seen),
+        "trainable": count(ours.made.model)[1],
         "tokens_a_row": float(lengths.mean()),
         "longest": int(lengths.max()),
         "precision": ours.machine.precision,

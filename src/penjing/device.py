@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,20 +103,28 @@ def gains_from_bf16(device: torch.device) -> bool:
 
 def matrix_peaks(*, again: bool = False) -> dict[str, float]:
     """The CPU's matrix rate in GFLOP/s by type, measured in half a second and kept in the cache."""
+    measure = lambda: {"fp32": _rate(torch.float32), "bf16": _rate(torch.bfloat16)}  # noqa: E731
+    return remembered("peaks", measure, again=again)
+
+
+def remembered(
+    what: str, measure: Callable[[], dict[str, float]], *, again: bool = False
+) -> dict[str, float]:
+    """What was measured on this machine with this torch and number of threads, from the cache where it is."""
     folder = cache_folder()
     path = folder / "machine.json" if folder else None
-    key = f"{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
+    key = f"{what}|{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
     kept: dict[str, dict[str, float]] = {}
     if path and path.is_file():
         with contextlib.suppress(ValueError, OSError):
             kept = dict(json.loads(path.read_text(encoding="utf-8")))
     if not again and key in kept:
         return kept[key]
-    peaks = {"fp32": _rate(torch.float32), "bf16": _rate(torch.bfloat16)}
+    found = measure()
     if path:
         with contextlib.suppress(CannotWrite):
-            write_json(path, {**kept, key: peaks})
-    return peaks
+            write_json(path, {**kept, key: found})
+    return found
 
 
 def _rate(dtype: torch.dtype, n: int = 1024, budget_s: float = 0.25) -> float:

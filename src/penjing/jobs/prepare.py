@@ -16,10 +16,11 @@ from penjing.data import batches
 from penjing.data import split as splitting
 from penjing.data.read import read
 from penjing.data.tokenize import tokenize
-from penjing.device import Machine, matrix_peaks
+from penjing.device import Machine
 from penjing.engine.optim import DECAY_ALONE, own_rate
 from penjing.errors import DataError, SpecError
 from penjing.jobs.news import News, Tell, silent
+from penjing.models.calibrate import pace_of
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import train_rows_in_use
 from penjing.models.load import Base, load
@@ -237,7 +238,6 @@ def stream(
 
 def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
     """What the run should take; `tokens` are those of its train rows, or of some of them."""
-    peaks = matrix_peaks() if machine.device.type == "cpu" else {"bf16": 4e5, "fp16": 4e5, "fp32": 5e4}
     lengths = tokens.lengths + made.method.virtual
     return forecast(
         made.model,
@@ -245,7 +245,7 @@ def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_row
         longest=float(np.quantile(lengths, 0.95)),
         steps=n_steps(spec, n_rows),
         micro_tokens=spec.train.micro_tokens,
-        peak_gflops=peaks[machine.precision],
+        pace=pace_of(machine),
         precision=machine.precision,
     )
 

@@ -2,12 +2,15 @@
 
 Formulas: 2 operations a weight and token forward, 2 for activation gradients, 2 for weight gradients (only
 where weights train); activations as in Korthikanti et al. 2022 (arXiv 2205.05198), 34 bytes a token and
-width at two bytes a number, plus 5 a head and pair of tokens.
+width at two bytes a number, plus 5 a head and pair of tokens. Time is operations over the rate that a layer
+of like width reached here (`calibrate`), plus what a layer and an update cost however few tokens there are.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -15,9 +18,35 @@ from torch import nn
 from penjing.models.embedding import RowsInUse
 from penjing.models.layers import layers_of, linears_of
 
-# Share of the matrix peak that a step reaches on a CPU: an assumption for well-filled steps. bench/tune.py
-# measured 0.10 and 0.14 with 500 tokens a step, on a processor with AMX; a run's rehearsal corrects it.
-REACHED = {"bf16": 0.35, "fp32": 0.6}
+
+@dataclass(frozen=True)
+class Shape:
+    """What a layer of this width cost in training."""
+
+    width: int
+    overhead_s: float  # of a layer and micro-batch, however few its tokens
+    flops_a_s: float  # reached beyond that, forward and backward
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a machine trains: layers of some widths, ascending, and the update of one parameter."""
+
+    shapes: tuple[Shape, ...]
+    update_s: float  # of a parameter that trains, clipping and optimizer
+
+    def at(self, width: int) -> Shape:
+        """Between the widths measured, in a straight line of logarithms; beyond them, as at the nearest."""
+        low, high = self.shapes[0], self.shapes[-1]
+        for one, next_one in pairwise(self.shapes):
+            if one.width <= width <= next_one.width:
+                low, high = one, next_one
+        if low.width == high.width or not low.width <= width <= high.width:
+            nearest = min(self.shapes, key=lambda shape: abs(math.log(shape.width / width)))
+            return Shape(width, nearest.overhead_s, nearest.flops_a_s)
+        share = math.log(width / low.width) / math.log(high.width / low.width)
+        between = lambda a, b: a ** (1 - share) * b**share  # noqa: E731
+        return Shape(width, between(low.overhead_s, high.overhead_s), between(low.flops_a_s, high.flops_a_s))
 
 
 @dataclass(frozen=True)
@@ -49,6 +78,16 @@ def count(model: nn.Module) -> tuple[int, int]:
     return total + unused, trainable + unused
 
 
+def flops_a_token(model: Any, longest: float) -> float:
+    """Operations a token of one training step, forward and backward; `longest`: tokens of a long row."""
+    trunk: nn.Module = model.trunk
+    linear = [p for n in linears_of(trunk) for p in trunk.get_submodule(n).parameters()]
+    weights, trained = sum(p.numel() for p in linear), sum(p.numel() for p in linear if p.requires_grad)
+    back = _flows_back(trunk)
+    attention = 4.0 * len(layers_of(trunk)) * _width(trunk) * longest * (3 if back else 1)
+    return 2.0 * weights + (2.0 * weights if back else 0.0) + 2.0 * trained + attention
+
+
 def forecast(
     model: Any,
     *,
@@ -56,37 +95,40 @@ def forecast(
     longest: float,
     steps: int,
     micro_tokens: int,
-    peak_gflops: float,
+    pace: Pace,
     precision: str,
 ) -> Forecast:
     """Forecast a training run of a Model whose trainable parameters are set.
 
-    `tokens_a_step` and `longest` (tokens of a long row) describe the data; `peak_gflops` the machine.
+    `tokens_a_step` and `longest` (tokens of a long row) describe the data; `pace` the machine.
     """
     trunk: nn.Module = model.trunk
-    parameters = list(model.parameters())
     total, trainable = count(model)
-    held = sum(p.numel() for p in parameters if p.requires_grad)
-    lookup = trunk.get_submodule
-    weights = sum(p.numel() for n in linears_of(trunk) for p in lookup(n).parameters(recurse=True))
-    trained = sum(
-        p.numel() for n in linears_of(trunk) for p in lookup(n).parameters(recurse=True) if p.requires_grad
-    )
-    width, n_layers = int(trunk.config.hidden_size), len(layers_of(trunk))  # type: ignore[union-attr, arg-type]
-    added = getattr(trunk, "added", None)
-    flows_back = any(p.requires_grad for p in trunk.parameters()) and not hasattr(added, "without_trunk")
-    attention = 4.0 * n_layers * width * longest * (3 if flows_back else 1)
-    flops = 2.0 * weights + (2.0 * weights if flows_back else 0.0) + 2.0 * trained + attention
-    number = 4 if precision == "fp32" else 2
-    micro = min(micro_tokens, tokens_a_step)
+    held = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    flops, n_layers = flops_a_token(model, longest), len(layers_of(trunk))
+    shape = pace.at(_width(trunk))
+    a_step = n_layers * shape.overhead_s * math.ceil(tokens_a_step / micro_tokens)
+    a_step += tokens_a_step * flops / shape.flops_a_s + held * pace.update_s
+    memory = _activations(model, min(micro_tokens, tokens_a_step), longest, precision) + held * 12
+    if precision != "fp32":  # working copies
+        memory += 2 * sum(p.numel() for p in model.parameters())
+    return Forecast(total, trainable, flops, tokens_a_step * steps, a_step * steps, memory / 2**20)
+
+
+def _activations(model: Any, tokens: float, longest: float, precision: str) -> float:
+    """Bytes kept for the backward pass of a micro-batch of so many tokens."""
+    trunk: nn.Module = model.trunk
+    width, number = _width(trunk), 4 if precision == "fp32" else 2
+    if not _flows_back(trunk):
+        return 34 * width * tokens
     heads = int(getattr(trunk.config, "num_attention_heads", 1))
-    activations = (
-        n_layers * micro * (34 * width + 5 * heads * longest) * number / 2
-        if flows_back
-        else 34 * width * micro
-    )
-    copies = number * sum(p.numel() for p in parameters) if precision != "fp32" else 0
-    memory = activations + held * 12 + copies
-    tokens = tokens_a_step * steps
-    seconds = flops * tokens / (peak_gflops * 1e9 * REACHED.get(precision, 0.4))
-    return Forecast(total, trainable, flops, tokens, seconds, memory / 2**20)
+    return len(layers_of(trunk)) * tokens * (34 * width + 5 * heads * longest) * number / 2
+
+
+def _flows_back(trunk: nn.Module) -> bool:
+    beside = hasattr(getattr(trunk, "added", None), "without_trunk")  # what trains lies outside the trunk
+    return any(p.requires_grad for p in trunk.parameters()) and not beside
+
+
+def _width(trunk: Any) -> int:
+    return int(trunk.config.hidden_size)
