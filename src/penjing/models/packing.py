@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.models import varlen
 from penjing.models.attention import DroppedAttention
 from penjing.models.layout import Group, Layout, Regroup, Return, layout_of
 
@@ -59,6 +60,11 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if instead is not None:
         return instead(module, query, key, value, layout, scale, dropout, causal, sliding_window)[None], None
+    if varlen.fits(query, dropout):
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        window = sliding_window
+        whole = varlen.attend_whole(q, k, v, layout.lengths, scale=scale, causal=causal, window=window)
+        return whole[None], None
     drawn: list[Tensor | None] = [None] * len(layout.groups)
     if dropout and factors is not None:
         drawn = [*factors(query.shape[1], dropout, query.dtype)]
