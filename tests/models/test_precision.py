@@ -162,7 +162,7 @@ def test_training_goes_on_after_scoring(tiny: Tiny) -> None:
     assert all(torch.equal(wanted[name], g) for name, g in found.items())
 
 
-CHECKPOINTED = ["bert", "roberta", "electra", "distilbert", "modernbert", "gpt2", "llama", "qwen3"]
+CHECKPOINTED = ["bert", "roberta", "electra", "distilbert", "modernbert", "gpt2", "llama", "qwen3", "t5"]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -225,8 +225,10 @@ def test_recomputation_leaves_a_layers_own_tensors_alone() -> None:
     assert trunk[0].map.weight.grad is not None
 
 
-def test_a_trunk_without_layers_to_recompute_says_so() -> None:
+def test_a_trunk_without_layers_to_recompute_says_so(tiny: Tiny) -> None:
     assert not recompute(nn.Sequential(nn.Linear(2, 2)))
+    for family in set(FAMILIES) - set(CHECKPOINTED):  # albert and mpnet, as transformers has them
+        assert not recompute(load(str(tiny(family))).trunk), family
 
 
 def test_copies_of_what_trains_are_made_anew_for_each_forward(tiny: Tiny) -> None:
