@@ -49,7 +49,8 @@ def main() -> int:
         loads.append(load_average())
         print(f"\n{given.trials} trials over {given.shape or given.base} on {split.name}, {settings.device}:")
         table([line for one in found for line in _lines(one)])
-        print(f"Ratios are of rows a second in the same round: median (least-most). Load average {loads}.")
+        print("samples/s: rows of mean length. Ratios: real tokens/s in the same round, median (least-most).")
+        print(f"Load average before and after: {loads}.")
         whole = {**facts(settings, split), "load": loads, "trials": given.trials, "shape": given.shape}
         write(given.out / f"bank-{split.name}.json", {**whole, "races": found})
     return 0
@@ -65,39 +66,42 @@ def race(split: Split, settings: Settings, given: argparse.Namespace) -> dict[st
     systems = {**{name: SYSTEMS[name] for name in SEQUENTIAL}, "bank": bank}
     turns = {name: given.block if name != "bank" else -(-given.block // given.trials) for name in systems}
     blocks: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    types: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         children = {}
         for name, system in systems.items():
             job = Job("turns", system, settings, split, (given.rounds + 1) * given.block + given.warm + 10)
             children[name] = stack.enter_context(Child(job, given.out / f"bank-{split.name}.log"))
-            children[name].hear()
+            types[name] = children[name].hear().get("precision", system.precision)
             children[name].go(given.warm)
         for number in range(given.rounds):
             for name, child in children.items():
                 blocks[name].append(while_others(lambda c=child, n=turns[name]: c.go(n)))  # type: ignore[misc]
             rates = ", ".join(f"{name} {_rate(own[-1]):,.1f}" for name, own in blocks.items())
-            print(f"micro-batch {settings.batch}, round {number + 1}, rows/s: {rates}", flush=True)
+            print(f"micro-batch {settings.batch}, round {number + 1}, real tokens/s: {rates}", flush=True)
     ratios = {}
     for other in SEQUENTIAL:
         each = [_rate(a) / _rate(b) for a, b in zip(blocks["bank"], blocks[other], strict=True)]
         ratios[other] = {"median": median(each), "min": min(each), "max": max(each)}
-    return {"micro": settings.batch, "blocks": blocks, "ratios": ratios}
+    return {"micro": settings.batch, "types": types, "blocks": blocks, "ratios": ratios}
 
 
 def _rate(block: dict[str, Any]) -> float:
-    return float(block["rows"] / block["seconds"])
+    return float(block["tokens"] / block["seconds"])
 
 
 def _lines(one: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the table: a system each."""
     lines = []
+    every = [b for blocks in one["blocks"].values() for b in blocks]
+    mean = sum(b["tokens"] for b in every) / sum(b["rows"] for b in every)
     for name, blocks in one["blocks"].items():
         line = {
             "micro-batch": one["micro"],
             "system": name,
-            "rows/s": f"{median(map(_rate, blocks)):,.1f}",
-            "tokens/row": f"{sum(b['tokens'] for b in blocks) / sum(b['rows'] for b in blocks):.1f}",
-            "type": "+".join(blocks[-1]["types"]),
+            "type": one["types"][name],
+            "real tokens/s": f"{median(map(_rate, blocks)):,.0f}",
+            "samples/s": f"{median(map(_rate, blocks)) / mean:,.1f}",
             "peak MiB": f"{blocks[-1]['peak_mib']:,.0f}",
             "others' cores": f"{median(b['others'] for b in blocks):.2f}",
         }

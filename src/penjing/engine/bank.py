@@ -111,9 +111,13 @@ class Bank:
     """Trials that share one frozen base. `failed` holds those that left because of an error.
 
     `tokens`: most tokens in one forward pass over several trials; a memory knob that changes nothing else.
+
+    Raises:
+        NotSupported: a trial cannot share the forward pass of the others.
     """
 
     def __init__(self, trials: Sequence[Trial], *, tokens: int = 8192) -> None:
+        assert trials, "a bank begins with at least one trial: the base is that of the first"
         self.tokens = tokens
         self.failed: dict[str, TrainingFailed] = {}
         self._shared = SharedTrunk(trials[0].model)
