@@ -64,7 +64,7 @@ def test_a_loaded_bundle_answers_as_the_model_that_was_saved_bit_for_bit(
                 parameter += 0.1 * torch.randn_like(parameter)
     made.model.eval()
     before = outputs(made.model, part.tokens)
-    card = {**card_of(spec, machine, data.names, made), "chosen": {}}
+    card = {**card_of(spec, task, machine, data.names, made), "chosen": {}}
     bundles.save(tmp_path / "b", model=made.model, base=base, saves=made.method.saves, card=card)
     after = outputs(load(tmp_path / "b", machine=machine).model, part.tokens)
     assert torch.equal(before, after)

@@ -84,7 +84,11 @@ class Bundle:
         Raises:
             DataError: a text has no token at all.
         """
-        read = tokenize(self.tokenizer, list(texts), max_length=self.card["max_length"], cache=False)
+        longest = self.card["max_length"]
+        if self.task.read:
+            read = self.task.read(list(texts), longest)
+        else:
+            read = tokenize(self.tokenizer, list(texts), max_length=longest, cache=False)
         empty = np.flatnonzero(read.lengths == 0)
         if len(empty):
             raise DataError(
@@ -133,7 +137,8 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
     from safetensors.torch import save_file
 
     with new_folder(folder) as aside, quiet():
-        save_file({k: v.contiguous() for k, v in model.head.state_dict().items()}, aside / HEAD)
+        # clones: a language model's head may hold one tensor under two names
+        save_file({k: v.clone().contiguous() for k, v in model.head.state_dict().items()}, aside / HEAD)
         base.tokenizer.save_pretrained(aside / "tokenizer")
         if saves == "full":
             bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
@@ -220,6 +225,8 @@ def _load(
         if card["saves"] == "added":
             trunk = plugin.build("methods", choice(card["method"], kind="methods", key="method")).apply(trunk)
         _put_back(place / TRAINED[card["saves"]], trunk)
+    if task.bind:
+        task = task.bind(found, card["labels"], weights=False)
     head = task.head(found.width, card["labels"], card["base"]["pooling"], _dense(found, card))
     try:
         head.load_state_dict(_tensors(place / HEAD))

@@ -81,6 +81,17 @@ def found(kind: str) -> dict[str, PlugIn]:
     return plugs
 
 
+def advice(kind: str, name: str) -> dict[str, Any]:
+    """What a plug-in says of the spec's section `train` where the spec says nothing: `TRAIN` in its file."""
+    if "." in name:
+        module = importlib.import_module(name.rpartition(".")[0])
+        return dict(getattr(module, "TRAIN", {}))
+    tree = ast.parse(found(kind)[name].path.read_text(encoding="utf-8"))
+    said = (n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "TRAIN")
+    value = next(said, None)
+    return {} if value is None else ast.literal_eval(value)
+
+
 def _definition(path: Path) -> ast.FunctionDef | None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == path.stem), None)

@@ -58,6 +58,8 @@ class Tokens:
     ids: np.ndarray  # (total,) uint16 or int32, possibly memory-mapped
     starts: np.ndarray  # (n + 1,) int64
     cut: int = 0  # rows that were longer than the limit and lost their end
+    parts: np.ndarray | None = None  # (n, Q) int64: each row is read as Q sequences of these lengths
+    segments: np.ndarray | None = None  # (total,) uint8, token types
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -72,7 +74,10 @@ class Tokens:
         lengths = self.lengths[index]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         from_here = np.repeat(self.starts[:-1][index] - starts[:-1], lengths)
-        return Tokens(self.ids[np.arange(starts[-1]) + from_here], starts, self.cut)
+        places = np.arange(starts[-1]) + from_here
+        parts = None if self.parts is None else self.parts[index]
+        segments = None if self.segments is None else self.segments[places]
+        return Tokens(self.ids[places], starts, self.cut, parts, segments)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Batch:
 
     `labels` belongs to the task: first dimension S (one a sequence) or T (one a token). `n_targets` is what
     the mean loss divides by (a sum of weights where targets are weighted). `rows` says which rows these are.
+    Where a row is read as Q sequences (`Tokens.parts`), they follow one another: `lengths` is (S * Q,).
     """
 
     ids: Tensor  # (T,) int64
@@ -142,6 +148,8 @@ class Scores:
 
 
 LossFunction = Callable[[nn.Module, Batch], Loss]
+Over = Callable[[Tokens, Callable[[Batch], Tensor]], Tensor]
+Fit = Callable[[nn.Module, Over, Tokens, np.ndarray], None]
 
 
 class Stateful(Protocol):
@@ -215,6 +223,17 @@ class Task:
     decide(probabilities, chosen), marks(targets, n_classes) -> (S, C) bool: what is answered, what is true.
     baseline(texts, targets, n_classes, seed) -> function from texts to probabilities; where it left something
     out, its `notes` say so.
+
+    Some tasks fill more places:
+    draw(rows, valid, names, share, seed) -> train rows, validation rows and notes, where not all rows are
+    taken or others are added; `valid` are those that the spec names, `share` is what else it would hold out.
+    bind(base, names, weights) -> the same task for one base, where head and reading depend on it; `settled`
+    are the settings that this decided (they go on the card), `notes` say so. Without `weights` the head has
+    shapes only. read(texts, max_length) -> Tokens, where texts are not read as they are. fit(model, over,
+    tokens, targets): solve for the head on the train rows, before each validation; `over(tokens, compute)`
+    gives `compute(batch)` of all rows, in order. order(targets, batch, seed, epoch) -> rows of each step,
+    where chance and length do not decide. Such a step is one forward pass, as its loss compares rows with
+    each other. learns: without it a run makes no steps.
     """
 
     name: str
@@ -232,3 +251,11 @@ class Task:
     baseline: Callable[..., Callable[[Sequence[str]], np.ndarray]]
     best: str  # the score that picks the best, higher is better
     multi_label: bool = False
+    draw: Callable[..., tuple[Rows, Rows, tuple[str, ...]]] | None = None
+    bind: Callable[..., Task] | None = None
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    read: Callable[[Sequence[str], int], Tokens] | None = None
+    fit: Fit | None = None
+    order: Callable[[np.ndarray, int, int, int], list[np.ndarray]] | None = None
+    learns: bool = True

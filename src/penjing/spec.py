@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from penjing.errors import SpecError, nearest
 from penjing.keys import NEED_A_RATE, SECTIONS, STRICT, USED_BY, DataSpec, TrainSpec
-from penjing.plugin import Choice, choice, found, signature
+from penjing.plugin import Choice, advice, choice, found, signature
 from penjing.yaml_file import read_yaml
 
 FILE_KEYS = ("train", "valid", "test")
@@ -244,6 +244,7 @@ def _validated(given: dict[str, Any]) -> Spec:
         values[name] = _section(name, model, values.get(name))
     for key, (kind, default) in CHOICES.items():
         values[key] = choice(default if values.get(key) is None else values[key], kind=kind, key=key)
+    values["train"] = _advised(values["train"], values["task"])
     techniques = values.get("techniques") or []
     if not isinstance(techniques, list | tuple):
         raise SpecError(f"`techniques` must be a list such as [ema]; it is {techniques!r}.")
@@ -261,6 +262,14 @@ def _validated(given: dict[str, Any]) -> Spec:
         ) from error
     _refuse_contradictions(spec)
     return spec
+
+
+def _advised(given: dict[str, Any], task: Choice) -> dict[str, Any]:
+    """The section `train` with what the task says of keys not given. Steps and epochs are one key."""
+    said = advice("tasks", task.name)
+    if given.keys() & {"steps", "epochs"}:
+        said = {key: value for key, value in said.items() if key not in ("steps", "epochs")}
+    return {**said, **given}
 
 
 def _unknown_key(key: str) -> SpecError:

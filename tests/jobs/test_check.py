@@ -187,7 +187,7 @@ def test_a_batch_is_shown_as_training_will_read_it(small: dict[str, Any]) -> Non
     task = task_of(spec)
     data = rows_of(spec, task)
     base = load_base(spec, choose("cpu", "fp32"))
-    first = next(stream(spec, part_of(spec, task, data.train, data.names, base)))[0]
+    first = next(stream(spec, task, part_of(spec, task, data.train, data.names, base)))[0]
     ids = first.ids[: int(first.lengths[0])].tolist()
     assert shown[0].tokens == base.tokenizer.convert_ids_to_tokens(ids)
     assert shown[0].tokens[0] == "[CLS]"

@@ -5,7 +5,7 @@ A step is a list of micro-batches; how rows are cut into micro-batches changes n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -36,13 +36,35 @@ def order(lengths: np.ndarray, *, batch: int, seed: int, epoch: int, group: bool
     return [steps[i] for i in generator.permutation(len(steps))]
 
 
-def steps(lengths: np.ndarray, *, batch: int, seed: int, group: bool, start: int = 0) -> Iterator[np.ndarray]:
-    """The rows of step `start`, `start + 1`, … over endless epochs."""
+def steps(
+    lengths: np.ndarray,
+    *,
+    batch: int,
+    seed: int,
+    group: bool,
+    start: int = 0,
+    deal: Callable[[int], list[np.ndarray]] | None = None,
+) -> Iterator[np.ndarray]:
+    """The rows of step `start`, `start + 1`, … over endless epochs; `deal` gives those of an epoch in another
+    order than `order` would."""
     per_epoch = -(-len(lengths) // batch)
     epoch, inside = divmod(start, per_epoch)
     while True:
-        yield from order(lengths, batch=batch, seed=seed, epoch=epoch, group=group)[inside:]
+        dealt = deal(epoch) if deal else order(lengths, batch=batch, seed=seed, epoch=epoch, group=group)
+        yield from dealt[inside:]
         epoch, inside = epoch + 1, 0
+
+
+def in_pairs(targets: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The rows of each step of one epoch: every row once, rows of a class two by two, the pairs of all
+    classes shuffled; so a step holds classes evenly, and hardly a row without another of its class."""
+    generator = np.random.default_rng([seed, epoch])
+    pairs = []
+    for label in np.unique(targets):
+        members = generator.permutation(np.flatnonzero(targets == label))
+        pairs += np.split(members, range(2, len(members), 2))
+    rows = np.concatenate([pairs[i] for i in generator.permutation(len(pairs))])
+    return [rows[i : i + batch] for i in range(0, len(rows), batch)]
 
 
 def cut(rows: np.ndarray, lengths: np.ndarray, *, tokens: int) -> list[np.ndarray]:
@@ -67,13 +89,16 @@ def pack(
     places = np.arange(int(ends[-1])) + np.repeat(tokens.starts[rows] - (ends - lengths), lengths)
     own_labels = None if labels is None else torch.from_numpy(labels[rows])
     own_weights = None if weights is None else torch.from_numpy(weights[rows])
+    parts = lengths if tokens.parts is None else tokens.parts[rows].reshape(-1)
+    segments = None if tokens.segments is None else torch.from_numpy(tokens.segments[places].astype(np.int64))
     return Batch(
         ids=torch.from_numpy(tokens.ids[places].astype(np.int64)),
-        lengths=torch.from_numpy(lengths.astype(np.int64)),
+        lengths=torch.from_numpy(parts.astype(np.int64)),
         labels=own_labels,
         weights=own_weights,
         n_targets=count_targets(len(rows), own_labels, own_weights),
         rows=tuple(int(r) for r in rows),
+        segments=segments,
     )
 
 
@@ -87,12 +112,12 @@ def count_targets(n_sequences: int, labels: Tensor | None, weights: Tensor | Non
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch] | None:
-    """A batch cut in two by sequences; None when it is one sequence."""
-    n = len(batch.lengths)
+    """A batch cut in two by rows; None when it is one row."""
+    n = len(batch.rows)
     if n < 2:
         return None
-    middle = n // 2
-    split = int(batch.lengths[:middle].sum())
+    middle, each = n // 2, len(batch.lengths) // n  # sequences a row
+    split = int(batch.lengths[: middle * each].sum())
 
     def part(first: int, last: int, low: int, high: int) -> Batch:
         def own(x: Tensor | None) -> Tensor | None:
@@ -101,7 +126,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
         labels, weights = own(batch.labels), own(batch.weights)
         return Batch(
             ids=batch.ids[low:high],
-            lengths=batch.lengths[first:last],
+            lengths=batch.lengths[first * each : last * each],
             labels=labels,
             weights=weights,
             n_targets=count_targets(last - first, labels, weights),

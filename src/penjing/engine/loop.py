@@ -98,7 +98,7 @@ def train_steps(
             grad_norm=norm,
             n_targets=total,
             n_tokens=sum(b.n_tokens for b in batches),
-            n_rows=sum(len(b.lengths) for b in batches),
+            n_rows=sum(len(b.rows) for b in batches),
             seconds=time.perf_counter() - began,
             notes=tuple(notes),
         )
@@ -219,7 +219,7 @@ class _Room:
 
     def halve(self, batches: list[Batch], error: BaseException) -> str:
         largest = max(batches, key=lambda b: b.n_tokens)
-        if len(largest.lengths) < 2:
+        if len(largest.rows) < 2:
             raise TrainingFailed(
                 f"Memory ran out on a single row of {largest.n_tokens} tokens "
                 f"({str(error)[:120] or type(error).__name__}). "

@@ -22,14 +22,16 @@ from penjing.records import Batch, Tokens
 
 def outputs(model: Model | Ensemble, rows: Tokens, *, tokens: int = 8192) -> Tensor:
     """The head's output of every row, in the rows' order: (S, C) fp32 on the CPU."""
-    return _over(model, rows, model, tokens)
+    return over(model, rows, model, tokens=tokens)
 
 
 def embed(model: Model, rows: Tokens, pooling: str, *, tokens: int = 8192) -> Tensor:
     """Pooled trunk states of every row, of length one: (S, D) fp32 on the CPU."""
-    return _over(
-        model, rows, lambda b: F.normalize(pool(model.states(b), b.lengths, pooling).float(), dim=1), tokens
-    )
+
+    def compute(batch: Batch) -> Tensor:
+        return F.normalize(pool(model.states(batch), batch.lengths, pooling).float(), dim=1)
+
+    return over(model, rows, compute, tokens=tokens)
 
 
 def nearest_name(
@@ -44,7 +46,10 @@ def nearest_name(
     return (cosine / 0.05).softmax(1).double().numpy()
 
 
-def _over(model: Model | Ensemble, rows: Tokens, compute: Callable[[Batch], Tensor], tokens: int) -> Tensor:
+def over(
+    model: Model | Ensemble, rows: Tokens, compute: Callable[[Batch], Tensor], *, tokens: int = 8192
+) -> Tensor:
+    """What `compute` gives of every row, in the rows' order, on the CPU; at most `tokens` at once."""
     device = next(model.head.parameters()).device
     was_training = model.training
     model.eval()
@@ -54,7 +59,7 @@ def _over(model: Model | Ensemble, rows: Tokens, compute: Callable[[Batch], Tens
             for piece in cut(np.arange(len(rows)), rows.lengths, tokens=tokens):
                 part = compute(pack(rows, piece).to(device)).float().cpu()
                 if found is None:
-                    found = part.new_empty(len(rows), part.shape[1])
+                    found = part.new_empty(len(rows), *part.shape[1:])
                 found[torch.from_numpy(piece)] = part
     finally:
         model.train(was_training)

@@ -23,6 +23,7 @@ from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import (
     Data,
     Ready,
+    bound,
     forecast_of,
     max_length,
     n_steps,
@@ -104,7 +105,11 @@ def check(
     if task and machine and base:
         names = data.names if data else ["a", "b"]
         steps = n_steps(spec, len(data.train) if data else 1)
-        made = _look(found, "method", lambda: ready(spec, task, names, base, machine, None, steps=steps))
+        asked: Task | None = _look(found, "task", lambda: bound(task, base, names))
+        for note in asked.notes if asked else ():
+            found.append(Finding("note", "task", note))
+        if asked:
+            made = _look(found, "method", lambda: ready(spec, asked, names, base, machine, None, steps=steps))
     _tell_place(spec, made, found)
     if made and machine and data and len(data.train):
         _look(found, "cost", lambda: _tell_cost(spec, machine, made, data, found))
@@ -236,8 +241,9 @@ def show_batch(
     task = task_of(spec)
     data = rows_of(spec, task)
     base = load(spec.base, device="meta")
+    task = bound(task, base, data.names)
     part = part_of(spec, task, data.train, data.names, base)
-    batches = next(stream(spec, part))
+    batches = next(stream(spec, task, part))
     targets = part.targets
     shown = []
     for row in islice((row for batch in batches for row in batch.rows), rows):

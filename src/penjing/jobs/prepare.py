@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from penjing import plugin
 from penjing.data import batches
@@ -32,6 +33,7 @@ from penjing.spec import Spec
 
 MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
 LONGEST = 512  # tokens a row when `data.max_length` is not given
+NO_ROWS = Rows([], [], (), np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ def techniques_of(spec: Spec) -> tuple[Technique, ...]:
     return built
 
 
+def bound(task: Task, base: Base, names: list[str], *, weights: bool = True) -> Task:
+    """The task on this base and these labels; itself where it is the same on all."""
+    return task.bind(base, names, weights=weights) if task.bind else task
+
+
 def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
     """Read and split the rows; labels of validation and test rows are checked against train's.
 
@@ -102,7 +109,7 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
         SpecError: no train rows were named.
     """
     data = spec.data
-    if not data.train:
+    if not data.train and task.learns:
         raise SpecError(
             "`data.train` must name the rows to learn from; it is empty. Say `--train tickets.csv`."
         )
@@ -119,14 +126,17 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
             multi_label=task.multi_label,
         )
 
-    train = get(data.train)
-    notes = list(train.notes)
-    names = task.label_names(train)
     test = get(data.test) if data.test else None
-    if data.valid:
-        valid = get(data.valid)
+    train = get(data.train) if data.train else NO_ROWS
+    notes = list(train.notes)
+    names = task.label_names(train if data.train or test is None else test)
+    valid = get(data.valid) if data.valid else None
+    if valid is not None:
         notes += valid.notes
-    else:
+    if task.draw:
+        train, valid, said = task.draw(train, valid, names, data.valid_share, spec.seed)
+        notes += said
+    elif valid is None:
         kept, held = splitting.split(train, share=data.valid_share, seed=spec.seed)
         train, valid = train.take(kept), train.take(held)
         notes.append(
@@ -200,23 +210,28 @@ def part_of(
     def progress(done: int, total: int) -> None:
         tell(News("progress", "tokenizing", done, total))
 
-    tokens = tokenize(
-        base.tokenizer,
-        rows.texts,
-        max_length=max_length(spec, base),
-        cache=spec.data.cache,
-        progress=progress,
-        tell=lambda sentence: tell(News("note", sentence)),
-    )
+    longest = max_length(spec, base)
+    if task.read:
+        tokens = task.read(rows.texts, longest)
+    else:
+        tokens = tokenize(
+            base.tokenizer,
+            rows.texts,
+            max_length=longest,
+            cache=spec.data.cache,
+            progress=progress,
+            tell=lambda sentence: tell(News("note", sentence)),
+        )
     targets = task.encode(rows, names)
     return Part(rows, tokens, targets, task.weigh(targets, names) if weigh else None)
 
 
-def card_of(spec: Spec, machine: Machine, names: list[str], made: Ready) -> dict[str, Any]:
+def card_of(spec: Spec, task: Task, machine: Machine, names: list[str], made: Ready) -> dict[str, Any]:
     """What a bundle's card says from the beginning of a run."""
+    asked = plugin.Choice(spec.task.name, {**spec.task.settings, **task.settled})
     return {
-        "task": spec.task.written(),
-        "method": spec.method.written(),
+        "task": asked.written(),
+        "method": spec.method.written() if task.learns else made.method.name,
         "labels": names,
         "max_length": max_length(spec, made.base),
         "precision": machine.precision,
@@ -225,14 +240,24 @@ def card_of(spec: Spec, machine: Machine, names: list[str], made: Ready) -> dict
 
 
 def stream(
-    spec: Spec, part: Part, *, start: int = 0, batch: int | None = None, micro_tokens: int | None = None
+    spec: Spec,
+    task: Task,
+    part: Part,
+    *,
+    start: int = 0,
+    batch: int | None = None,
+    micro_tokens: int | None = None,
 ) -> Iterator[list[Batch]]:
-    """The micro-batches of step `start`, `start + 1`, … as the spec wants them, or in other sizes."""
+    """The micro-batches of step `start`, `start + 1`, … as spec and task want them, or in other sizes."""
     settings, lengths = spec.train, part.tokens.lengths
+    size, most, order = batch or settings.batch, micro_tokens or settings.micro_tokens, task.order
+    deal = (lambda epoch: order(part.targets, size, spec.seed, epoch)) if order else None
+    if deal:
+        most = max(most, int(lengths.sum()))  # one pass: the loss compares rows of a step
     for rows in batches.steps(
-        lengths, batch=batch or settings.batch, seed=spec.seed, group=settings.group_by_length, start=start
+        lengths, batch=size, seed=spec.seed, group=settings.group_by_length, start=start, deal=deal
     ):
-        pieces = batches.cut(rows, lengths, tokens=micro_tokens or settings.micro_tokens)
+        pieces = batches.cut(rows, lengths, tokens=most)
         yield [batches.pack(part.tokens, piece, part.targets, part.weights) for piece in pieces]
 
 
@@ -277,6 +302,13 @@ def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
     return base
 
 
+def _frozen(trunk: nn.Module) -> nn.Module:
+    return trunk.requires_grad_(False)
+
+
+UNTRAINED = Method("none", _frozen, lr=0.0, saves="changed")  # of a task that learns nothing
+
+
 def ready(
     spec: Spec,
     task: Task,
@@ -291,7 +323,7 @@ def ready(
 
     used: token ids of the train rows. steps: of the whole run, for methods that plan by them.
     """
-    method: Method = plugin.build("methods", spec.method)
+    method: Method = plugin.build("methods", spec.method) if task.learns else UNTRAINED
     techniques = techniques_of(spec)
     torch.manual_seed(spec.seed)
     if spec.train.dropout is not None:

@@ -27,7 +27,18 @@ from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import outputs
 from penjing.jobs import keep
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.prepare import Part, Ready, card_of, load_base, part_of, ready, rows_of, stream, task_of
+from penjing.jobs.prepare import (
+    Part,
+    Ready,
+    bound,
+    card_of,
+    load_base,
+    part_of,
+    ready,
+    rows_of,
+    stream,
+    task_of,
+)
 from penjing.models.packing import NATIVE, Way, run
 from penjing.records import Task
 from penjing.run import Run
@@ -76,7 +87,7 @@ class _Bench:
         settings = self.spec.train
         size = min(settings.batch, max(2, ROWS // 4))
 
-        steps = stream(self.spec, self.part, start=start, batch=size, micro_tokens=micro)
+        steps = stream(self.spec, self.task, self.part, start=start, batch=size, micro_tokens=micro)
         share = optim.schedule(settings, STEPS)
         for _ in train_steps(
             made.model,
@@ -111,6 +122,7 @@ def selfcheck(
     data = rows_of(spec, task, tell)
     precise = Machine(machine.device, "fp32", machine.threads)
     base = load_base(spec, precise, tell)
+    task = bound(task, base, data.names)
     rows = data.train.take(_spread(task.encode(data.train, data.names)))
     bench = _Bench(spec, task, machine, data.names, part_of(spec, task, rows, data.names, base, weigh=True))
     found = []
@@ -213,7 +225,7 @@ def _saving(bench: _Bench) -> Difference:
     made = bench.ready(plain=False)
     bench.train(made, bench.optimizer(made), start=0, stop=STEPS // 2)
     before = outputs(made.model, bench.part.tokens)
-    card = {**card_of(bench.spec, bench.machine, bench.names, made), "chosen": {}}
+    card = {**card_of(bench.spec, bench.task, bench.machine, bench.names, made), "chosen": {}}
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(
             Path(folder) / "best", model=made.model, base=made.base, saves=made.method.saves, card=card

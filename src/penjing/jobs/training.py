@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from penjing.device import Machine, choose, peak_mib
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
-from penjing.engine.scoring import nearest_name, outputs
+from penjing.engine.scoring import nearest_name, outputs, over
 from penjing.jobs import keep
 from penjing.jobs.conclude import conclude
 from penjing.jobs.lineage import lineage
@@ -33,6 +34,7 @@ from penjing.jobs.prepare import (
     Data,
     Part,
     Ready,
+    bound,
     card_of,
     forecast_of,
     load_base,
@@ -91,7 +93,7 @@ class Training:
     train: Part
     valid: Part
     made: Ready
-    optimizer: Optimizer
+    optimizer: Optimizer | None  # none where there is no step
     card: dict[str, Any]
     steps: int
     watch: Watch
@@ -104,6 +106,7 @@ class Training:
 
     def keep(self) -> None:
         """Save what an exact resume needs."""
+        assert self.optimizer is not None
         counters = {**vars(self.watch), "scale": vars(self.scale) if self.scale else {}}
         keep.save(self.run, self.made.model, self.optimizer, self.made.techniques, counters)
 
@@ -116,6 +119,9 @@ def opened(spec: Spec, tell: Tell) -> Job:
     data = rows_of(spec, task, tell)
     base = load_base(spec, machine, tell)
     max_length(spec, base)
+    task = bound(task, base, data.names)
+    for note in task.notes:
+        tell(News("note", note))
     return Job(spec, task, machine, data, base, tell)
 
 
@@ -146,22 +152,25 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
     """
     spec, data, base = job.spec, job.data, job.base
     train, valid = job.parts or parts_of(job)
-    steps = n_steps(spec, len(data.train))
+    steps = n_steps(spec, len(data.train)) if job.task.learns else 0
     used = np.unique(train.tokens.ids)
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps)
     if not run.read("lineage.json"):
         run.write("lineage.json", lineage(run.spec, job.machine, data, made))
     if introduce and not run.read("start.json"):
-        _introduce(run, job, made, train, valid)
-    optimizer = optim.optimizer(made.model, spec.train, made.lr)
-    counters = keep.restore(run, made.model, optimizer, made.techniques) or {}
-    kept = counters.pop("scale", {})
+        _introduce(run, job, made, train, valid, steps)
+    optimizer = optim.optimizer(made.model, spec.train, made.lr) if steps else None
+    counters = keep.restore(run, made.model, optimizer, made.techniques) if optimizer else None
+    kept = counters.pop("scale", {}) if counters else {}
     scale = LossScale(**kept) if job.machine.precision == "fp16" else None
-    watch = Watch(**counters)
+    watch = Watch(**(counters or {}))
     if counters:
         job.tell(News("note", f"going on after step {watch.step} of {steps}"))
     run.forget_after(watch.step)
-    card = {**card_of(spec, job.machine, data.names, made), "reference": _reference(train, data.names)}
+    card = {
+        **card_of(spec, job.task, job.machine, data.names, made),
+        "reference": _reference(train, data.names),
+    }
     return Training(run, job, train, valid, made, optimizer, card, steps, watch, scale)
 
 
@@ -171,6 +180,8 @@ def advance(it: Training, *, until: int | None = None) -> None:
     Rates and batches are those of the whole run, wherever it is stopped on the way.
     """
     last = it.steps if until is None else min(until, it.steps)
+    if not it.steps:
+        _validate(it)
     if it.over or it.watch.step >= last:
         return
     it.job.tell(News("stage", f"training {last:,} steps on {len(it.job.data.train):,} rows"))
@@ -206,9 +217,10 @@ def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
     """Every step up to `last` and what follows it: log, validation, saving, stopping."""
     spec, watch, tell = it.job.spec, it.watch, it.job.tell
     every = math.ceil(it.steps / spec.train.evals) if spec.train.evals else it.steps
+    assert it.optimizer is not None
     loop = train_steps(
         it.made.model,
-        stream(spec, it.train, start=watch.step),
+        stream(spec, it.job.task, it.train, start=watch.step),
         it.job.task.loss,
         it.optimizer,
         optim.schedule(spec.train, it.steps),
@@ -275,10 +287,11 @@ def _weights_to_save(made: Ready) -> AbstractContextManager[None]:
 def _validate(it: Training) -> None:
     """Score the validation rows; keep the bundle when it is the best so far."""
     job, watch = it.job, it.watch
-    spec, task = job.spec, job.task
-    probabilities = task.probabilities(
-        outputs(it.made.model, it.valid.tokens, tokens=spec.train.micro_tokens)
-    )
+    spec, task, model = job.spec, job.task, it.made.model
+    if task.fit:
+        each = partial(over, model, tokens=spec.train.micro_tokens)
+        task.fit(model, each, it.train.tokens, it.train.targets)
+    probabilities = task.probabilities(outputs(model, it.valid.tokens, tokens=spec.train.micro_tokens))
     chosen = task.tune(probabilities, it.valid.targets)
     scores = task.score(probabilities, it.valid.targets, job.data.names, chosen, spec.seed)
     value = scores.values[task.best]
@@ -298,21 +311,26 @@ def _plain(scores: Scores) -> dict[str, Any]:
     return {"values": scores.values, "intervals": scores.intervals}
 
 
-def _introduce(run: Run, job: Job, made: Ready, train: Part, valid: Part) -> None:
+def _introduce(run: Run, job: Job, made: Ready, train: Part, valid: Part, steps: int) -> None:
     """Write down what the run begins with: a forecast, and how well the untuned base does."""
     spec, data = job.spec, job.data
-    formula = forecast_of(spec, job.machine, made, train.tokens, len(data.train))
+    expected = forecast_of(spec, job.machine, made, train.tokens, len(data.train))
     settings = spec.train
-    expected = rehearse(
-        made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=formula
-    )
+    if steps:
+        expected = rehearse(
+            made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=expected
+        )
     before: dict[str, Any] = {}
-    if not job.task.multi_label:
-        before = {"how": "nearest label name, untuned base", "valid": _untuned(job, made, valid)}
+    if steps and not job.task.multi_label:
+        how = (
+            "the untuned base, asked by the same prompts"
+            if job.task.read
+            else "nearest label name, untuned base"
+        )
+        before = {"how": how, "valid": _untuned(job, made, valid)}
         if data.test is not None:
             test = part_of(spec, job.task, data.test, data.names, made.base)
             before["test"] = _untuned(job, made, test)
-    steps = n_steps(spec, len(data.train))
     run.write("start.json", {"before": before, "forecast": expected.plain(), "steps": steps})
     text = (
         f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
@@ -322,12 +340,15 @@ def _introduce(run: Run, job: Job, made: Ready, train: Part, valid: Part) -> Non
 
 
 def _untuned(job: Job, made: Ready, part: Part) -> dict[str, Any]:
-    """Scores of the untuned base, which takes the label whose name is nearest."""
+    """Scores of the untuned base: it takes the label whose name is nearest, or answers the task's prompts."""
+    tokens = job.spec.train.micro_tokens
+    if job.task.read:
+        probabilities = job.task.probabilities(outputs(made.model, part.tokens, tokens=tokens))
+        return _plain(job.task.score(probabilities, part.targets, job.data.names, {}, job.spec.seed))
     readable = [name.replace("_", " ") for name in job.data.names]
     longest = max_length(job.spec, made.base)
     names = tokenize(made.base.tokenizer, readable, max_length=longest, cache=False)
     pooling = "mean" if made.base.kind == "encoder" else "last"
-    tokens = job.spec.train.micro_tokens
     probabilities = nearest_name(made.model, part.tokens, names, pooling, tokens=tokens)
     return _plain(job.task.score(probabilities, part.targets, job.data.names, {}, job.spec.seed))
 
