@@ -184,7 +184,8 @@ def _row(cells: dict[str, Any], name: str, shots: int) -> dict[str, str]:
     return {
         "shots": str(shots), "system": name, "seeds": str(len(found)),
         "test %": f"{mean(tests):.2f} ± {stdev(tests) if len(tests) > 1 else 0:.2f}",
-        "train s": f"{mean(c['train_s'] for c in found):.0f}", "cpu s": f"{mean(c['cpu_s'] for c in found):.0f}",
+        "train s": f"{mean(c['train_s'] for c in found):.0f}",
+        "cpu s": f"{mean(c['cpu_s'] for c in found):.0f}",
     }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def loop(ours: Ours, stream: Iterator[list[Batch]] | None = None) -> Iterator[St
     settings = ours.spec.train
     return train_steps(
         ours.made.model,
-        prepared_stream(ours.spec, ours.train) if stream is None else stream,
+        prepared_stream(ours.spec, ours.task, ours.train) if stream is None else stream,
         ours.task.loss,
         optim.optimizer(ours.made.model, settings, ours.made.lr),
         optim.schedule(settings, ours.steps),

@@ -148,6 +148,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "prompt": lambda: settings_table("methods", "prompt"),
     "side": lambda: settings_table("methods", "side"),
     "top": lambda: settings_table("methods", "top"),
+    "zero_shot": lambda: settings_table("tasks", "zero_shot"),
+    "few_shot": lambda: settings_table("tasks", "few_shot"),
     "ema": lambda: settings_table("techniques", "ema"),
     "swa": lambda: settings_table("techniques", "swa"),
     "commands": commands_table,

@@ -82,6 +82,7 @@ def tune(
     name: Annotated[str | None, typer.Option("--name", help="name of the run's folder")] = None,
     out: Annotated[str | None, typer.Option("--out", help="folder that holds the runs")] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", help="rows a label, for --task few_shot")] = None,
     sets: Set = None,
     resume: Annotated[
         bool,
@@ -96,6 +97,7 @@ def tune(
     given = _given(
         base=base, train=train, valid=valid, test=test, task=task, method=method, name=name, seed=seed
     )
+    given |= _given(**{"task.shots": shots})
     with Screen(as_json=as_json) as screen:
         if resume:
             _refuse_ignored(

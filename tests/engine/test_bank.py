@@ -93,7 +93,7 @@ class Place:
         last = n_steps(spec, len(part.rows))
         found = train_steps(
             made.model,
-            stream(spec, part),
+            stream(spec, self.task, part),
             self.task.loss,
             optim.optimizer(made.model, spec.train, made.lr),
             optim.schedule(spec.train, last),
@@ -263,7 +263,7 @@ def test_a_saved_trial_is_the_bundle_of_its_own_run(
     trial, made = trial_of("a", spec, place.task, part, place.data.names, place.base, place.machine)
     bank = Bank([trial, place.trial("b")])
     run(bank)
-    card = {**card_of(spec, place.machine, place.data.names, made), "chosen": {}}
+    card = {**card_of(spec, place.task, place.machine, place.data.names, made), "chosen": {}}
     bank.save("a", tmp_path / "best", base=place.base, card=card)
     _, alone = place.alone(MANY["a"])
     wanted = outputs(alone, part.tokens)

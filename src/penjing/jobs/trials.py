@@ -32,7 +32,7 @@ def trial_of(
     trial = Trial(
         name,
         made.model,
-        lambda step: stream(spec, train, start=step),
+        lambda step: stream(spec, task, train, start=step),
         task.loss,
         optim.optimizer(made.model, spec.train, made.lr),
         optim.schedule(spec.train, steps),
