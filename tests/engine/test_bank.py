@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from penjing import bundle
 from penjing import spec as specs
 from penjing.device import Machine, choose
 from penjing.engine import optim
-from penjing.engine.bank import Bank, Trial
+from penjing.engine.bank import BY_ELEMENT, Bank, Trial
 from penjing.engine.loop import train_steps
 from penjing.engine.scoring import outputs
 from penjing.errors import NotSupported
@@ -31,6 +31,7 @@ from penjing.jobs.prepare import (
     task_of,
 )
 from penjing.jobs.trials import trial_of
+from penjing.models.adapters import Adapter, Flat
 from penjing.models.load import Base
 from penjing.records import Batch, Step
 from penjing.spec import Spec
@@ -146,7 +147,6 @@ def test_trials_together_equal_each_alone(family: str, tiny: Tiny, tiny_csv: Pat
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_on_a_gpu_trials_together_equal_each_alone(tiny: Tiny, tiny_csv: Path) -> None:
     """Without dropout: there its numbers are each trial's own, but not those that torch would draw."""
     place = Place(tiny("bert"), tiny_csv, device="cuda")
@@ -209,6 +209,22 @@ def test_a_trial_whose_loss_is_not_finite_leaves_alone(place: Place) -> None:
         assert [s.loss for s in found[name]] == pytest.approx([s.loss for s in wanted[name]], abs=1e-6)
     assert list(bank.failed) == ["a"]
     assert "Lower `train.lr`" in str(bank.failed["a"])
+
+
+@pytest.mark.parametrize("kind", BY_ELEMENT)
+def test_optimizers_by_element_do_not_mind_joined_parameters(kind: Any) -> None:
+    def moved(*, join: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        pair = Adapter(nn.Parameter(torch.randn(3, 6)), nn.Parameter(torch.randn(5, 3)), 1.0, 0.0)
+        row, own = Flat({"layer": pair}), [pair.down, pair.up]
+        optimizer = kind(row.joined(own) if join else own, lr=0.01, weight_decay=0.1)
+        for _ in range(3):
+            row.grads.normal_()
+            optimizer.step()
+        return [p.detach().clone() for p in own]
+
+    for one, other in zip(moved(join=True), moved(join=False), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_each_trial_is_clipped_by_its_own_norm(place: Place) -> None:
