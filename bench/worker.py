@@ -73,7 +73,9 @@ class Turns:
             self.seen.add(str(output.dtype).removeprefix("torch."))
             handle.remove()
 
-        handle = next(m for m in trunk.modules() if isinstance(m, nn.Linear)).register_forward_hook(note)
+        # an adapted layer may use its base layer's weight without calling it
+        layers = (m for m in trunk.modules() if isinstance(m, nn.Linear) or hasattr(m, "base_layer"))
+        handle = next(layers).register_forward_hook(note)
 
 
 def peak_mib() -> float:
