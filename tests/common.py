@@ -28,6 +28,14 @@ FAMILIES = [
     "qwen3",
     "t5",
 ]
+QUICK = ("bert", "albert", "llama")  # tried in `make check` where all families are meant
+
+
+def each(families: list[str]) -> list[Any]:
+    """The families as parameters of a test; those beyond QUICK are marked slow."""
+    return [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in families]
+
+
 ROWS = [("my card was charged twice", "billing"), ("the parcel is late", "delivery"), ("我要退款", "refund")]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import FAMILIES, gap, padded, stir, words
+from common import FAMILIES, each, gap, padded, stir, words
 from penjing.errors import NotSupported, SpecError
 from penjing.methods.adapter import adapter
 from penjing.models import packing
@@ -34,7 +34,7 @@ def states(base: Base, ids: Tensor) -> Tensor:
     return packing.run(base.trunk, base.way, ids, LENGTHS)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 @pytest.mark.parametrize("places", PLACES)
 def test_it_begins_at_the_base_bit_for_bit_and_then_moves_it(places: str, family: str, tiny: Tiny) -> None:
     plain, base = load(str(tiny(family))), adapted(tiny(family), places)
@@ -45,7 +45,7 @@ def test_it_begins_at_the_base_bit_for_bit_and_then_moves_it(places: str, family
         assert gap(states(base, ids), states(plain, ids)) > 0.01
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("mpnet", "t5")])
+@pytest.mark.parametrize("family", each([f for f in FAMILIES if f not in ("mpnet", "t5")]))
 @pytest.mark.parametrize("places", PLACES)
 def test_packed_states_and_gradients_equal_padded_ones(places: str, family: str, tiny: Tiny) -> None:
     base = adapted(tiny(family), places)
@@ -114,7 +114,7 @@ def test_on_bert_base_it_counts_24_times_2dm_m_d_or_half_of_it(places: Any, want
     assert sum(p.numel() for p in trunk.parameters() if p.requires_grad) == wanted
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_every_layer_holds_its_adapters_by_name(family: str, tiny: Tiny) -> None:
     trunk = load(str(tiny(family))).trunk
     places = {f"{one.last}.bottleneck" for one in sublayers_of(trunk)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import FAMILIES, gap, padded, stir, words
+from common import FAMILIES, each, gap, padded, stir, words
 from penjing.errors import NotSupported, SpecError
 from penjing.jobs.prepare import max_length
 from penjing.methods.p_tuning import p_tuning
@@ -51,9 +51,13 @@ def grads(base: Base) -> dict[str, Tensor]:
 
 # ---- peft itself
 
+DEEP = prefix(tokens=3, init="random")
 CASES = [
-    *(("prompt", prompt(tokens=3), family) for family in FAMILIES),
-    *(("prefix", prefix(tokens=3, init="random"), family) for family in PEFT_HAS),
+    *(pytest.param("prompt", prompt(tokens=3), *f.values, marks=f.marks) for f in each(FAMILIES)),
+    *(
+        pytest.param("prefix", prefix(tokens=3, init="random"), *f.values, marks=f.marks)
+        for f in each(PEFT_HAS)
+    ),
     *(("p_tuning 1", p_tuning(version=1, tokens=3), family) for family in ("bert", "llama")),
     ("p_tuning 2", p_tuning(tokens=3), "bert"),
     ("prefix by a network", prefix(tokens=3, hidden=5), "llama"),
@@ -137,7 +141,7 @@ def test_files_of_another_kind_are_left_to_peft(tiny: Tiny, tmp_path: Path) -> N
 # ---- attention by hand
 
 
-@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("family", each(PACKED))
 def test_packed_prompts_and_their_gradients_equal_padded_ones(family: str, tiny: Tiny) -> None:
     base = put(tiny(family), prompt(tokens=3))
     ids, pull = words(base, sum(LENGTHS)), torch.randn(sum(LENGTHS), base.width)
@@ -185,7 +189,7 @@ def by_hand(trunk: Any, added: Any, ids: Tensor, lengths: list[int], offset: int
     return torch.cat([out.last_hidden_state[0] for out in alone])
 
 
-@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("family", each(PACKED))
 @pytest.mark.parametrize("dropout", [0.0, 1e-9], ids=["fused", "dropped"])  # 1e-9 drops nothing
 def test_prefix_and_its_gradients_equal_attention_by_hand_in_float64(
     dropout: float, family: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch

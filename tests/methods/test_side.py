@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import FAMILIES, gap, padded, stir, words
+from common import FAMILIES, each, gap, padded, stir, words
 from penjing.engine.scoring import nearest_name
 from penjing.errors import SpecError
 from penjing.methods.prompt import prompt
@@ -38,7 +38,7 @@ def states(base: Base, ids: Tensor, lengths: list[int] = LENGTHS) -> Tensor:
     return packing.run(base.trunk, base.way, ids, lengths)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_it_begins_at_the_base_bit_for_bit_and_then_moves_it(family: str, tiny: Tiny) -> None:
     plain, base = load(str(tiny(family))), beside(tiny(family))
     ids = words(plain, sum(LENGTHS))
@@ -49,7 +49,7 @@ def test_it_begins_at_the_base_bit_for_bit_and_then_moves_it(family: str, tiny: 
         assert gap(states(base, ids), wanted) > 0.01
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_the_states_of_every_layer_are_transformers_own(family: str, tiny: Tiny) -> None:
     base = load(str(tiny(family)))
     ids = words(base, sum(LENGTHS))
@@ -85,7 +85,7 @@ def by_hand(added: Any, heard: list[Tensor], *, causal: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("family", ["bert", "albert", "mpnet", "gpt2", "llama"])
+@pytest.mark.parametrize("family", each(["bert", "albert", "mpnet", "gpt2", "llama"]))
 def test_states_and_gradients_equal_those_by_hand_in_float64(family: str, every: int, tiny: Tiny) -> None:
     base = beside(tiny(family), every=every)
     stir(base.trunk)
@@ -116,7 +116,7 @@ def test_packed_states_equal_padded_ones(family: str, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", each(FAMILIES))
 def test_no_activation_of_the_trunk_holds_a_graph(family: str, precision: str, tiny: Tiny) -> None:
     base = beside(tiny(family))
     stir(base.trunk)

@@ -129,7 +129,7 @@ def _grouped(
     return flat.view(-1, heads, width)
 
 
-def put_before(trunk: Any, n: int, how: str, text: str | None = None, hidden: int | None = None) -> Prefix:
+def put_before(trunk: Any, n: int, how: str, text: str | None = None, hidden: int | None = None) -> None:
     """Freeze the trunk and give it a prefix of n places.
 
     `how`: keys and values that the base has for a `text` or for random words (`vocabulary`), or `random`.
@@ -154,7 +154,6 @@ def put_before(trunk: Any, n: int, how: str, text: str | None = None, hidden: in
     trunk.requires_grad_(False)
     with torch.device(device):
         trunk.added = Prefix(start, n_layers, heads, hidden)
-    return trunk.added  # type: ignore[no-any-return]
 
 
 def shape_of(trunk: Any) -> tuple[int, int, int]:
@@ -181,9 +180,9 @@ def _of_words(trunk: nn.Module, way: Way, ids: Tensor) -> Tensor:
         window: int | None,
     ) -> Tensor:
         found.append(torch.stack([k[0], v[0]]))  # (2, K, p, d)
-        return attend(module, q, k, v, None, scale, dropout, layout, sliding_window=window, is_causal=causal)[
-            0
-        ][0]
+        said = {"sliding_window": window, "is_causal": causal}
+        out, _ = attend(module, q, k, v, None, scale, dropout, layout, **said)  # type: ignore[arg-type]
+        return out[0]
 
     training = trunk.training
     with torch.no_grad():
