@@ -10,12 +10,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from penjing import tune
+from penjing import spec, tune
 from penjing.data.batches import in_pairs, pack
 from penjing.data.read import read as read_rows
 from penjing.data.shots import draw
 from penjing.data.tokenize import tokenize
-from penjing.errors import DataError, SpecError
+from penjing.errors import DataError, NotSupported, SpecError
+from penjing.jobs.news import silent
+from penjing.jobs.selfcheck import selfcheck
+from penjing.jobs.training import opened, parts_of
+from penjing.jobs.trials import trial_of
 from penjing.models.load import load
 from penjing.models.packing import run as run_packed
 from penjing.run import Run
@@ -142,8 +146,6 @@ def test_a_step_of_the_contrast_holds_rows_in_pairs_and_an_epoch_every_row_once(
 
 
 def test_what_the_task_says_of_training_gives_way_to_the_spec() -> None:
-    from penjing import spec
-
     plain = spec.read(task="few_shot").train
     assert (plain.steps, plain.batch, plain.epochs) == (20, 256, None)
     assert spec.read(task="classify").train.batch == 32
@@ -201,6 +203,20 @@ def test_settings_that_cannot_be_are_refused(task: Any, text: str, small: dict[s
 def test_more_shots_than_rows_are_refused(small: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"`few_shot.shots` asks for 40 different texts a label"):
         ran(small, {"few_shot": {"shots": 40}})
+
+
+def test_a_head_that_is_solved_for_is_refused_among_trials_that_train_together(
+    small: dict[str, Any],
+) -> None:
+    job = opened(spec.read({**small, "task": {"few_shot": NEAREST}, "train": {}}), silent)
+    part = parts_of(job)[0]
+    with pytest.raises(NotSupported, match="`a` has the task `few_shot`, whose head is solved for"):
+        trial_of("a", job.spec, job.task, part, job.data.names, job.base, job.machine)
+
+
+def test_selfcheck_refuses_a_task_that_makes_no_step(small: dict[str, Any]) -> None:
+    with pytest.raises(NotSupported, match="`zero_shot` as set makes no step"):
+        selfcheck({**small, "task": "zero_shot"})
 
 
 def test_both_tasks_are_built_without_settings() -> None:

@@ -25,6 +25,7 @@ from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import outputs
+from penjing.errors import NotSupported
 from penjing.jobs import keep
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import (
@@ -123,6 +124,11 @@ def selfcheck(
     precise = Machine(machine.device, "fp32", machine.threads)
     base = load_base(spec, precise, tell)
     task = bound(task, base, data.names)
+    if not task.learns:
+        raise NotSupported(
+            f"Selfcheck tries what training promises; `{task.name}` as set makes no step. Try it on a spec "
+            "that learns, such as `task: few_shot`."
+        )
     rows = data.train.take(_spread(task.encode(data.train, data.names)))
     bench = _Bench(spec, task, machine, data.names, part_of(spec, task, rows, data.names, base, weigh=True))
     found = []

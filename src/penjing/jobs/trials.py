@@ -20,8 +20,14 @@ def trial_of(
     `names` are the labels'. Every trial's `base` and `machine` must be the same.
 
     Raises:
-        NotSupported: the spec or its method brings techniques, which belong to a run of its own.
+        NotSupported: the spec or its method brings techniques, or the task solves for its head; such belong
+        to a run of their own.
     """
+    if task.fit:
+        raise NotSupported(
+            f"Trials that train together learn by gradients alone; `{name}` has the task `{task.name}`, "
+            "whose head is solved for at each validation. Run it by itself."
+        )
     steps = n_steps(spec, len(train.rows))
     made = ready(spec, task, names, twin_of(base), machine, None, steps=steps)
     if made.techniques:
