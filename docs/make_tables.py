@@ -23,6 +23,7 @@ from penjing.spec import Spec
 
 DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- table ([\w ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+GIVEN = {"peft": {"peft_type": "VERA"}}  # settings that must be given
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -111,10 +112,20 @@ def methods_table() -> str:
 
     def rows() -> Iterator[list[str]]:
         for name, plug in plugin.found("methods").items():
-            made = plugin.build("methods", plugin.Choice(name, {}))
+            made = plugin.build("methods", plugin.Choice(name, GIVEN.get(name, {})))
             yield [f"`{name}`", plug.summary.rstrip("."), f"`{made.lr:g}`", holds[made.saves]]
 
     return _table(["method", "what it does", "rate when `train.lr` is not given", "a bundle holds"], rows())
+
+
+def bases_table() -> str:
+    """Every method and the families it works on, as the contract test found them."""
+
+    def rows() -> Iterator[list[str]]:
+        for name, known in plugin.bases().items():
+            yield [f"`{name}`", ", ".join(known["works"]), ", ".join(known["refuses"]) or "–"]
+
+    return _table(["method", "works on", "refuses"], rows())
 
 
 def commands_table() -> str:
@@ -141,6 +152,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "train": lambda: spec_table("train"),
     "classify": lambda: settings_table("tasks", "classify"),
     "methods": methods_table,
+    "bases": bases_table,
+    "adalora": lambda: settings_table("methods", "adalora"),
     "adapter": lambda: settings_table("methods", "adapter"),
     "lora": lambda: settings_table("methods", "lora"),
     "p_tuning": lambda: settings_table("methods", "p_tuning"),

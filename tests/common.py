@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.data.read import read
-from penjing.errors import DataError
+from penjing.errors import DataError, PenjingError
 from penjing.models import packing
 from penjing.models.load import Base
 from penjing.records import Rows
@@ -90,3 +90,9 @@ def stir(trunk: nn.Module, *, by: float = 0.1) -> None:
 def gap(found: Tensor, wanted: Tensor) -> float:
     """Largest difference, relative to the largest value wanted."""
     return float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
+
+
+def told(error: pytest.ExceptionInfo[PenjingError], *parts: str) -> None:
+    """What was wanted, what was found, where, what to do: each part stands in the text."""
+    for part in parts:
+        assert part in str(error.value), str(error.value)

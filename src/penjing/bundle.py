@@ -44,6 +44,8 @@ from penjing.models.layers import bare
 from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
+from penjing.models.mutated import has_start, save_over_base
+from penjing.models.wrap import merged
 from penjing.plugin import choice
 from penjing.records import Task, Tokens
 
@@ -61,8 +63,13 @@ class Bundle:
     card: dict[str, Any]
     model: Model | Ensemble
     task: Task
-    tokenizer: Any
+    base: Base
     machine: Machine
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, as saved with the bundle."""
+        return self.base.tokenizer
 
     def __repr__(self) -> str:
         """`Bundle('runs/a/best': classify, 77 labels, minilm by lora)`."""
@@ -124,6 +131,29 @@ class Bundle:
             return []
         return self.task.answers(self.probabilities(asked, tokens=tokens), self.labels, self.card["chosen"])
 
+    def merged(self, folder: str | Path) -> Bundle:
+        """Write the same model with its adapter merged into the base's weights; it needs no base any more.
+
+        It is made in fp32 from what was saved; this bundle and its base stay as they are.
+
+        Raises:
+            NotSupported: the method's weights cannot be merged (prompts, bottlenecks), or the base is gone.
+            CannotWrite: no room or no right.
+        """
+        if self.card["saves"] == "added":
+            raise NotSupported(
+                f"{self!r} was to be merged; what `{chosen(self.card, 'method')}` adds is no change of the "
+                f"base's weights. Use the bundle as it is, over its base."
+            )
+        place = None if self.card["saves"] == "full" else self.base.name
+        precise = Machine(torch.device("cpu"), "fp32", self.machine.threads)
+        fresh = load(self.folder, base=place, machine=precise)
+        trunk = merged(fresh.model.trunk)
+        known = {key: value for key, value in self.card.items() if key not in ("format", "saves", "files")}
+        whole = Model(trunk, fresh.model.head, fresh.model.way)
+        save(Path(folder), model=whole, base=fresh.base, saves="full", card=known)
+        return load(folder, machine=self.machine)
+
 
 def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, Any]) -> None:
     """Write a bundle in one step: a reader sees the old one or this one, whole.
@@ -166,9 +196,13 @@ def _save_adapter(trunk: Any, folder: Path) -> None:
     if hasattr(trunk, "added"):
         peft_files.save(trunk, folder)
         return
-    # Left to itself peft asks the hub whether the base's vocabulary was changed.
-    trunk.save_pretrained(folder, save_embedding_layers=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*invalid shape")  # AdaLoRA leaves some layers no rank
+        # Left to itself peft asks the hub whether the base's vocabulary was changed.
+        trunk.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    if has_start(trunk):
+        save_over_base(trunk, folder)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(config.get("target_modules"), list):  # a set in peft, in another order in each process
@@ -240,7 +274,7 @@ def _load(
     model.requires_grad_(False)
     model.prepare(machine.precision)
     model.eval()  # last: what `prepare` puts in begins in training mode
-    return Bundle(place, card, model, task, found.tokenizer, machine)
+    return Bundle(place, card, model, task, found, machine)
 
 
 def _ensemble(
@@ -350,7 +384,7 @@ def _with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
     folder = place / "adapter"
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft's own use of transformers, not ours to mend
+            warnings.simplefilter("ignore")  # peft's use of transformers, and of LoRA's checks for AdaLoRA
             ours = peft_files.load(trunk, folder)
             return ours or PeftModel.from_pretrained(trunk, folder)
     except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,12 @@ def advice(kind: str, name: str) -> dict[str, Any]:
     said = (n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "TRAIN")
     value = next(said, None)
     return {} if value is None else ast.literal_eval(value)
+
+
+def bases() -> dict[str, dict[str, list[str]]]:
+    """Families that each method `works` on and those it `refuses`, as the contract test found them."""
+    known: dict[str, dict[str, list[str]]] = json.loads((_HOME / "methods/bases.json").read_text("utf-8"))
+    return known
 
 
 def _definition(path: Path) -> ast.FunctionDef | None:
@@ -203,6 +210,16 @@ def signature(kind: str, name: str) -> dict[str, Setting]:
     }
 
 
+def takes_more(kind: str, name: str) -> bool:
+    """Whether a plug-in takes settings beyond its signature (`**settings`), and checks them itself."""
+    if "." in name:
+        params = inspect.signature(_own_function(kind, name)).parameters.values()
+        return any(p.kind is p.VAR_KEYWORD for p in params)
+    node = _definition(_built_in(kind, name).path)
+    assert node is not None
+    return node.args.kwarg is not None
+
+
 def settings_of(kind: str, picked: Choice) -> dict[str, Any]:
     """All settings of a chosen plug-in, defaults filled in and types checked by pydantic.
 
@@ -211,8 +228,9 @@ def settings_of(kind: str, picked: Choice) -> dict[str, Any]:
     """
     known = signature(kind, picked.name)
     more = f"`penjing show {kind} {picked.name}`"
-    for name in map(str, picked.settings):
-        if name not in known:
+    more_of_them = {k: v for k, v in picked.settings.items() if k not in known}
+    for name in map(str, more_of_them):
+        if not takes_more(kind, picked.name):
             home = f"{kind}/{picked.name}.py" if "." not in picked.name else picked.name
             raise SpecError(
                 f"`{picked.name}.{name}` is not a setting of {home}.{nearest(name, known)} {more} lists them "
@@ -229,7 +247,7 @@ def settings_of(kind: str, picked: Choice) -> dict[str, Any]:
             )
         else:
             full[name] = setting.default
-    return full
+    return {**full, **more_of_them}
 
 
 def _checked(kind: str, plug: str, name: str, setting: Setting, value: Any) -> Any:

@@ -166,9 +166,12 @@ def print_demo(found: Any) -> None:
 def _kinds() -> dict[str, dict[str, str]]:
     """Every name that can be chosen and what it is, by kind."""
     from penjing.models.presets import PRESETS
-    from penjing.plugin import KINDS, found
+    from penjing.plugin import KINDS, bases, found
 
     plugs = {kind: {plug.name: plug.summary for plug in found(kind).values()} for kind in KINDS}
+    for name, known in bases().items():
+        if known["refuses"]:
+            plugs["methods"][name] += f" (not on {', '.join(known['refuses'])})"
     return {**plugs, "presets": {preset.name: preset.about for preset in PRESETS.values()}}
 
 
@@ -206,6 +209,8 @@ def print_plugin(kind: str, name: str, *, source: bool) -> None:
     settings = plugin.signature(kind, name)
     about = plugin.about(kind, name)
     typer.echo(f"{kind} / {name}, from {about.path}\n\n{about.doc}\n")
+    for verb, families in plugin.bases().get(name, {}).items() if kind == "methods" else ():
+        typer.echo(f"  {verb}: {', '.join(families) or 'none of those tried'}")
     for setting, one in settings.items():
         typer.echo(
             f"  {setting}: {one.type}" + (" (must be given)" if one.required else f" = {one.default!r}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
 from torch import nn
 
 from penjing.errors import NotSupported, SpecError
-from penjing.models.layers import linears_of
+from penjing.models.mutated import keep_start
+from penjing.models.wrap import targets_of, wrapped
 from penjing.records import Method
+
+MUTATING = ("pissa", "olora")  # begin at parts of the base's weights, which they take out of it
 
 
 def lora(
@@ -20,12 +22,15 @@ def lora(
     targets: Literal["all", "attention"] | list[str] = "all",
     rslora: bool = False,
     dora: bool = False,
+    init: Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora"] = "kaiming",
 ) -> Method:
     """Train low-rank updates W + (alpha / rank) B A beside the frozen linear layers.
 
     rank: columns of A and B. alpha: scale, twice the rank when not given. dropout: on the updates' input.
     targets: `all` linear layers of the trunk, those of `attention`, or a list of module names (as in peft).
     rslora: divide by the square root of the rank. dora: learn the columns' norms apart.
+    init: how A begins, B being 0 (`kaiming`, `gaussian`); `orthogonal` rows; or A and B are the base's main
+    parts by singular values (`pissa`, arXiv 2404.02948) or QR (`olora`, arXiv 2406.01775), and train alone.
     """
     if rank < 1:
         raise SpecError(f"`lora.rank` must be at least 1; it is {rank}. 8 to 32 are usual.")
@@ -35,34 +40,32 @@ def lora(
         raise SpecError(
             f"`lora.dropout` must be at least 0 and below 1; it is {dropout}. 0 to 0.1 are usual."
         )
+    if dora and init in MUTATING:
+        raise SpecError(
+            f"`lora.dora` and `lora.init: {init}` both change how the base's weights are seen; what is "
+            f"learned could not be saved over the base as it came. Drop one."
+        )
 
     def apply(trunk: Any) -> nn.Module:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
-        if isinstance(targets, list):
-            names = targets
-        else:
-            names = linears_of(trunk, attention_only=targets == "attention")
-        linear = linears_of(trunk)
-        lost = [n for n in names if not any(k == n or k.endswith(f".{n}") for k in linear)]
-        if lost or not names:
-            some = sorted({k.rpartition(".")[2] for k in linear})
+        if init == "olora" and any(type(module).__name__ == "Conv1D" for module in trunk.modules()):
             raise NotSupported(
-                f"`lora.targets` {lost or targets} match no linear layer of {type(trunk).__name__}; these "
-                f"are named {', '.join(some)}. Take some of them, or `targets: all`."
+                f"`lora.init` is olora; peft factors the weights of {type(trunk).__name__} the wrong way "
+                f"round (they are Conv1D). Take `init: pissa`, or leave it out."
             )
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha if alpha is not None else 2 * rank,
             lora_dropout=dropout,
-            target_modules=names,
+            target_modules=targets_of(trunk, targets, "lora.targets"),
             use_rslora=rslora,
             use_dora=dora,
+            init_lora_weights=True if init == "kaiming" else init,
         )
-        with warnings.catch_warnings():
-            # both are peft's own, and not the user's to mend
-            warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            return get_peft_model(trunk, config)
+        made = wrapped(trunk, config)
+        if init in MUTATING:
+            keep_start(made)
+        return made
 
-    return Method("lora", apply, lr=1e-3, saves="peft")
+    return Method("lora", apply, lr=1e-3, saves="peft", keeps_start=init in ("kaiming", "gaussian"))

@@ -96,6 +96,38 @@ def sublayers_of(trunk: nn.Module) -> list[Sublayer]:
     return found
 
 
+def keys_and_values_of(trunk: nn.Module) -> list[str]:
+    """Full names of the linear layers that make keys and values, in each layer of the stack.
+
+    Siblings tell: queries, keys and values come of one attention's layers named by q, k and v, or by the
+    whole words. Where its first layer makes all three at once (more outputs than the width), it is named.
+
+    Raises:
+        NotSupported: an attention is not made so, or a layer is not (see `sublayers_of`).
+    """
+    linear, found = linears_of(trunk), []
+    for attention in (s for s in sublayers_of(trunk) if s.attention):
+        own = linear[linear.index(attention.first) : linear.index(attention.last) + 1]
+        roles = {_role(name): name for name in own}
+        if {"q", "k", "v"} <= roles.keys():
+            found += [roles["k"], roles["v"]]
+        elif len(own) == 2 and _outputs(trunk.get_submodule(attention.first)) > width_of(trunk):
+            found.append(attention.first)
+        else:
+            raise NotSupported(
+                f"The layers that make keys and values were wanted in {type(trunk).__name__}; its attention "
+                f"has {', '.join(name.rpartition('.')[2] for name in own)}. Take `method: lora`, which needs "
+                f"only linear layers."
+            )
+    return found
+
+
+def _role(name: str) -> str:
+    """`k` of `….self.key`, `….k_proj` and `….k`; the first word of a layer that is neither q, k nor v."""
+    word = name.rpartition(".")[2].partition("_")[0]
+    return {"query": "q", "key": "k", "value": "v"}.get(word, word)
+
+
 def _outputs(linear: Any) -> int:
     """Width of what a linear layer (or GPT-2's Conv1D) gives."""
     return int(linear.out_features if isinstance(linear, nn.Linear) else linear.nf)

@@ -44,6 +44,8 @@ class WorkingCopies:
                     parameter.data = parameter.data.to(dtype)
                 elif parameter.dtype != dtype:
                     self._places.append((module, name, parameter))
+        if hasattr(trunk, "peft_config"):
+            _reconcile(trunk, dtype)
 
     def _cast_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return output.to(self.dtype)
@@ -67,6 +69,23 @@ class WorkingCopies:
         so `Model.train` calls this: copies live from one training step to the next.
         """
         self._kept.clear()
+
+
+def _reconcile(trunk: nn.Module, dtype: torch.dtype) -> None:
+    """Let adapter layers that hold buffers (VeRA's random maps, for one) run under autocast.
+
+    Buffers stay fp32, as they are saved, and products of two types are an error outside autocast.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in trunk.modules():
+        if isinstance(layer, BaseTunerLayer) and any(b.is_floating_point() for b in layer.buffers()):
+            layer.forward = functools.partial(_under_autocast, layer.forward, dtype)
+
+
+def _under_autocast(whole: Any, dtype: torch.dtype, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    with torch.autocast(x.device.type, dtype):
+        return whole(x, *args, **kwargs).to(x.dtype)  # type: ignore[no-any-return]
 
 
 _OURS = "_penjing_working_copies"
