@@ -45,7 +45,6 @@ from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
 from penjing.models.mutated import has_start, save_over_base
-from penjing.models.wrap import merged
 from penjing.plugin import choice
 from penjing.records import Task, Tokens
 
@@ -130,29 +129,6 @@ class Bundle:
         if not asked:
             return []
         return self.task.answers(self.probabilities(asked, tokens=tokens), self.labels, self.card["chosen"])
-
-    def merged(self, folder: str | Path) -> Bundle:
-        """Write the same model with its adapter merged into the base's weights; it needs no base any more.
-
-        It is made in fp32 from what was saved; this bundle and its base stay as they are.
-
-        Raises:
-            NotSupported: the method's weights cannot be merged (prompts, bottlenecks), or the base is gone.
-            CannotWrite: no room or no right.
-        """
-        if self.card["saves"] == "added":
-            raise NotSupported(
-                f"{self!r} was to be merged; what `{chosen(self.card, 'method')}` adds is no change of the "
-                f"base's weights. Use the bundle as it is, over its base."
-            )
-        place = None if self.card["saves"] == "full" else self.base.name
-        precise = Machine(torch.device("cpu"), "fp32", self.machine.threads)
-        fresh = load(self.folder, base=place, machine=precise)
-        trunk = merged(fresh.model.trunk)
-        known = {key: value for key, value in self.card.items() if key not in ("format", "saves", "files")}
-        whole = Model(trunk, fresh.model.head, fresh.model.way)
-        save(Path(folder), model=whole, base=fresh.base, saves="full", card=known)
-        return load(folder, machine=self.machine)
 
 
 def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, Any]) -> None:
@@ -296,7 +272,7 @@ def _ensemble(
         mix.load_state_dict(_tensors(place / MIX))
         mix.requires_grad_(False)
     model = Ensemble(models, card["way"], multi_label=task.multi_label, mix=mix)
-    return Bundle(place, card, model.eval(), task, members[0].tokenizer, machine)
+    return Bundle(place, card, model.eval(), task, members[0].base, machine)
 
 
 def _machine(device: str, precision: str | None, card: dict[str, Any]) -> Machine:

@@ -1,0 +1,38 @@
+"""Merge: a bundle over a base -> a bundle that is one set of weights and needs no base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from penjing.bundle import Bundle, chosen, load, save
+from penjing.device import choose
+from penjing.errors import NotSupported
+from penjing.models.model import Model
+from penjing.models.wrap import merged
+
+
+def merge(run: str | Path, folder: str | Path, *, base: str | None = None) -> Bundle:
+    """Add what an adapter changes into the base's weights and write the whole to `folder`.
+
+    It is made in fp32 from what was saved; the run and its base stay as they are.
+
+    Raises:
+        NotSupported: no bundle there, what was learned is no change of the base's weights (prompts,
+        bottlenecks, ensembles), or the base is not the one it was made with.
+        CannotWrite: no room or no right.
+    """
+    bundle = load(run, base=base, machine=choose("cpu", "fp32"))
+    card = bundle.card
+    if not isinstance(bundle.model, Model) or card["saves"] == "added":
+        raise NotSupported(
+            f"{bundle!r} was to be merged; what `{chosen(card, 'method')}` learned is no change of one base's "
+            f"weights. Use the bundle as it is."
+        )
+    model = bundle.model
+    whole = Model(merged(model.trunk), model.head, model.way)
+    known = {key: value for key, value in card.items() if key not in ("format", "saves", "files")}
+    with torch.no_grad():
+        save(Path(folder), model=whole, base=bundle.base, saves="full", card=known)
+    return load(folder)
