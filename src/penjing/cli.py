@@ -287,6 +287,20 @@ def report(
         typer.launch(path.resolve().as_uri())
 
 
+@app.command()
+def merge(
+    run: Folder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new bundle")],
+    base: BaseFolder = None,
+) -> None:
+    """Write a bundle with its adapter merged into the base: one set of weights that needs no base."""
+    with Screen(quiet=True):
+        from penjing.jobs.merge import merge as job
+
+        made = job(run, out, base=base)
+    typer.echo(str(made.folder))
+
+
 @app.command("list")
 def list_(
     kind: Annotated[str | None, typer.Argument(help="tasks, methods, techniques …")] = None,

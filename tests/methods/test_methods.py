@@ -100,8 +100,8 @@ def test_a_loaded_bundle_gives_what_was_saved(name: str, family: str, lived: Any
 
 @works
 def test_an_adapter_in_pefts_format_gives_the_same_states_in_peft(name: str, family: str, lived: Any) -> None:
-    gap = lived(name, family).adapter_gap
-    assert (gap is None) == (lived(name, family).method.saves != "peft")
+    gap, method = lived(name, family).adapter_gap, lived(name, family).method
+    assert (gap is None) == (method.saves != "peft" or method.virtual > 0)
     assert gap is None or gap < 1e-5
 
 

@@ -27,8 +27,8 @@ def merge(run: str | Path, folder: str | Path, *, base: str | None = None) -> Bu
     card = bundle.card
     if not isinstance(bundle.model, Model) or card["saves"] == "added":
         raise NotSupported(
-            f"{bundle!r} was to be merged; what `{chosen(card, 'method')}` learned is no change of one base's "
-            f"weights. Use the bundle as it is."
+            f"{bundle!r} was to be merged; what `{chosen(card, 'method')}` learned is no change of one "
+            f"base's weights. Use the bundle as it is."
         )
     model = bundle.model
     whole = Model(merged(model.trunk), model.head, model.way)
