@@ -52,7 +52,7 @@ CPU = Machine(torch.device("cpu"), "fp32", 1)
 
 @dataclass(frozen=True)
 class Story:
-    """What was seen. Gaps are largest differences, `adapter_gap` None where no adapter of layers was saved."""
+    """What was seen. Gaps are largest differences; `adapter_gap` is None without an adapter of layers."""
 
     method: Method
     trained: int  # parameters of the trunk

@@ -44,7 +44,6 @@ from penjing.models.layers import bare
 from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
-from penjing.models.mutated import has_start, save_over_base
 from penjing.plugin import choice
 from penjing.records import Task, Tokens
 
@@ -149,7 +148,7 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         if saves == "full":
             bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
         elif saves == "peft":
-            _save_adapter(model.trunk, aside / "adapter")
+            peft_files.save(model.trunk, aside / "adapter")
         else:
             trained = {
                 n: p.detach().contiguous() for n, p in model.trunk.named_parameters() if p.requires_grad
@@ -165,25 +164,6 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         }
         full = {"format": FORMAT, "saves": saves, **card, "base": about, "files": files}
         write_json(aside / "card.json", full)
-
-
-def _save_adapter(trunk: Any, folder: Path) -> None:
-    """In peft's format, the same bytes for the same adapter."""
-    if hasattr(trunk, "added"):
-        peft_files.save(trunk, folder)
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*invalid shape")  # AdaLoRA leaves some layers no rank
-        # Left to itself peft asks the hub whether the base's vocabulary was changed.
-        trunk.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    if has_start(trunk):
-        save_over_base(trunk, folder)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(config.get("target_modules"), list):  # a set in peft, in another order in each process
-        config["target_modules"].sort()
-    write_json(path, config)
 
 
 def load(

@@ -13,7 +13,6 @@ from penjing.errors import SpecError
 from penjing.screen import (
     Screen,
     failed,
-    interval,
     print_batch,
     print_demo,
     print_findings,
@@ -21,8 +20,9 @@ from penjing.screen import (
     print_json_line,
     print_list,
     print_plugin,
+    print_promises,
     print_result,
-    print_table,
+    print_scores,
     print_trials,
 )
 
@@ -230,10 +230,7 @@ def evaluate(
     if as_json:
         print_json(found)
         return
-    for note in found["notes"]:
-        typer.echo(f"· {note}")
-    rows = [[name, f"{value:.4f}", interval(found, name)] for name, value in found["values"].items()]
-    print_table(["score", "value", "95 % interval"], rows, title=f"{found['rows']:,} rows")
+    print_scores(found)
 
 
 @app.command()
@@ -297,8 +294,7 @@ def merge(
     with Screen(quiet=True):
         from penjing.jobs.merge import merge as job
 
-        made = job(run, out, base=base)
-    typer.echo(str(made.folder))
+        typer.echo(str(job(run, out, base=base).folder))
 
 
 @app.command("list")
@@ -371,11 +367,7 @@ def selfcheck(
     if as_json:
         print_json([{**vars(d), "held": d.held} for d in found])
     else:
-        rows = [
-            [d.promise, f"{d.found:.1e}", f"{d.allowed:.0e}", "held" if d.held else "BROKEN", d.note]
-            for d in found
-        ]
-        print_table(["promise", "difference", "allowed", "", "of"], rows)
+        print_promises(found)
     raise typer.Exit(0 if all(d.held for d in found) else 1)
 
 

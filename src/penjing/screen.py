@@ -186,6 +186,23 @@ def _kind(word: str) -> str:
     return kind
 
 
+def print_scores(found: dict[str, Any]) -> None:
+    """What an evaluation found, with intervals, and what is worth knowing of the rows."""
+    for note in found["notes"]:
+        typer.echo(f"· {note}")
+    rows = [[name, f"{value:.4f}", interval(found, name)] for name, value in found["values"].items()]
+    print_table(["score", "value", "95 % interval"], rows, title=f"{found['rows']:,} rows")
+
+
+def print_promises(found: list[Any]) -> None:
+    """Promises tried (jobs.selfcheck.Difference) and whether they held."""
+    rows = [
+        [d.promise, f"{d.found:.1e}", f"{d.allowed:.0e}", "held" if d.held else "BROKEN", d.note]
+        for d in found
+    ]
+    print_table(["promise", "difference", "allowed", "", "of"], rows)
+
+
 def print_list(kind: str | None, *, as_json: bool) -> None:
     """What can be chosen, of one kind or of all."""
     chosen = {k: v for k, v in _kinds().items() if (v and kind is None) or (kind and k == _kind(kind))}

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from common import stir, told
 from contract import in_peft, states
-from penjing.bundle import _save_adapter
 from penjing.errors import NotSupported, SpecError
 from penjing.methods.lora import lora
+from penjing.models import peft_files
 from penjing.models.load import load
 
 Tiny = Callable[..., Path]
@@ -122,7 +122,7 @@ def test_an_adapter_begun_at_the_bases_own_parts_opens_in_peft_over_the_untouche
     stir(trunk, by=0.02)
     wanted = states(base, trunk)
     assert not torch.allclose(wanted, before, atol=1e-2)
-    _save_adapter(trunk, tmp_path)
+    peft_files.save(trunk, tmp_path)
     plain = load(str(tiny(family)))
     opened = in_peft(plain.trunk, tmp_path)
     assert torch.allclose(states(plain, opened), wanted, atol=2e-5)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import contract
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ TOKENS = Tokens(
     np.random.default_rng(0).integers(40, 150, LENGTHS.sum()).astype(np.int32),
     np.concatenate([[0], LENGTHS.cumsum()]),
 )
-SETTINGS = {"top": {"layers": 1}, "lora": {"rank": 4, "dropout": 0.1}}
+SETTINGS = {**contract.SETTINGS, "lora": {"rank": 4, "dropout": 0.1}}
 CASES = [
     (method, family)
     for method in sorted(plugin.found("methods"))

@@ -1,14 +1,19 @@
-"""Virtual tokens and prefixes in peft's files: adapter_config.json and adapter_model.safetensors."""
+"""Adapters in peft's files, adapter_config.json and adapter_model.safetensors: peft's own, and virtual tokens
+and prefixes, which run here without peft.
+"""
 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from penjing.files import write_json
+from penjing.models.mutated import has_start, save_over_base
 from penjing.models.prefix import Prefix, shape_of
 from penjing.models.prompting import Prompt
 
@@ -17,7 +22,26 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def save(trunk: Any, folder: Path) -> None:
-    """Write what `trunk.added` has learned as peft would; encoders are not kept, only what they give."""
+    """Write what the trunk's adapter has learned: the same bytes for the same adapter."""
+    if hasattr(trunk, "added"):
+        _save_vectors(trunk, folder)
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*invalid shape")  # AdaLoRA leaves some layers no rank
+        # Left to itself peft asks the hub whether the base's vocabulary was changed.
+        trunk.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    if has_start(trunk):
+        save_over_base(trunk, folder)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config.get("target_modules"), list):  # a set in peft, in another order in each process
+        config["target_modules"].sort()
+    write_json(path, config)
+
+
+def _save_vectors(trunk: Any, folder: Path) -> None:
+    """What `trunk.added` has learned, as peft would; encoders are not kept, only what they give."""
     from peft import get_peft_config
     from safetensors.torch import save_file
 
