@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import contract
 from penjing import plugin
 from penjing.data.batches import pack
 from penjing.models.heads import ClassHead
