@@ -227,10 +227,7 @@ def evaluate(
         from penjing.jobs.evaluate import evaluate as job
 
         found = job(run, data if len(data) > 1 else data[0], base=base, drop_empty=drop_empty, **reading)
-    if as_json:
-        print_json(found)
-        return
-    print_scores(found)
+    (print_json if as_json else print_scores)(found)
 
 
 @app.command()
