@@ -113,7 +113,7 @@ def remembered(
     """What was measured on this machine with this torch and number of threads, from the cache where it is."""
     folder = cache_folder()
     path = folder / "machine.json" if folder else None
-    key = f"{what}|{_processor()}|{torch.__version__}|{torch.get_num_threads()}"
+    key = f"{what}|{processor()}|{torch.__version__}|{torch.get_num_threads()}"
     kept: dict[str, dict[str, float]] = {}
     if path and path.is_file():
         with contextlib.suppress(ValueError, OSError):
@@ -138,7 +138,8 @@ def _rate(dtype: torch.dtype, n: int = 1024, budget_s: float = 0.25) -> float:
     return 2 * n**3 / best / 1e9
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The CPU's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,23 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def drop_oldest(paths: Iterable[Path], most_bytes: int, keep: Collection[Path]) -> None:
+    """Remove the files used longest ago (by their time) beyond this much in all; never those of `keep`."""
+    files = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            facts = path.stat()
+            files.append((facts.st_mtime, facts.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= most_bytes:
+            return
+        if path not in keep:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                total -= size
 
 
 def sha256(path: Path) -> str:

@@ -81,6 +81,10 @@ class TrainSpec(BaseModel):
     patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
     minutes: float | None = Field(None, gt=0, description="stop after this many minutes, keeping the best")
     group_by_length: bool = Field(True, description="rows of like length share a step")
+    trunk_cache: bool | Literal["auto"] = Field(
+        "auto", description="keep what frozen layers make of each row; auto: where that pays and fits"
+    )
+    cache_gib: float = Field(8.0, gt=0, description="most that the trunk cache may hold on disk, GiB")
     save_s: float = Field(60.0, ge=0, description="seconds between saves of what an exact resume needs")
 
 

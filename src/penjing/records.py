@@ -51,6 +51,15 @@ class Rows:
         )
 
 
+class Kept(Protocol):
+    """What a model's frozen layers made of rows, kept beside their tokens (engine/trunk.py)."""
+
+    @property
+    def pooled(self) -> bool: ...  # one vector a row; else one a token
+    def of(self, rows: np.ndarray) -> Tensor: ...  # (S, D) when pooled, else (T, D)
+    def take(self, rows: np.ndarray) -> Kept: ...
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Token ids of many rows, end to end: row i is `ids[starts[i]:starts[i + 1]]`, with special tokens."""
@@ -60,6 +69,7 @@ class Tokens:
     cut: int = 0  # rows that were longer than the limit and lost their end
     parts: np.ndarray | None = None  # (n, Q) int64: each row is read as Q sequences of these lengths
     segments: np.ndarray | None = None  # (total,) uint8, token types
+    kept: Kept | None = None  # for the model they were made with, and no other
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -77,7 +87,8 @@ class Tokens:
         places = np.arange(starts[-1]) + from_here
         parts = None if self.parts is None else self.parts[index]
         segments = None if self.segments is None else self.segments[places]
-        return Tokens(self.ids[places], starts, self.cut, parts, segments)
+        kept = None if self.kept is None else self.kept.take(index)
+        return Tokens(self.ids[places], starts, self.cut, parts, segments, kept)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,8 @@ class Batch:
     rows: tuple[int, ...]
     segments: Tensor | None = None  # (T,) int64, token types
     weights: Tensor | None = None  # like labels' first dimension; weights of the targets in the mean
+    states: Tensor | None = None  # (T, D) what the model's frozen layers make of the ids, where it was kept
+    vectors: Tensor | None = None  # (S, D) the same, pooled, where the whole trunk is frozen
 
     @property
     def n_tokens(self) -> int:
@@ -110,6 +123,8 @@ class Batch:
             labels=move(self.labels),
             segments=move(self.segments),
             weights=move(self.weights),
+            states=move(self.states),
+            vectors=move(self.vectors),
         )
 
 

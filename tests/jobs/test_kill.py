@@ -31,9 +31,9 @@ def n_logged(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", {"top": {"layers": 1}}], ids=["full", "lora", "top"])
 def test_a_run_killed_twenty_times_ends_as_one_left_in_peace(
-    small: dict[str, Any], tmp_path: Path, method: str
+    small: dict[str, Any], tmp_path: Path, method: Any
 ) -> None:
     small |= {"method": method, "precision": "bf16"}
     small["train"] |= {"save_s": 0, "steps": STEPS, "evals": STEPS // 2, "dropout": 0.1}

@@ -83,7 +83,9 @@ def cut(rows: np.ndarray, lengths: np.ndarray, *, tokens: int) -> list[np.ndarra
 def pack(
     tokens: Tokens, rows: np.ndarray, labels: np.ndarray | None = None, weights: np.ndarray | None = None
 ) -> Batch:
-    """The rows end to end. `labels` and `weights` are indexed by row, first dimension the rows."""
+    """The rows end to end, with what is kept of them. `labels` and `weights` are indexed by row, first
+    dimension the rows.
+    """
     lengths = tokens.starts[rows + 1] - tokens.starts[rows]
     ends = np.cumsum(lengths)
     places = np.arange(int(ends[-1])) + np.repeat(tokens.starts[rows] - (ends - lengths), lengths)
@@ -91,6 +93,8 @@ def pack(
     own_weights = None if weights is None else torch.from_numpy(weights[rows])
     parts = lengths if tokens.parts is None else tokens.parts[rows].reshape(-1)
     segments = None if tokens.segments is None else torch.from_numpy(tokens.segments[places].astype(np.int64))
+    kept = None if tokens.kept is None else tokens.kept.of(rows)
+    pooled = tokens.kept is not None and tokens.kept.pooled
     return Batch(
         ids=torch.from_numpy(tokens.ids[places].astype(np.int64)),
         lengths=torch.from_numpy(parts.astype(np.int64)),
@@ -99,6 +103,8 @@ def pack(
         n_targets=count_targets(len(rows), own_labels, own_weights),
         rows=tuple(int(r) for r in rows),
         segments=segments,
+        states=None if pooled else kept,
+        vectors=kept if pooled else None,
     )
 
 
@@ -132,6 +138,8 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
             n_targets=count_targets(last - first, labels, weights),
             rows=batch.rows[first:last],
             segments=None if batch.segments is None else batch.segments[low:high],
+            states=None if batch.states is None else batch.states[low:high],
+            vectors=None if batch.vectors is None else batch.vectors[first * each : last * each],
         )
 
     return part(0, middle, 0, split), part(middle, n, split, batch.n_tokens)

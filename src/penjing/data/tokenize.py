@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from penjing.data.mapped import mapped
 from penjing.errors import SpecError
-from penjing.files import CannotWrite, cache_folder, write_with
+from penjing.files import CannotWrite, cache_folder, drop_oldest, write_with
 from penjing.records import Tokens
 
 _CHUNK = 8192  # texts at once: enough for all threads, little to hold
 _FORMAT = "penjing tokens 1"
 _MOST_BYTES = 4 << 30
 _copies: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], Any]] = weakref.WeakKeyDictionary()
-_TYPES: dict[str, np.dtype[Any]] = {"U16": np.dtype("<u2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
 
 
 def tokenize(
@@ -70,7 +70,7 @@ def tokenize(
     if path is not None:
         try:
             write_with(path, lambda aside: _save(aside, tokens))
-            _drop_oldest(path, most_bytes)
+            drop_oldest(path.parent.glob("*.safetensors"), most_bytes, {path})
         except CannotWrite as error:
             tell(f"Tokens could not be kept for the next time: {error}")
     return tokens
@@ -174,41 +174,11 @@ def _checksum(ids: np.ndarray, starts: np.ndarray) -> str:
 def _load(path: Path, n_rows: int) -> Tokens | None:
     """The tokens of a cache file, ids memory-mapped; None where it is not as it was written."""
     try:
-        with path.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if size > 100_000:
-                return None
-            header = json.loads(stream.read(size))
-        facts = header["__metadata__"]
-        mapped = {}
-        for name in ("ids", "starts"):
-            low, high = header[name]["data_offsets"]
-            dtype = _TYPES[header[name]["dtype"]]
-            n = (high - low) // dtype.itemsize
-            mapped[name] = (
-                np.memmap(path, dtype, "r", offset=8 + size + low, shape=(n,)) if n else np.zeros(0, dtype)
-            )
-        starts = np.array(mapped["starts"])
-        whole = len(starts) == n_rows + 1 and starts[-1] == len(mapped["ids"]) and facts["format"] == _FORMAT
-        if not whole or facts["sha256"] != _checksum(mapped["ids"], starts):
+        facts, arrays = mapped(path)
+        starts = np.array(arrays["starts"])
+        whole = len(starts) == n_rows + 1 and starts[-1] == len(arrays["ids"]) and facts["format"] == _FORMAT
+        if not whole or facts["sha256"] != _checksum(arrays["ids"], starts):
             return None
-        return Tokens(mapped["ids"], starts, int(facts["cut"]))
+        return Tokens(arrays["ids"], starts, int(facts["cut"]))
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-
-
-def _drop_oldest(kept: Path, most_bytes: int) -> None:
-    """Remove the files used longest ago beyond this much; never the one just written."""
-    files = []
-    for path in kept.parent.glob("*.safetensors"):
-        with contextlib.suppress(OSError):
-            facts = path.stat()
-            files.append((facts.st_mtime, facts.st_size, path))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= most_bytes:
-            return
-        if path != kept:
-            with contextlib.suppress(OSError):
-                path.unlink()
-                total -= size

@@ -17,8 +17,10 @@ from penjing import plugin
 from penjing import spec as specs
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose
+from penjing.engine import trunk
 from penjing.errors import PenjingError
 from penjing.files import cache_folder
+from penjing.jobs.caching import most_bytes, why_not
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import (
     Data,
@@ -26,6 +28,7 @@ from penjing.jobs.prepare import (
     bound,
     forecast_of,
     max_length,
+    n_passes,
     n_steps,
     part_of,
     ready,
@@ -196,6 +199,7 @@ def _tell_cost(spec: Spec, machine: Machine, made: Ready, data: Data, found: lis
         limit = max_length(spec, made.base)
         text = f"{tokens.cut / len(texts):.1%} of rows are longer than {limit} tokens; their ends are cut"
         found.append(Finding("note", "rows", text))
+    _tell_kept(spec, made, data, float(tokens.lengths.mean()), found)
     weights = 4 * expected.parameters / 2**20
     need, free = weights + expected.mib, _free_mib(machine.device)
     text = (
@@ -209,6 +213,22 @@ def _tell_cost(spec: Spec, machine: Machine, made: Ready, data: Data, found: lis
         found.append(Finding("note", "cost", f"{text}. It may not fit. {advice}."))
     else:
         found.append(Finding("ok", "cost", text))
+
+
+def _tell_kept(spec: Spec, made: Ready, data: Data, mean_length: float, found: list[Finding]) -> None:
+    """How much the trunk cache will hold, where there will be one."""
+    if why_not(spec.train, made.model, made.techniques, n_passes(spec, len(data.train))):
+        return
+    assert made.model.frozen is not None
+    n_rows = len(data.train) + len(data.valid)
+    need = trunk.size_of(made.model, n_rows, round(n_rows * mean_length))
+    text = (
+        f"states of {trunk.layers_said(made.model.frozen.depth)} are computed once and kept: about "
+        f"{trunk.mib(need)} of {spec.train.cache_gib:g} GiB (`train.cache_gib`)"
+    )
+    fits = need <= most_bytes(spec.train)
+    more = "" if fits else ". They do not fit, so those layers run at every step: raise `train.cache_gib`."
+    found.append(Finding("ok" if fits else "note", "cache", text + more))
 
 
 def _free_mib(device: torch.device) -> float:

@@ -20,6 +20,7 @@ from penjing.data.tokenize import tokenize
 from penjing.device import Machine
 from penjing.engine.optim import DECAY_ALONE, own_rate
 from penjing.errors import DataError, SpecError
+from penjing.jobs.caching import why_not
 from penjing.jobs.news import News, Tell, silent
 from penjing.models.calibrate import pace_of
 from penjing.models.dropout import set_dropout
@@ -264,6 +265,8 @@ def stream(
 def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
     """What the run should take; `tokens` are those of its train rows, or of some of them."""
     lengths = tokens.lengths + made.method.virtual
+    passes = n_passes(spec, n_rows)
+    keeps = not why_not(spec.train, made.model, made.techniques, passes)
     return forecast(
         made.model,
         tokens_a_step=float(lengths.mean()) * min(spec.train.batch, n_rows),
@@ -272,6 +275,7 @@ def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_row
         micro_tokens=spec.train.micro_tokens,
         pace=pace_of(machine),
         precision=machine.precision,
+        passes=passes if keeps else None,
     )
 
 
@@ -360,3 +364,8 @@ def n_steps(spec: Spec, n_rows: int) -> int:
     a_pass = math.ceil(n_rows / spec.train.batch)
     passes = spec.train.epochs if spec.train.epochs is not None else min(20, max(5, math.ceil(400 / a_pass)))
     return max(1, round(passes * a_pass))
+
+
+def n_passes(spec: Spec, n_rows: int) -> float:
+    """How often the run goes over its train rows."""
+    return n_steps(spec, n_rows) / math.ceil(n_rows / spec.train.batch)

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import nearest_name, outputs, over
 from penjing.jobs import keep
+from penjing.jobs.caching import with_kept
 from penjing.jobs.conclude import conclude
 from penjing.jobs.lineage import lineage
 from penjing.jobs.news import News, Tell
@@ -39,6 +40,7 @@ from penjing.jobs.prepare import (
     forecast_of,
     load_base,
     max_length,
+    n_passes,
     n_steps,
     part_of,
     ready,
@@ -155,14 +157,16 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
     steps = n_steps(spec, len(data.train)) if job.task.learns else 0
     used = np.unique(train.tokens.ids)
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps)
+    passes = n_passes(spec, len(data.train)) if steps else 0.0
+    (train, valid), cost = _with_kept(job, made, train, valid, passes)
     if not run.read("lineage.json"):
         run.write("lineage.json", lineage(run.spec, job.machine, data, made))
     if introduce and not run.read("start.json"):
-        _introduce(run, job, made, train, valid, steps)
+        _introduce(run, job, made, train, valid, steps, cost)
     optimizer = optim.optimizer(made.model, spec.train, made.lr) if steps else None
     counters = keep.restore(run, made.model, optimizer, made.techniques) if optimizer else None
-    kept = counters.pop("scale", {}) if counters else {}
-    scale = LossScale(**kept) if job.machine.precision == "fp16" else None
+    scaled = counters.pop("scale", {}) if counters else {}
+    scale = LossScale(**scaled) if job.machine.precision == "fp16" else None
     watch = Watch(**(counters or {}))
     if counters:
         job.tell(News("note", f"going on after step {watch.step} of {steps}"))
@@ -172,6 +176,16 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
         "reference": _reference(train, data.names),
     }
     return Training(run, job, train, valid, made, optimizer, card, steps, watch, scale)
+
+
+def _with_kept(
+    job: Job, made: Ready, train: Part, valid: Part, passes: float
+) -> tuple[tuple[Part, Part], dict[str, float]]:
+    """Both parts with what the frozen layers make of their rows, where that is kept, and what it cost."""
+    parts = (train.tokens, valid.tokens)
+    settings = job.spec.train
+    tokens, cost = with_kept(settings, made.model, made.techniques, parts, passes=passes, tell=job.tell)
+    return (replace(train, tokens=tokens[0]), replace(valid, tokens=tokens[1])), cost
 
 
 def advance(it: Training, *, until: int | None = None) -> None:
@@ -311,7 +325,9 @@ def _plain(scores: Scores) -> dict[str, Any]:
     return {"values": scores.values, "intervals": scores.intervals}
 
 
-def _introduce(run: Run, job: Job, made: Ready, train: Part, valid: Part, steps: int) -> None:
+def _introduce(
+    run: Run, job: Job, made: Ready, train: Part, valid: Part, steps: int, kept: dict[str, float]
+) -> None:
     """Write down what the run begins with: a forecast, and how well the untuned base does."""
     spec, data = job.spec, job.data
     expected = forecast_of(spec, job.machine, made, train.tokens, len(data.train))
@@ -331,7 +347,8 @@ def _introduce(run: Run, job: Job, made: Ready, train: Part, valid: Part, steps:
         if data.test is not None:
             test = part_of(spec, job.task, data.test, data.names, made.base)
             before["test"] = _untuned(job, made, test)
-    run.write("start.json", {"before": before, "forecast": expected.plain(), "steps": steps})
+    start = {"before": before, "forecast": expected.plain(), "steps": steps, "trunk_cache": kept}
+    run.write("start.json", start)
     text = (
         f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
         f"and {expected.mib:,.0f} MiB of memory"

@@ -18,11 +18,11 @@ def bare(trunk: nn.Module) -> Any:
 
 def layers_of(trunk: nn.Module) -> nn.ModuleList:
     """The stack of layers: the heaviest list of modules of one kind. ALBERT's is one, gone through often."""
-    return trunk.get_submodule(_stack(trunk))  # type: ignore[return-value]
+    return trunk.get_submodule(path_of(trunk))  # type: ignore[return-value]
 
 
-def _stack(trunk: nn.Module) -> str:
-    """The full name of the stack."""
+def path_of(trunk: nn.Module) -> str:
+    """The full name of the stack of layers."""
     lists: dict[str, nn.ModuleList] = {
         name: m
         for name, m in trunk.named_modules()
@@ -80,7 +80,7 @@ def sublayers_of(trunk: nn.Module) -> list[Sublayer]:
     found: list[Sublayer] = []
     width = width_of(trunk)
     for number in range(len(layers_of(trunk))):
-        prefix = f"{_stack(trunk)}.{number}."
+        prefix = f"{path_of(trunk)}.{number}."
         names = [n.removeprefix(prefix) for n in linears_of(trunk) if n.startswith(prefix)]
         runs = [(of, list(run)) for of, run in groupby(names, lambda name: "att" in name.lower())]
         own = [Sublayer(of, prefix + run[0], prefix + run[-1]) for of, run in runs]
@@ -138,8 +138,17 @@ def depth_of(trunk: nn.Module, name: str) -> int:
 
     `name` is as in `trunk.named_parameters()`. A bias of attention that all layers share lies below them.
     """
-    prefix = _stack(trunk) + "."
+    return _depth(name, path_of(trunk) + ".", len(layers_of(trunk)))
+
+
+def depths_of(trunk: nn.Module) -> dict[str, int]:
+    """`depth_of` every parameter, by name."""
+    prefix, n_layers = path_of(trunk) + ".", len(layers_of(trunk))
+    return {name: _depth(name, prefix, n_layers) for name, _ in trunk.named_parameters()}
+
+
+def _depth(name: str, prefix: str, n_layers: int) -> int:
     if name.startswith(prefix):
         return int(name[len(prefix) :].split(".", 1)[0]) + 1
     below = "embed" in name or "relative_attention_bias" in name or name.startswith(("wte", "wpe", "shared"))
-    return 0 if below else len(layers_of(trunk)) + 1
+    return 0 if below else n_layers + 1

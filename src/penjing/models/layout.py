@@ -58,14 +58,17 @@ class Layout:
         return starts
 
 
-def layout_of(lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
-    """The layout of sequences of these lengths; neighbours of like length share an attention group."""
-    return _layout(tuple(int(n) for n in lengths), str(device))
+def layout_of(lengths: Sequence[int], device: torch.device | str = "cpu", *, exact: bool = False) -> Layout:
+    """The layout of sequences of these lengths; neighbours of like length share an attention group.
+
+    With `exact`, only neighbours of one length do.
+    """
+    return _layout(tuple(int(n) for n in lengths), str(device), exact)
 
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # kept layouts serve scoring and training alike
-def _layout(lengths: tuple[int, ...], device: str) -> Layout:
+def _layout(lengths: tuple[int, ...], device: str, exact: bool) -> Layout:
     positions = torch.cat([torch.arange(n) for n in lengths]).to(device)
     groups: list[Group] = []
     begin, at = 0, 0
@@ -73,7 +76,7 @@ def _layout(lengths: tuple[int, ...], device: str) -> Layout:
         end, low, high = begin + 1, lengths[begin], lengths[begin]
         while end < len(lengths):
             low, high = min(low, lengths[end]), max(high, lengths[end])
-            if high > LIKE * low + 2:
+            if high > (low if exact else LIKE * low + 2):
                 break
             end += 1
         groups.append(_group(lengths[begin:end], at, device))

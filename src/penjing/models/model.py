@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from penjing.models.dropout import hasten
+from penjing.models.frozen import Frozen, find, still
+from penjing.models.heads import pool
 from penjing.models.lowrank import quicken
 from penjing.models.packing import Way, run
 from penjing.models.precision import WORKING, WorkingCopies
@@ -22,27 +25,62 @@ class Model(nn.Module):
     def __init__(self, trunk: nn.Module, head: nn.Module, way: Way) -> None:
         super().__init__()
         self.trunk, self.head, self.way = trunk, head, way
+        self.precision = "fp32"
+        self.frozen: Frozen | None = None  # the lowest layers, where the method leaves them alone
+        self._still: list[nn.Module] = []
         self._copies: WorkingCopies | None = None
 
     def prepare(self, precision: str) -> Model:
-        """Call once, when it is settled what trains: sets the working type, quick dropout and quick LoRA."""
+        """Call once, when it is settled what trains: sets the working type, quick dropout and quick LoRA, and
+        finds the layers that nothing trains, which run without dropout from now on.
+        """
         if next(self.trunk.parameters()).device.type == "cpu":
             hasten(self.trunk)
         quicken(self.trunk)
+        if any(p.requires_grad for p in self.parameters()):
+            self.frozen = find(self.trunk, self.way)
+        if self.frozen is not None:
+            self._still = still(self.trunk, self.frozen.depth)
+        self.precision = precision
         if precision in WORKING:
             self._copies = WorkingCopies(self.trunk, WORKING[precision])
         return self
 
+    @property
+    def pools(self) -> str | None:
+        """How the head sums up a sequence before all else, where the whole trunk is frozen; else None."""
+        return getattr(self.head, "pooling", None) if self.frozen is not None and self.frozen.whole else None
+
     def train(self, mode: bool = True) -> Model:
-        """As `nn.Module.train`; working copies kept for evaluation are dropped."""
+        """As `nn.Module.train`, without dropout in what is frozen; copies kept for evaluation are dropped."""
         if self._copies is not None:
             self._copies.forget()
-        return super().train(mode)
+        super().train(mode)
+        for module in self._still:
+            module.eval()
+        return self
 
     def states(self, batch: Batch) -> Tensor:
         """Last hidden states of a packed batch, (T, D), in the working type."""
+        frozen = self.frozen
+        lengths = batch.lengths.tolist()
         with self._copies.active() if self._copies else contextlib.nullcontext():
-            return run(self.trunk, self.way, batch.ids, batch.lengths.tolist(), batch.segments)
+            if frozen is None or frozen.reason:
+                return run(self.trunk, self.way, batch.ids, lengths, batch.segments)
+            low = batch.states
+            if low is None:
+                low = frozen.states(batch.ids, lengths, batch.segments)
+            return low if frozen.whole else frozen.above(low, batch.ids, lengths, batch.segments)
+
+    def kept(self, batch: Batch) -> Tensor:
+        """What can be kept of a batch's rows in place of running the frozen part again: its states (T, D), or,
+        where the head begins with pooling them, one vector a sequence (S, D).
+        """
+        assert self.frozen is not None, "no layer is frozen"
+        states = self.frozen.states(batch.ids, batch.lengths.tolist(), batch.segments)
+        return pool(states, batch.lengths, self.pools) if self.pools else states
 
     def forward(self, batch: Batch) -> Any:
+        if batch.vectors is not None:  # a pooled row is a sequence of one token
+            return self.head(batch.vectors, torch.ones_like(batch.lengths))
         return self.head(self.states(batch), batch.lengths)

@@ -198,14 +198,16 @@ def forward(
     shift: int = 0,
     instead: Callable[..., Tensor] | None = None,
     factors: Factors | None = None,
+    exact: bool = False,
 ) -> Tensor:
     """`run` by the trunk alone. `ids` are ids (T,) or what stands for them at the input, (T, E).
 
-    `shift`: where positions begin; `instead` and `factors` go to `attend`; all for packed bases only.
+    `shift`: where positions begin; `instead` and `factors` go to `attend`; `exact` is as in `layout_of`; all
+    for packed bases only.
     """
     given = {"instead": instead, "factors": factors}
     more = {name: value for name, value in given.items() if value is not None}
-    out, flat = _called(trunk, way, ids, lengths, segments, shift, more)
+    out, flat = _called(trunk, way, ids, lengths, segments, shift, more, exact=exact)
     return flat(out.last_hidden_state)
 
 
@@ -225,6 +227,8 @@ def _called(
     segments: Tensor | None,
     shift: int,
     extra: dict[str, Any],
+    *,
+    exact: bool = False,
 ) -> tuple[Any, Callable[[Tensor], Tensor]]:
     """What transformers gives, and the function that lays its states end to end: (T, D)."""
     kind: Any = type(_inner(trunk))
@@ -233,7 +237,7 @@ def _called(
     if "use_cache" in accepted:
         extra["use_cache"] = False
     if way.packed:
-        layout = layout_of(lengths, ids.device)
+        layout = layout_of(lengths, ids.device, exact=exact)
         if segments is not None and "token_type_ids" in accepted:
             extra["token_type_ids"] = segments[None]
         positions = layout.positions[None] + (way.offset + shift)

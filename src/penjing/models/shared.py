@@ -112,6 +112,8 @@ def _check(model: Model) -> None:
     why = why_alone(model.trunk)
     if not why and not model.way.packed:
         why = f"its base runs padded, not packed ({model.way.reason})"
+    if not why and model.frozen is not None:
+        why = "its lowest layers are frozen, so alone it runs without them, from the trunk cache"
     if why:
         raise NotSupported(
             f"Models that train or answer together differ in plain LoRA adapters and heads only; this one "

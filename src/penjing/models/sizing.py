@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from penjing.models.embedding import RowsInUse
+from penjing.models.frozen import frozen_depth
 from penjing.models.layers import layers_of, linears_of
 
 
@@ -78,14 +79,18 @@ def count(model: nn.Module) -> tuple[int, int]:
     return total + unused, trainable + unused
 
 
-def flops_a_token(model: Any, longest: float) -> float:
-    """Operations a token of one training step, forward and backward; `longest`: tokens of a long row."""
+def flops_a_token(model: Any, longest: float, *, passes: float | None = None) -> float:
+    """Operations a token of one training step, forward and backward; `longest`: tokens of a long row.
+
+    `passes` over the rows are given where the states of frozen layers are kept: those layers run once.
+    """
     trunk: nn.Module = model.trunk
     linear = [p for n in linears_of(trunk) for p in trunk.get_submodule(n).parameters()]
     weights, trained = sum(p.numel() for p in linear), sum(p.numel() for p in linear if p.requires_grad)
-    back = _flows_back(trunk)
-    attention = 4.0 * len(layers_of(trunk)) * _width(trunk) * longest * (3 if back else 1)
-    return 2.0 * weights + (2.0 * weights if back else 0.0) + 2.0 * trained + attention
+    upper = _upper(trunk)
+    forward = upper + (1.0 - upper) / (passes or 1.0)
+    attention = 4.0 * len(layers_of(trunk)) * _width(trunk) * longest * (forward + 2.0 * upper)
+    return 2.0 * weights * (forward + upper) + 2.0 * trained + attention
 
 
 def forecast(
@@ -97,15 +102,17 @@ def forecast(
     micro_tokens: int,
     pace: Pace,
     precision: str,
+    passes: float | None = None,
 ) -> Forecast:
     """Forecast a training run of a Model whose trainable parameters are set.
 
-    `tokens_a_step` and `longest` (tokens of a long row) describe the data; `pace` the machine.
+    `tokens_a_step` and `longest` (tokens of a long row) describe the data; `pace` the machine; `passes` is as
+    in `flops_a_token`.
     """
     trunk: nn.Module = model.trunk
     total, trainable = count(model)
     held = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    flops, n_layers = flops_a_token(model, longest), len(layers_of(trunk))
+    flops, n_layers = flops_a_token(model, longest, passes=passes), len(layers_of(trunk))
     shape = pace.at(_width(trunk))
     a_step = n_layers * shape.overhead_s * math.ceil(tokens_a_step / micro_tokens)
     a_step += tokens_a_step * flops / shape.flops_a_s + held * pace.update_s
@@ -119,15 +126,17 @@ def _activations(model: Any, tokens: float, longest: float, precision: str) -> f
     """Bytes kept for the backward pass of a micro-batch of so many tokens."""
     trunk: nn.Module = model.trunk
     width, number = _width(trunk), 4 if precision == "fp32" else 2
-    if not _flows_back(trunk):
+    upper = _upper(trunk)
+    if not upper:
         return 34 * width * tokens
     heads = int(getattr(trunk.config, "num_attention_heads", 1))
-    return len(layers_of(trunk)) * tokens * (34 * width + 5 * heads * longest) * number / 2
+    return upper * len(layers_of(trunk)) * tokens * (34 * width + 5 * heads * longest) * number / 2
 
 
-def _flows_back(trunk: nn.Module) -> bool:
+def _upper(trunk: nn.Module) -> float:
+    """Share of the layers that gradients flow through; they end above what is frozen."""
     beside = hasattr(getattr(trunk, "added", None), "without_trunk")  # what trains lies outside the trunk
-    return any(p.requires_grad for p in trunk.parameters()) and not beside
+    return 0.0 if beside else 1.0 - frozen_depth(trunk) / len(layers_of(trunk))
 
 
 def _width(trunk: Any) -> int:
