@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,15 @@ def test_a_row_is_known_by_its_ids_whatever_their_type_and_place() -> None:
     other = Tokens(np.array([7, 5, 6], np.uint16), np.array([0, 1, 3]))
     assert keys_of(other) == [KEYS[1], KEYS[0]]
     assert len({*KEYS}) == 3
+
+
+def test_segments_and_the_sequences_a_row_is_read_as_make_another_row() -> None:
+    read = replace(TOKENS, parts=np.array([[1, 1], [1, 0], [1, 2]]))
+    again = replace(TOKENS, parts=np.array([[1, 1], [1, 0], [2, 1]]))
+    told = replace(TOKENS, segments=np.array([0, 1, 0, 0, 0, 0], np.uint8))
+    assert not {*KEYS} & {*keys_of(read)}
+    assert [a == b for a, b in zip(keys_of(read), keys_of(again), strict=True)] == [True, True, False]
+    assert not {*KEYS} & {*keys_of(told)}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,21 @@ def test_pooled_vectors_give_the_heads_outputs_bit_for_bit(pooling: str, tiny: T
     assert tokens.kept.of(np.arange(3)).shape == (3, 32)
     assert torch.equal(outputs(model, tokens), outputs(model, TOKENS))
     assert torch.equal(embed(model, tokens, "mean"), embed(model, TOKENS, "mean"))  # needs every state
+
+
+def test_rows_that_are_read_as_several_sequences_keep_a_vector_of_each(tiny: Tiny) -> None:
+    """Prompts put several sequences into a row; their vectors and states follow the row."""
+    halved = np.stack([LENGTHS // 2, LENGTHS - LENGTHS // 2], 1)
+    tokens = replace(TOKENS, parts=halved, segments=(np.arange(len(TOKENS.ids)) % 2).astype(np.uint8))
+    for layers in (0, 1):
+        model = made(tiny("bert"), method=top(layers=layers)).eval()
+        stored = kept(model, tokens)
+        some = np.array([5, 3, 9])
+        batch, wanted = batches.pack(stored, some), batches.pack(tokens, some)
+        assert torch.equal(model(batch), model(wanted))
+        found = batches.halves(batch)
+        assert found is not None
+        assert torch.equal(torch.cat([model(part) for part in found]), model(wanted))
 
 
 def test_gradients_through_kept_states_are_those_through_computed_ones(tiny: Tiny) -> None:

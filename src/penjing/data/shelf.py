@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,7 @@ def keys_of(tokens: Tokens) -> list[bytes]:
     """
     ids = np.asarray(tokens.ids, dtype="<i4")
     made = []
-    for row, (begin, end) in enumerate(
-        zip(tokens.starts[:-1].tolist(), tokens.starts[1:].tolist(), strict=True)
-    ):
+    for row, (begin, end) in enumerate(pairwise(tokens.starts.tolist())):
         digest = hashlib.blake2b(ids[begin:end].tobytes(), digest_size=KEY)
         if tokens.segments is not None:
             digest.update(b"segments" + tokens.segments[begin:end].tobytes())

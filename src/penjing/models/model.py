@@ -73,8 +73,8 @@ class Model(nn.Module):
             return low if frozen.whole else frozen.above(low, batch.ids, lengths, batch.segments)
 
     def kept(self, batch: Batch) -> Tensor:
-        """What can be kept of a batch's rows in place of running the frozen part again: its states (T, D), or,
-        where the head begins with pooling them, one vector a sequence (S, D).
+        """What can be kept of a batch's rows in place of running the frozen part again: its states (T, D), or
+        one vector a sequence (S, D) where the head begins with pooling them.
         """
         assert self.frozen is not None, "no layer is frozen"
         states = self.frozen.states(batch.ids, batch.lengths.tolist(), batch.segments)
