@@ -55,7 +55,7 @@ def build(job: Job, *, dropout: bool = True) -> Ours:
     spec = specs.read(
         base=given.base,
         task={"classify": head},
-        method={"lora": lora} if job.system.method == "lora" else "full",
+        method={job.system.method: lora if job.system.method == "lora" else job.system.options},
         train=split.train,
         valid=split.valid,
         test=split.test,

@@ -47,6 +47,7 @@ class MeanClassifier(nn.Module):
         self.trunk = AutoModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False, **kwargs)
         self.config = self.trunk.config
         self.dropout = nn.Dropout(dropout)
+        self.more: Callable[[], Tensor] | None = None  # what is added to the loss while it trains
         self.classifier = nn.Linear(self.config.hidden_size, n_labels)
         nn.init.normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)
@@ -65,7 +66,8 @@ class MeanClassifier(nn.Module):
         logits = self.classifier(self.dropout((hidden * mask).sum(1) / mask.sum(1)))
         if labels is None:
             return {"logits": logits}
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        loss = nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss + self.more() if self.training and self.more else loss, "logits": logits}
 
 
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -130,6 +132,8 @@ def build(
         **fast,
     )
     counts: list[tuple[int, int, int]] = []
+    if job.system.method == "adalora":
+        callbacks = [*(callbacks or []), _allocating(model.trunk)]
     trainer = _recording(Trainer)(
         model=model,
         args=arguments,
@@ -165,7 +169,11 @@ def _model(job: Job, n_labels: int, dropout: bool) -> Any:
         model = AutoModelForSequenceClassification.from_pretrained(
             given.folder, num_labels=n_labels, dtype=torch.float32, **off
         )
-    return model if job.system.method == "full" else _with_lora(model, job, dropout)
+    if job.system.method == "full":
+        return model
+    if job.system.method == "lora":
+        return _with_lora(model, job, dropout)
+    return _with_adapter(model, job)
 
 
 def _with_lora(model: Any, job: Job, dropout: bool) -> Any:
@@ -190,6 +198,38 @@ def _with_lora(model: Any, job: Job, dropout: bool) -> Any:
         modules_to_save=own,
     )
     return get_peft_model(model, config)
+
+
+def _with_adapter(model: Any, job: Job) -> Any:
+    """Any other adapter of peft on the trunk, with the settings that Penjing gives it; the classifier trains.
+
+    For AdaLoRA the orthogonality term is added as peft adds it to a model that computes its own loss.
+    """
+    from penjing import plugin
+    from penjing.plugin import Choice
+
+    assert isinstance(model, MeanClassifier), "adapters are put on the trunk alone; take --peer-head mean"
+    settings = plugin.settings_of("methods", Choice(job.system.method, job.system.options))
+    method = plugin.build("methods", Choice(job.system.method, settings))
+    model.trunk = method.apply(model.trunk)
+    if job.system.method == "adalora":
+        from penjing.methods.adalora import orthogonality_of
+
+        steps = job.steps or job.settings.steps(job.split.n_rows["train"])
+        method.techniques(model.trunk, steps)  # sets the schedule of peft's config
+        model.more = lambda: settings["orthogonality"] * orthogonality_of(model.trunk)
+    return model
+
+
+def _allocating(trunk: Any) -> Any:
+    """What peft's documentation wants called after each step of AdaLoRA, as a callback of Trainer."""
+    from transformers import TrainerCallback
+
+    class Allocating(TrainerCallback):
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            trunk.base_model.update_and_allocate(state.global_step + 1)
+
+    return Allocating()
 
 
 def _recording(kind: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bench.sets import Split
@@ -11,18 +11,20 @@ from bench.sets import Split
 
 @dataclass(frozen=True)
 class System:
-    """One way to train. `ours` is Penjing; a peer is transformers' Trainer, for LoRA over peft.
+    """One way to train. `ours` is Penjing; a peer is transformers' Trainer, for adapters over peft.
 
-    `trials` of it are trained at once, which only the bank does.
+    `options` are settings of a method that has none in Settings (bench/methods.py). `trials` of it are
+    trained at once, which only the bank does.
     """
 
     name: str
     ours: bool
-    method: str  # full or lora
+    method: str  # full, lora or another method's name
     precision: str  # fp32, bf16, or auto (Penjing's own choice)
     grouped: bool  # rows of like length share a batch
     about: str
     trials: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 SYSTEMS = {

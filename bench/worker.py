@@ -179,6 +179,7 @@ def _our_cell(job: Job) -> dict[str, Any]:
         "wall_s": time.perf_counter() - began,
         "tokens": tokens,
         "last_loss": loss,
+        **_weights(made.made.model),
         "precision": made.machine.precision,
         "peak_mib": peak_mib(),
     }
@@ -202,9 +203,16 @@ def _peer_cell(job: Job) -> dict[str, Any]:
         "wall_s": time.perf_counter() - began,
         "tokens": tokens,
         "mean_loss": float(result.training_loss),
+        **_weights(peer.trainer.model),
         "precision": job.system.precision,
         "peak_mib": peak_mib(),
     }
+
+
+def _weights(model: Any) -> dict[str, int]:
+    """Parameters in all, and those that train, the head's too."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {"parameters": sum(n for n, _ in sizes), "trainable": sum(n for n, on in sizes if on)}
 
 
 class Child:
