@@ -21,6 +21,7 @@ from penjing.chains import journal as journals
 from penjing.chains.asked import Asked
 from penjing.chains.halving import Halving, rungs
 from penjing.chains.journal import Journal
+from penjing.chains.page import write_page
 from penjing.chains.runners import Runner, alone, on_ray
 from penjing.chains.sampling import Draw, sampler
 from penjing.chains.trial import Leg, Outcome, Pool, forecast_s, pool
@@ -113,6 +114,7 @@ def _carry(run: Run, asked: Asked, draw: Draw, on: str | None, tell: Tell) -> Ru
     finally:
         runner.close()
     crown(run, asked, journal, shared, tell)
+    write_page(run, asked, journal, shares)
     return run
 
 

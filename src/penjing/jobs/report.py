@@ -54,6 +54,11 @@ def page(facts: Facts, language: str) -> str:
     Raises:
         SpecError: the language is not known.
     """
+    return rendered("report.html.jinja", language=language, **_view(facts, language))
+
+
+def rendered(name: str, /, **view: Any) -> str:
+    """A template with the style sheet that all pages share, and its hash for the page's own policy."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -66,10 +71,8 @@ def page(facts: Facts, language: str) -> str:
     )
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    template = environment.get_template("report.html.jinja")
-    return template.render(
-        **_view(facts, language), style=Markup(style), style_hash=f"sha256-{digest}", language=language
-    )
+    template = environment.get_template(name)
+    return template.render(**view, style=Markup(style), style_hash=f"sha256-{digest}")
 
 
 def _view(facts: Facts, language: str) -> dict[str, Any]:
