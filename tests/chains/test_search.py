@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from penjing import Run, load
 from penjing.chains import search as chain
 from penjing.chains import trial as trials
 from penjing.chains.search import resume, search
+from penjing.chains.words import WORDS
 from penjing.errors import NotSupported, SpecError, TrainingFailed, WontFit
 from penjing.files import sha256
 
@@ -85,6 +87,24 @@ def test_no_trial_is_scored_on_test_rows(found: Run) -> None:
     for folder in folders:
         assert not (folder / "result.json").exists()
         assert {line["split"] for line in Run(folder).lines("scores.jsonl")} == {"valid"}
+
+
+def test_the_page_tells_every_trial_and_reaches_for_nothing(found: Run) -> None:
+    page = (found.folder / "search.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    assert not [word for word in ("<script", "http://", "https://", " src=") if word in page]
+    assert page.count("<circle") >= 4 * 4  # four figures of four trials
+    for settings in {line["begun"]: line["settings"] for line in lines(found) if "begun" in line}.values():
+        assert f"train.lr {settings['train.lr']}" in page
+    assert f"penjing tune {found.folder / 'spec.yaml'}" in page
+
+
+def test_the_page_speaks_both_languages_of_one_mind() -> None:
+    english, chinese = WORDS["en"], WORDS["zh"]
+    assert english.keys() == chinese.keys()
+    blanks = re.compile(r"{\w+}")
+    for key, words in english.items():
+        assert sorted(set(blanks.findall(words))) == sorted(set(blanks.findall(chinese[key]))), key
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import numpy as np
 from penjing.chains.space import Axis
 
 FEWEST = 8  # legs with a score
-SHUFFLES = 20
+SHUFFLES = 10
 
 
 def importance(
@@ -35,18 +35,26 @@ def importance(
 
     known = {axis.key: axis for each in axes_of for axis in each}
     columns = {key: _columns(axis, [one.get(key) for one in settings]) for key, axis in known.items()}
+    ends = np.cumsum([own.shape[1] for own in columns.values()])
+    places = {
+        key: np.arange(end - own.shape[1], end) for (key, own), end in zip(columns.items(), ends, strict=True)
+    }
     inputs = np.column_stack([*columns.values(), np.log(shares)])
     targets = np.asarray(scores)
-    forest = RandomForestRegressor(200, min_samples_leaf=2, random_state=0).fit(inputs, targets)
-    whole = forest.score(inputs, targets)
-    chance, at, found = np.random.default_rng(0), 0, {}
-    for key, own in columns.items():
+    forest = RandomForestRegressor(100, min_samples_leaf=2, random_state=0).fit(inputs, targets)
+    whole, chance, found = forest.score(inputs, targets), np.random.default_rng(0), dict[str, float]()
+    for key in columns:
+        # A choice moves with what hangs on it; what hangs on a choice moves among the legs that have it.
+        below = np.concatenate(
+            [at for k, at in places.items() if k == key or k.startswith((f"{key}.", f"{key}["))]
+        )
+        asked = np.array([i for i, one in enumerate(settings) if key in one])
         lost = []
         for _ in range(SHUFFLES):
             shuffled = inputs.copy()
-            shuffled[:, at : at + own.shape[1]] = own[chance.permutation(len(own))]
+            shuffled[np.ix_(asked, below)] = inputs[np.ix_(chance.permutation(asked), below)]
             lost.append(whole - forest.score(shuffled, targets))
-        found[key], at = max(0.0, float(np.mean(lost))), at + own.shape[1]
+        found[key] = max(0.0, float(np.mean(lost)))
     total = sum(found.values()) or 1.0
     return dict(sorted(((key, value / total) for key, value in found.items()), key=lambda pair: -pair[1]))
 

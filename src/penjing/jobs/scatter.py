@@ -37,7 +37,7 @@ def scatter(
         return ""
     low, high = min(s.price for s in drawn), max(s.price for s in drawn)
     marks = svg.ticks(100 * min(s.quality for s in drawn), 100 * max(s.quality for s in drawn), 4)
-    left, right, top, bottom = 52.0, WIDTH - 14, 12.0, 200.0
+    left, right, top, bottom = 52.0, WIDTH - 28, 12.0, 200.0
     x_of = svg.scale(low * 0.9, high * 1.1, left, right, log=True)
     y_of = svg.scale(marks[0], max(marks[-1], marks[0] + 1), bottom, top)
     parts = []
