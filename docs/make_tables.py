@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from penjing import plugin
+from penjing.chains.asked import SearchSpec
 from penjing.keys import SECTIONS
 from penjing.spec import Spec
 
@@ -149,6 +150,7 @@ def commands_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "spec": spec_table,
     "data": lambda: spec_table("data"),
+    "search": lambda: _table(["key", "value", "default", "meaning"], _fields(SearchSpec, "search.")),
     "train": lambda: spec_table("train"),
     "classify": lambda: settings_table("tasks", "classify"),
     "methods": methods_table,

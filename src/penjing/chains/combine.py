@@ -88,14 +88,14 @@ class Judge:
         return self._candidate(name, "soup", members, cooked.logits_SC, folder=cooked.folder)
 
     def together(self, name: str, members: Sequence[Member]) -> list[Candidate]:
-        """Every way to combine these members; a stack needs one label a row and two rows of each."""
+        """Every way to combine these members; a stack needs one label a row and some rows of each."""
         logits_MSC = torch.stack([one.logits_SC for one in members])
         multi = self.task.multi_label
         found = [
             self._candidate(f"{name}, {way}", way, members, combined(logits_MSC, way, multi_label=multi))
             for way in ("mean", "vote")
         ]
-        if not multi and np.bincount(self.targets, minlength=len(self.names)).min() > 1:
+        if not multi and _enough(self.targets, len(self.names)):
             inputs = features(logits_MSC, multi_label=False).numpy()
             mix, logits_SC = stacked(inputs, self.targets, len(self.names), self.seed)
             found.append(self._candidate(f"{name}, stack", "stack", members, logits_SC, mix=mix))
@@ -122,6 +122,12 @@ class Judge:
         return Candidate(
             name, way, tuple(members), folder or members[0].folder, tuned, score, gain, error, mix
         )
+
+
+def _enough(targets: np.ndarray, n_classes: int) -> bool:
+    """Rows to learn a stack from: two of every class, four in the mean."""
+    counts = np.bincount(targets, minlength=n_classes)
+    return bool(counts.min() >= 2 and len(targets) >= 4 * n_classes)
 
 
 def stacked(inputs: np.ndarray, targets: np.ndarray, n_classes: int, seed: int) -> tuple[nn.Linear, Tensor]:
