@@ -23,6 +23,7 @@ from penjing.jobs.sections import Part, Table
 from penjing.jobs.words import Say, speaker
 from penjing.run import Run
 
+PAGE = "search.html"
 PRICES: dict[str, Callable[[dict[str, Any], float], float]] = {  # of a trial carried to a share of its steps
     "trainable": lambda one, share: one["trainable"],
     "memory": lambda one, share: one["mib"],
@@ -53,7 +54,7 @@ def write_page(run: Run, asked: Asked, journal: Journal, shares: tuple[float, ..
         failures=[(one["trial"], one["failed"]) for one in found["trials"] if one["failed"]],
         spec_text=(run.folder / "search.yaml").read_text(encoding="utf-8"),
     )
-    path = run.folder / "search.html"
+    path = run.folder / PAGE
     write_bytes(path, page.encode("utf-8", "replace"))
     return path
 

@@ -21,7 +21,7 @@ from penjing.chains import journal as journals
 from penjing.chains.asked import Asked
 from penjing.chains.halving import Halving, rungs
 from penjing.chains.journal import Journal
-from penjing.chains.page import write_page
+from penjing.chains.page import PAGE, write_page
 from penjing.chains.runners import Runner, alone, on_ray
 from penjing.chains.sampling import Draw, sampler
 from penjing.chains.trial import Leg, Outcome, Pool, forecast_s, pool
@@ -77,7 +77,7 @@ def resume(
         )
     run = Run(place)
     with run.held():
-        if run.state == "done":
+        if _is_done(run):
             raise NotSupported(
                 f"The search {place} was to be resumed; it is done. See {place / 'search.html'}, or start a "
                 f"new one: `penjing search {place / NAME} --name NAME`."
@@ -86,8 +86,13 @@ def resume(
         return _carry(run, asked, sampler(asked.search.sampler, asked.values, asked.first.seed), on, tell)
 
 
+def _is_done(run: Run) -> bool:
+    """True when the last thing a search writes is there."""
+    return (run.folder / PAGE).is_file()
+
+
 def _newest(out: str) -> Path:
-    found = [path.parent for path in Path(out).glob(f"*/{NAME}") if Run(path.parent).state != "done"]
+    found = [path.parent for path in Path(out).glob(f"*/{NAME}") if not _is_done(Run(path.parent))]
     free = [path for path in found if not Run(path).busy]
     if not free:
         raise NotSupported(
