@@ -93,7 +93,7 @@ def test_a_stack_is_judged_on_rows_it_has_not_seen() -> None:
     assert (logits.argmax(1).numpy() == targets).mean() < 0.55, "on others it does not"
 
 
-def test_only_a_gain_beyond_its_standard_error_counts(judge: Judge, members: list[Member]) -> None:
+def test_only_a_gain_beyond_two_standard_errors_counts(judge: Judge, members: list[Member]) -> None:
     same = judge.together("same", [members[0], members[0]])
     assert [c.better for c in same if c.way != "stack"] == [False, False]
     truth = torch.nn.functional.one_hot(torch.from_numpy(judge.targets), 3) * 9.0

@@ -16,6 +16,7 @@ from conftest import tickets
 from penjing import Run, load
 from penjing.chains import search as chain
 from penjing.chains import trial as trials
+from penjing.chains.runners import alone
 from penjing.chains.search import resume, search
 from penjing.chains.words import WORDS
 from penjing.errors import NotSupported, SpecError, TrainingFailed, WontFit
@@ -190,16 +191,26 @@ def test_a_killed_search_resumes_without_repeating_finished_trials(
 
 
 @pytest.mark.slow
-def test_several_at_once_end_alike_however_they_are_carried(
-    tiny: Callable[..., Path], tmp_path: Path
+def test_several_at_once_end_alike_in_a_bank_and_one_by_one(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = asked(tiny, tmp_path)
     values["search"] |= {"at_once": 3}
-    run = search(values)
-    begun = [line["begun"] for line in lines(run) if "begun" in line]
-    assert begun[:3] == [0, 1, 2]
-    assert [line["ended"]["trial"] for line in lines(run) if "ended" in line][:3] == [0, 1, 2]
-    assert run.state == "done"
+    together = 0
+    real = trials.advance_together
+
+    def counted(untils: Any) -> Any:
+        nonlocal together
+        together = max(together, len(untils))
+        return real(untils)
+
+    monkeypatch.setattr(trials, "advance_together", counted)
+    banked = search(values, name="banked")
+    assert together > 1
+    monkeypatch.setattr(chain, "banked", alone)
+    single = search(values, name="single")
+    assert [line["begun"] for line in lines(banked) if "begun" in line][:3] == [0, 1, 2]
+    assert decisions(banked) == decisions(single)
 
 
 @pytest.mark.slow

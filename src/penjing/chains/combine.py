@@ -1,8 +1,8 @@
 """What several models make together: ensembles (mean, vote, stack) and soups, judged on validation rows.
 
 A stack is judged by its answers on folds it did not learn from; mean and vote learn nothing; a soup is one
-model of averaged weights. The single best model stands until one of them beats it by more than one standard
-error of the paired difference: several models cost several times as much.
+model of averaged weights. The single best model stands until one of them beats it by more than two standard
+errors of the paired difference: several models cost several times as much.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Candidate:
 
     @property
     def better(self) -> bool:
-        """True where the gain is more than its standard error."""
-        return self.gain > self.error
+        """True where the gain is more than two standard errors: several candidates have a try."""
+        return self.gain > 2 * self.error
 
     def plain(self) -> dict[str, Any]:
         """For a JSON file."""

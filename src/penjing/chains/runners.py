@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penjing.chains.asked import Asked
-from penjing.chains.trial import Leg, Outcome, Pool, carry, pool
+from penjing.chains.trial import Leg, Outcome, Pool, carry, carry_together, pool
 from penjing.errors import NotSupported, SpecError
 from penjing.jobs.news import silent
 from penjing.spec import Spec
@@ -31,6 +31,27 @@ def alone(shared: Pool) -> Runner:
     """Legs one after another in this process."""
     waiting: deque[Leg] = deque()
     return Runner(waiting.append, lambda: carry(waiting.popleft(), shared), waiting.clear)
+
+
+def banked(shared: Pool) -> Runner:
+    """Legs in this process; those over one base that wait together train at once, where they can (a bank)."""
+    waiting: deque[Leg] = deque()
+    done: dict[int, Outcome] = {}  # by trial, of which one leg waits at most
+
+    def wait() -> Outcome:
+        first = waiting[0]
+        if first.trial not in done:
+            alike = [leg for leg in waiting if leg.trial not in done]
+            alike = [leg for leg in alike if _reading(leg.spec) == _reading(first.spec)]
+            done.update({outcome.trial: outcome for outcome in carry_together(alike, shared)})
+        return done.pop(waiting.popleft().trial)
+
+    return Runner(waiting.append, wait, waiting.clear)
+
+
+def _reading(spec: Spec) -> tuple[Any, ...]:
+    """What trials of one bank have in common."""
+    return spec.base, spec.data.max_length, spec.train.dropout, spec.train.micro_tokens
 
 
 def on_ray(address: str, asked: Asked) -> Runner:

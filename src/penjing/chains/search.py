@@ -22,7 +22,7 @@ from penjing.chains.asked import Asked
 from penjing.chains.halving import Halving, rungs
 from penjing.chains.journal import Journal
 from penjing.chains.page import PAGE, write_page
-from penjing.chains.runners import Runner, alone, on_ray
+from penjing.chains.runners import Runner, alone, banked, on_ray
 from penjing.chains.sampling import Draw, sampler
 from penjing.chains.trial import Leg, Outcome, Pool, forecast_s, pool
 from penjing.chains.winner import crown
@@ -110,7 +110,7 @@ def _carry(run: Run, asked: Asked, draw: Draw, on: str | None, tell: Tell) -> Ru
     journal = journals.read(run, Halving(len(shares), asked.search.reduction))
     if not journal.settings:
         _refuse_short(asked, draw, shared)
-    runner = on_ray(on, asked) if on else alone(shared)
+    runner = on_ray(on, asked) if on else banked(shared) if asked.search.at_once > 1 else alone(shared)
     try:
         _look(asked, shares, journal, draw, runner, tell)
     except KeyboardInterrupt:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from penjing.files import CannotWrite
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import Data, Part, forecast_of, load_base, n_steps, part_of, ready, rows_of, task_of
 from penjing.jobs.rehearse import rehearse
+from penjing.jobs.together import advance_together, fits
 from penjing.jobs.training import Job, Training, advance, begin, parts_of
 from penjing.models.load import Base, copy_of
 from penjing.models.sizing import Forecast, count
@@ -118,11 +121,36 @@ def carry(leg: Leg, shared: Pool) -> Outcome:
         CannotWrite: no other trial could be written either.
     """
     try:
-        found = [_carried(leg, shared, fold) for fold in range(max(1, len(shared.folds)))]
+        return _outcome(leg, [_carried(leg, shared, fold) for fold in range(max(1, len(shared.folds)))])
     except CannotWrite:
         raise
     except PenjingError as error:
         return Outcome(leg.trial, leg.rung, failed=str(error))
+
+
+def carry_together(legs: Sequence[Leg], shared: Pool) -> list[Outcome]:
+    """As `carry`, for several trials at once; those that cannot share the base's passes go one by one."""
+    sitting: dict[str, tuple[Training, int]] = {}
+    with contextlib.ExitStack() as held:
+        for leg in legs if not shared.folds else ():
+            with contextlib.suppress(PenjingError):  # carried alone, it says why it fails
+                it = _begun(folder_of(leg.folder, leg.trial), shared.job(leg.spec))
+                if fits(it):
+                    held.enter_context(it.run.held())
+                    sitting[it.run.folder.name] = it, max(1, round(leg.share * it.steps))
+        failed = advance_together(sitting)
+        done = {name: it for name, (it, _) in sitting.items() if name not in failed}
+    found = []
+    for leg in legs:
+        name = folder_of(leg.folder, leg.trial).name
+        if name in failed:
+            found.append(Outcome(leg.trial, leg.rung, failed=str(failed[name])))
+        else:
+            found.append(_outcome(leg, [done[name]]) if name in done else carry(leg, shared))
+    return found
+
+
+def _outcome(leg: Leg, found: list[Training]) -> Outcome:
     scores = [it.watch.best for it in found]
     last = found[-1]
     return Outcome(
@@ -146,14 +174,19 @@ def folder_of(trials: Path, trial: int, fold: int | None = None) -> Path:
 
 def carried(folder: Path, job: Job, share: float = 1.0) -> Training:
     """A run begun in this folder, or gone on with, up to a share of its steps."""
+    it = _begun(folder, job)
+    with it.run.held():
+        advance(it, until=max(1, round(share * it.steps)))
+    return it
+
+
+def _begun(folder: Path, job: Job) -> Training:
     if (folder / "spec.yaml").is_file():
         run = Run(folder)
     else:
         run = runs.new(job.spec.model_copy(update={"out": str(folder.parent), "name": folder.name}))
     with run.held():
-        it = begin(run, job, introduce=False)
-        advance(it, until=max(1, round(share * it.steps)))
-    return it
+        return begin(run, job, introduce=False)
 
 
 def _carried(leg: Leg, shared: Pool, fold: int) -> Training:

@@ -40,7 +40,7 @@ WORDS: dict[str, dict[str, str]] = {
         "front": "The line joins the trials that none beats in price and quality.",
         "together": "Several as one",
         "together_lead": "On validation rows. Something replaces the best trial only where its gain is "
-        "more than one standard error of the paired difference.",
+        "more than two standard errors of the paired difference.",
         "candidate": "candidate",
         "models": "models",
         "score": "score",
@@ -86,7 +86,7 @@ WORDS: dict[str, dict[str, str]] = {
         "x_latency": "单行延迟",
         "front": "连线上的试验在代价和质量上都未被超过。",
         "together": "多个模型合一",
-        "together_lead": "在验证数据上。只有当增益超过成对差异的一个标准误时，才取代最好的单次试验。",
+        "together_lead": "在验证数据上。只有当增益超过成对差异的两个标准误时，才取代最好的单次试验。",
         "candidate": "候选",
         "models": "模型数",
         "score": "得分",

@@ -230,7 +230,6 @@ def finish(it: Training, *, into: Run | None = None) -> None:
 def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
     """Every step up to `last` and what follows it: log, validation, saving, stopping."""
     spec, watch, tell = it.job.spec, it.watch, it.job.tell
-    every = math.ceil(it.steps / spec.train.evals) if spec.train.evals else it.steps
     assert it.optimizer is not None
     loop = train_steps(
         it.made.model,
@@ -249,14 +248,9 @@ def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
     whole = False  # the state is that of watch.step, with all that follows the step done
     try:
         for step in loop:
-            watch.step, watch.tokens = step.step, watch.tokens + step.n_tokens
-            watch.seconds = time.perf_counter() - began
-            _log(it.run, step, it.steps, tell)
-            late = spec.train.minutes is not None and watch.seconds > 60 * spec.train.minutes
-            if step.step % every == 0 or step.step == last or late:
-                with _weights_to_save(it.made):
-                    _validate(it)
-                watch.stopped = _why_stop(it, late=late)
+            note(it, step, time.perf_counter() - began)
+            if due(it, last):
+                judge(it)
             whole = True
             if watch.stopped or time.perf_counter() - saved_at >= spec.train.save_s:
                 it.keep()
@@ -273,6 +267,35 @@ def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
         raise
 
 
+def note(it: Training, step: Step, seconds: float) -> None:
+    """Count and log a step that has been made; `seconds` is the run's training time so far."""
+    it.watch.step, it.watch.tokens = step.step, it.watch.tokens + step.n_tokens
+    it.watch.seconds = seconds
+    it.run.append("log.jsonl", vars(step))
+    for text in step.notes:
+        it.job.tell(News("note", text))
+    it.job.tell(News("progress", f"loss {step.loss:.3f}", step.step, it.steps))
+
+
+def due(it: Training, last: int) -> bool:
+    """Whether the step just made is one to validate after."""
+    settings, step = it.job.spec.train, it.watch.step
+    every = math.ceil(it.steps / settings.evals) if settings.evals else it.steps
+    return step % every == 0 or step == last or _late(it)
+
+
+def judge(it: Training) -> None:
+    """Validate, and decide whether to stop."""
+    with _weights_to_save(it.made):
+        _validate(it)
+    it.watch.stopped = _why_stop(it, late=_late(it))
+
+
+def _late(it: Training) -> bool:
+    minutes = it.job.spec.train.minutes
+    return minutes is not None and it.watch.seconds > 60 * minutes
+
+
 def _why_stop(it: Training, *, late: bool) -> str:
     """Why to stop after this validation, before the last step; empty to go on."""
     settings, watch = it.job.spec.train, it.watch
@@ -281,13 +304,6 @@ def _why_stop(it: Training, *, late: bool) -> str:
     if settings.patience and watch.stale >= settings.patience:
         return f"no better score in {watch.stale} validations; stopped at step {watch.step}"
     return f"the time limit of {settings.minutes:g} minutes was reached at step {watch.step}" if late else ""
-
-
-def _log(run: Run, step: Step, steps: int, tell: Tell) -> None:
-    run.append("log.jsonl", vars(step))
-    for note in step.notes:
-        tell(News("note", note))
-    tell(News("progress", f"loss {step.loss:.3f}", step.step, steps))
 
 
 def _weights_to_save(made: Ready) -> AbstractContextManager[None]:
