@@ -64,7 +64,11 @@ def test_together_then_alone_then_together_equals_alone(job: Job) -> None:
 
 
 def test_what_the_bank_cannot_run_does_not_fit(job: Job) -> None:
-    for changes in ({"method": "bitfit"}, {"method": {"lora": {"dora": True}}}, {"optimizer": "adafactor"}):
+    for changes in (
+        {"method": "bitfit"},
+        {"method": {"lora": {"dora": True}}},
+        {"optimizer": "adafactor", "lr": 1e-3},
+    ):
         spec = specs.read(job.spec, name="no", **{"method": "lora", **changes})
         run = runs.new(spec)
         it = training.begin(run, replace(job, spec=spec, base=copy_of(job.base)), introduce=False)
