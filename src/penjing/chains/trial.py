@@ -18,7 +18,18 @@ from penjing.engine.scoring import outputs
 from penjing.errors import PenjingError
 from penjing.files import CannotWrite
 from penjing.jobs.news import Tell, silent
-from penjing.jobs.prepare import Data, Part, forecast_of, load_base, n_steps, part_of, ready, rows_of, task_of
+from penjing.jobs.prepare import (
+    Data,
+    Part,
+    bound,
+    forecast_of,
+    load_base,
+    n_steps,
+    part_of,
+    ready,
+    rows_of,
+    task_of,
+)
 from penjing.jobs.rehearse import rehearse
 from penjing.jobs.together import advance_together, fits
 from penjing.jobs.training import Job, Training, advance, begin, parts_of
@@ -77,7 +88,8 @@ class Pool:
         if spec.base not in self.bases:
             self.bases[spec.base] = load_base(spec, self.machine, self.tell)
         base = self.bases[spec.base]
-        job = Job(spec, self.task, self.machine, self.data, copy_of(base), silent)
+        task = bound(self.task, base, self.data.names)
+        job = Job(spec, task, self.machine, self.data, copy_of(base), silent)
         if whole and self.folds:
             return job
         key = (spec.base, spec.data.max_length)
@@ -87,10 +99,10 @@ class Pool:
         return replace(job, data=replace(self.data, train=train.rows, valid=valid.rows), parts=(train, valid))
 
     def _folded(self, job: Job) -> list[tuple[Part, Part]]:
-        part = part_of(job.spec, self.task, self.data.train, self.data.names, job.base, tell=self.tell)
+        part = part_of(job.spec, job.task, self.data.train, self.data.names, job.base, tell=self.tell)
         found = []
         for kept, held in self.folds:
-            weights = self.task.weigh(part.targets[kept], self.data.names)
+            weights = job.task.weigh(part.targets[kept], self.data.names)
             found.append((_taken(part, kept, weights), _taken(part, held, None)))
         return found
 

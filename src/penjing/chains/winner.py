@@ -112,8 +112,9 @@ def _chosen(
     """The candidate to keep, and all there were."""
     shared, search = table.shared, table.asked.search
     single = table.member("winner", it.run.folder)
-    targets = shared.task.encode(shared.data.valid, shared.data.names)
-    judge = Judge(shared.task, targets, shared.data.names, spec.seed, single)
+    task = it.job.task
+    targets = task.encode(shared.data.valid, shared.data.names)
+    judge = Judge(task, targets, shared.data.names, spec.seed, single)
     candidates = [judge.alone(single)]
     seeds = [single, *_seeds(table, spec)]
     if search.combine:

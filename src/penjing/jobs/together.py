@@ -22,7 +22,7 @@ from penjing.models.adapters import why_alone
 
 def fits(it: Training) -> bool:
     """Whether a run can be carried with others: plain LoRA, no techniques, an optimizer by element."""
-    plain = not it.made.techniques and it.scale is None and isinstance(it.optimizer, BY_ELEMENT)
+    plain = not (it.made.techniques or it.scale or it.job.task.fit) and isinstance(it.optimizer, BY_ELEMENT)
     return plain and not why_alone(it.made.model.trunk)
 
 
@@ -39,7 +39,7 @@ def advance_together(untils: Mapping[str, tuple[Training, int]]) -> dict[str, Tr
     trials = {name: _trial(name, it, last) for name, (it, last) in going.items()}
     bank = Bank([*trials.values()])
     for name, trial in trials.items():
-        _hand_over(going[name][0].optimizer, trial.optimizer)
+        _hand_over(_own(going[name][0]), trial.optimizer)
     with between_steps() as check:
         for steps in bank.steps():
             for name, step in steps.items():
@@ -52,7 +52,7 @@ def advance_together(untils: Mapping[str, tuple[Training, int]]) -> dict[str, Tr
                     if it.watch.step < last and not it.over:
                         trials[name] = _trial(name, it, last)
                         bank.add(trials[name])
-                        _hand_over(it.optimizer, trials[name].optimizer)
+                        _hand_over(_own(it), trials[name].optimizer)
             check()
     return bank.failed
 
@@ -62,7 +62,7 @@ def _trial(name: str, it: Training, last: int) -> Trial:
     return Trial(
         name,
         it.made.model,
-        lambda step: stream(spec, it.train, start=step),
+        lambda step: stream(spec, it.job.task, it.train, start=step),
         it.job.task.loss,
         optim.optimizer(it.made.model, spec.train, it.made.lr),
         optim.schedule(spec.train, it.steps),
@@ -71,6 +71,11 @@ def _trial(name: str, it: Training, last: int) -> Trial:
         clip=spec.train.clip,
         seed=spec.seed,
     )
+
+
+def _own(it: Training) -> Optimizer:
+    assert it.optimizer is not None  # `fits` looked
+    return it.optimizer
 
 
 def _hand_over(alone: Optimizer, joint: Optimizer) -> None:
@@ -86,10 +91,11 @@ def _hand_over(alone: Optimizer, joint: Optimizer) -> None:
 
 def _leave(it: Training, trial: Trial) -> None:
     """Take the moments back, and give the weights memory of their own."""
-    places = list(_places(it.optimizer, trial.optimizer))
+    own = _own(it)
+    places = list(_places(own, trial.optimizer))
     for weight, whole in places:
         state = trial.optimizer.state[whole]
-        it.optimizer.state[weight] = {
+        own.state[weight] = {
             key: (_within(value, weight, whole) if value.shape == whole.shape else value).clone(
                 memory_format=torch.contiguous_format
             )
