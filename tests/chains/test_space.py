@@ -65,7 +65,8 @@ def test_options_may_be_numbers_and_lists() -> None:
 def test_drawn_numbers_have_four_digits_and_stay_within_their_range() -> None:
     axis = Axis("lr", "log", 1.23456e-5, 2e-5)
     assert axis.value(1.987654e-5) == 1.988e-5
-    assert axis.value(0.0) == 1.23456e-5
+    assert axis.value(0.0) == 1.235e-5
+    assert Axis("lr", "log", 1e-6, 1.23456e-5).value(1.0) == 1.23456e-5, "rounding up would leave the range"
     assert Axis("n", "int", 1, 4).value(2.6) == 3
     assert isinstance(Axis("n", "log_int", 1, 4).ends[0], int)
 
@@ -90,7 +91,7 @@ def test_a_space_that_is_written_wrongly_is_told_with_its_key(space: Any, said: 
 def test_rank_0_in_a_space_is_found_before_anything_is_loaded() -> None:
     text = complaint(base="/nowhere", method={"lora": {"rank": {"int": [0, 8]}}})
     assert "In the space, at method.lora.rank = 0" in text
-    assert "`lora.rank` must be 1 or more" in text
+    assert "`lora.rank` must be at least 1" in text
 
 
 def test_the_far_end_of_a_range_is_checked_too() -> None:
