@@ -54,6 +54,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "WAVEFT": {"n_frequency": 64},
 }
 QUICK = ("LOHA", "OFT", "VERA")
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # peft's FROD, at its first forward
 
 
 def kinds() -> list[Any]:
