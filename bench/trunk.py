@@ -5,8 +5,8 @@
     .venv/bin/python bench/trunk.py --smoke
 
 `formula`: with k of L layers frozen, E epochs should cost (k / E + 3 (L - k)) / 3 L of E epochs that train
-L layers without a cache. Filling is timed once a round, an epoch by blocks of steps in turns, and both are
-put together; beside it the same method without the cache.
+all L layers without a cache. Filling is timed once a round and an epoch by blocks of steps in turns; beside
+it the same method without the cache.
 `heads`: trials that train the head only, filling included, against as many runs of Trainer over a frozen
 trunk. One after another, N runs of Trainer take N times as long as one, and one is timed over a block of its
 steps and scaled to its length: the table says so.

@@ -67,6 +67,7 @@ def test_what_the_bank_cannot_run_does_not_fit(job: Job) -> None:
     for changes in (
         {"method": "bitfit"},
         {"method": {"lora": {"dora": True}}},
+        {"method": {"lora": {"targets": ["encoder.layer.1.output.dense"]}}},
         {"optimizer": "adafactor", "lr": 1e-3},
     ):
         spec = specs.read(job.spec, name="no", **{"method": "lora", **changes})

@@ -21,9 +21,11 @@ from penjing.models.adapters import why_alone
 
 
 def fits(it: Training) -> bool:
-    """Whether a run can be carried with others: plain LoRA, no techniques, an optimizer by element."""
+    """Whether a run can be carried with others: plain LoRA down to the lowest layer (else its frozen layers
+    come from the trunk cache), no techniques, an optimizer by element.
+    """
     plain = not (it.made.techniques or it.scale or it.job.task.fit) and isinstance(it.optimizer, BY_ELEMENT)
-    return plain and not why_alone(it.made.model.trunk)
+    return plain and it.made.model.frozen is None and not why_alone(it.made.model.trunk)
 
 
 def advance_together(untils: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFailed]:
