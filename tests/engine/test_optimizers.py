@@ -180,7 +180,7 @@ def test_rows_in_use_end_as_in_the_whole_table(name: str, tiny: Tiny) -> None:
 class Fake:
     """A batch of one target, of which the loss takes nothing."""
 
-    n_targets, n_tokens, lengths = 1.0, 4, torch.tensor([4])
+    n_targets, n_tokens, lengths, rows = 1.0, 4, torch.tensor([4]), (0,)
 
     def to(self, device: Any) -> "Fake":
         return self
