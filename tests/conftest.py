@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from common import QUICK
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -379,8 +381,13 @@ def _is_loopback(host: str | bytes) -> bool:
         return False
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked gpu are skipped, and said so, where there is none."""
+    """Of a test over families only QUICK are fast; tests marked gpu are skipped where there is none."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is not None and call.params.get("family", QUICK[0]) not in QUICK:
+            item.add_marker(pytest.mark.slow)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting:
         import torch

@@ -47,6 +47,7 @@ def refusal(folder: Path, *parts: str, **given: Any) -> None:
     assert [p for p in parts if p not in str(error.value)] == [], str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loaded_bundle_answers_as_the_model_that_was_saved_bit_for_bit(
@@ -70,6 +71,7 @@ def test_a_loaded_bundle_answers_as_the_model_that_was_saved_bit_for_bit(
     assert torch.equal(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_best_bundle_scores_what_its_validation_scored(tuned: Tuned, method: str) -> None:
     run = tuned(method)
@@ -164,6 +166,7 @@ def test_a_bundle_of_a_base_named_by_a_relative_path_opens_from_any_folder(
     assert len(load(run.folder).predict(TEXTS)) == 3
 
 
+@pytest.mark.slow
 def test_a_base_that_moved_is_named_and_can_be_given(
     small: dict[str, Any], tiny: Callable[..., Path], tmp_path: Path
 ) -> None:

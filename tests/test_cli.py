@@ -58,6 +58,7 @@ def test_version() -> None:
     assert good("--version").stdout.strip() == package.__version__
 
 
+@pytest.mark.slow
 def test_tune_shows_scores_and_what_to_do_next(file: Path) -> None:
     done = good("tune", file, "--name", "a", "--method", "lora", "--set", "method.rank=2")
     assert all(
@@ -202,11 +203,13 @@ def test_check_of_a_bad_spec_fails_and_names_it(file: Path) -> None:
     assert "ERROR base: A base was wanted in the folder /nowhere" in done.stdout
 
 
+@pytest.mark.slow
 def test_selfcheck_shows_five_promises(file: Path) -> None:
     found = json.loads(good("selfcheck", file, "--json").stdout)
     assert [one["held"] for one in found] == [True] * 5
 
 
+@pytest.mark.slow
 def test_demo_compares_its_systems(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +236,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_with_a_local_base_it_needs_neither_network_nor_home(file: Path, tmp_path: Path) -> None:
     away = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "PENJING_CACHE", "XDG_CACHE_HOME", "HF_HOME")
     environment = {k: v for k, v in os.environ.items() if k not in away} | {"HOME": "/dev/null/nonexistent"}
@@ -244,6 +248,7 @@ def test_with_a_local_base_it_needs_neither_network_nor_home(file: Path, tmp_pat
     assert "tuned" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, tiny_csv: Path) -> None:
     environment = {**os.environ, "HOME": "/dev/null/nonexistent", "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", CALM, "tune", "--base", "bert-base-chinese", "--train", str(tiny_csv)]

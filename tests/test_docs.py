@@ -176,6 +176,7 @@ def desk_run(desk: Path, tiny: Callable[..., Path]) -> Path:
     return tune(base=str(tiny("bert")), out=str(desk / "runs"), name="docs", **rows, **settings).folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if is_quick(c)], ids=shown)
 def test_a_documented_command_does_what_the_page_says(
     command: Command, desk: Path, desk_run: Path, tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -310,6 +311,7 @@ def ideas(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(desk)
 
 
+@pytest.mark.slow
 def test_the_example_method_trains_norms_only(ideas: None, small: dict[str, Any]) -> None:
     from penjing import tune
 
@@ -321,6 +323,7 @@ def test_the_example_method_trains_norms_only(ideas: None, small: dict[str, Any]
     assert run.bundle.predict(["my parcel is late"])[0]["label"]
 
 
+@pytest.mark.slow
 def test_the_example_technique_at_no_strength_changes_nothing(ideas: None, small: dict[str, Any]) -> None:
     from penjing import tune
 
@@ -332,6 +335,7 @@ def test_the_example_technique_at_no_strength_changes_nothing(ideas: None, small
     assert head(None) == head(0.0) != head(0.5)
 
 
+@pytest.mark.slow
 def test_the_example_of_rows_prints_what_the_page_says(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = text_of(DOCS / "rows.md")
     found = re.search(r"```python\n(from penjing.data.clean.*?)```\n+```text\n(.*?)```", page, re.DOTALL)

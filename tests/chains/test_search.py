@@ -22,6 +22,8 @@ from penjing.chains.words import WORDS
 from penjing.errors import NotSupported, SpecError, TrainingFailed, WontFit
 from penjing.files import sha256
 
+pytestmark = pytest.mark.slow  # every test is a search
+
 SPACE: dict[str, Any] = {
     "choose": [{"lora": {"rank": {"choose": [2, 4]}}}, {"top": {"layers": {"int": [0, 2]}}}]
 }
@@ -61,6 +63,7 @@ def found(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
     return search(asked(tiny, tmp_path_factory.mktemp("search")), name="found")
 
 
+@pytest.mark.slow
 def test_a_search_leaves_the_winner_proved_on_test_rows(found: Run) -> None:
     assert found.state == "done"
     assert found.result["splits_scored"] == "test"
@@ -143,6 +146,7 @@ def test_trials_share_rows_tokens_and_base(
     assert calls == {"rows_of": 1, "load_base": 1, "parts_of": 1}
 
 
+@pytest.mark.slow
 def test_a_stopped_search_resumes_and_decides_as_one_never_stopped(
     tiny: Callable[..., Path], tmp_path: Path, found: Run
 ) -> None:
@@ -262,6 +266,7 @@ def test_a_time_limit_too_short_for_one_trial_is_told_before_any(
     assert not (tmp_path / "runs" / "short" / "trials").exists()
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_the_search_with_what_is_finished(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

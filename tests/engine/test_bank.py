@@ -36,6 +36,8 @@ from penjing.models.load import Base
 from penjing.records import Batch, Step
 from penjing.spec import Spec
 
+pytestmark = pytest.mark.slow  # every test trains several models, and each alone
+
 Tiny = Callable[..., Path]
 
 # Ranks, scales, layers, rates, decay, clipping, schedules, lengths, batch sizes and orders: all different.
@@ -126,6 +128,7 @@ def run(bank: Bank, n: int | None = None) -> dict[str, list[Step]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_trials_together_equal_each_alone(family: str, tiny: Tiny, tiny_csv: Path) -> None:
     """Losses, norms and weights, dropout of base, head and adapters included."""
@@ -289,6 +292,7 @@ def test_a_saved_trial_is_the_bundle_of_its_own_run(
     assert torch.equal(outputs(opened.model, part.tokens), outputs(bank.trials["a"].model, part.tokens))
 
 
+@pytest.mark.slow
 def test_a_killed_bank_goes_on_exactly(place: Place) -> None:
     whole = Bank([place.trial(name) for name in MANY])
     wanted = run(whole)

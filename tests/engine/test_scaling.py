@@ -161,6 +161,7 @@ def test_on_a_cpu_fp16_is_refused() -> None:
         choose("cpu", "fp16")
 
 
+@pytest.mark.slow
 def test_a_stopped_fp16_run_goes_on_with_its_scale(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from penjing.models.model import Model
 from penjing.records import Batch, Method, Step, Tokens
 from penjing.tasks.classify import classify
 
+pytestmark = pytest.mark.slow  # every test trains twice
+
 Tiny = Callable[..., Path]
 FAMILIES = ["bert", "distilbert", "modernbert", "gpt2", "llama"]
 LENGTHS = np.random.default_rng(0).integers(2, 20, 24)

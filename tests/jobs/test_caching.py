@@ -22,6 +22,7 @@ from penjing.models.sizing import flops_a_token
 from penjing.records import Technique
 from penjing.run import Run
 
+pytestmark = pytest.mark.slow  # every test is a run or two
 TOP = {"top": {"layers": 1}}
 
 

@@ -48,6 +48,7 @@ def test_every_method_is_tried_on_shapes_alone(
     assert errors(check(small, method=method)) == {}
 
 
+@pytest.mark.slow
 def test_counts_on_shapes_are_those_of_the_run(small: dict[str, Any], tuned: Callable[..., Any]) -> None:
     cost = next(f.text for f in check(small, method="lora") if f.about == "cost")
     about = tuned("lora").read("lineage.json")["base"]
@@ -157,6 +158,7 @@ def test_too_little_memory_is_found(small: dict[str, Any], monkeypatch: pytest.M
     assert "It does not fit. Try `method: lora`" in errors(check(small))["cost"]
 
 
+@pytest.mark.slow
 def test_an_unwritable_cache_is_told(
     small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

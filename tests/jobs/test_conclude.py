@@ -9,6 +9,7 @@ from penjing import baseline, tune
 from penjing.files import cache_folder
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_told_in_the_result(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -18,6 +19,7 @@ def test_what_was_left_out_is_told_in_the_result(
     assert (run.folder / "report.html").read_bytes().startswith(b"<!doctype html>")
 
 
+@pytest.mark.slow
 def test_broken_kept_tokens_of_any_split_are_told(small: dict[str, Any], tmp_path: Path) -> None:
     lines = Path(small["data"]["train"]).read_text().splitlines()
     (tmp_path / "valid.csv").write_text("\n".join(lines[:8]).replace("order", "parcel") + "\n")

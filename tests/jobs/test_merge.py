@@ -17,6 +17,7 @@ from penjing.jobs.merge import merge
 TEXTS = ["my card was charged twice", "the parcel is late"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
 def test_a_merged_bundle_answers_alike_and_leaves_run_and_base_as_they_were(
     method: str, tuned: Callable[..., Any], tmp_path: Path

@@ -11,6 +11,7 @@ from penjing.jobs import selfcheck as checks
 from penjing.jobs.selfcheck import selfcheck
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), [("bert", "full"), ("gpt2", "lora"), ("t5", "top")])
 def test_all_five_promises_hold(
     small: dict[str, Any], tiny: Callable[..., Path], family: str, method: str
@@ -21,6 +22,7 @@ def test_all_five_promises_hold(
     assert [d for d in found if not d.held] == []
 
 
+@pytest.mark.slow
 def test_a_broken_promise_is_seen(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     real = checks.keep.restore
 

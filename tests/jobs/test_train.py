@@ -48,6 +48,7 @@ def scores(run: Run) -> list[Any]:
     return [(line["step"], line["values"]) for line in run.lines("scores.jsonl")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "precision"), [("full", "fp32"), ("full", "bf16"), ("lora", "bf16")])
 def test_a_run_stopped_three_times_ends_as_one_never_stopped(
     small: dict[str, Any], method: str, precision: str
@@ -68,6 +69,7 @@ def test_a_run_stopped_three_times_ends_as_one_never_stopped(
     assert done.result["after"]["values"] == whole.result["after"]["values"]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_within_a_step_goes_on_from_the_last_saved_state(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +120,7 @@ def test_beside_the_main_thread_signals_are_left_alone() -> None:
     assert seen == [before]
 
 
+@pytest.mark.slow
 def test_a_signal_saves_the_step_it_waited_for(small: dict[str, Any]) -> None:
     def tell(news: News) -> None:
         if news.text.startswith("loss") and news.done == 3:
@@ -143,6 +146,7 @@ def test_the_finished_run_holds_all_it_promises(small: dict[str, Any]) -> None:
     assert set(run.bundle.predict(["my parcel is late"])[0]) == {"label", "confidence", "scores"}
 
 
+@pytest.mark.slow
 def test_running_the_written_spec_repeats_the_run(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +162,7 @@ def test_early_stopping_says_why(small: dict[str, Any]) -> None:
     assert run.result["cost"]["steps"] < 40
 
 
+@pytest.mark.slow
 def test_the_time_limit_keeps_the_best(small: dict[str, Any]) -> None:
     run = tune(small, steps=400, minutes=1e-6)
     assert "time limit" in run.result["cost"]["stopped"]
@@ -195,6 +200,7 @@ def stopped(small: dict[str, Any]) -> Path:
     return Path(small["out"]) / "a"
 
 
+@pytest.mark.slow
 def test_changed_rows_are_refused(stopped: Path, tiny_csv: Path) -> None:
     tiny_csv.write_text(tiny_csv.read_text().replace("late", "early"))
     with pytest.raises(NotSupported, match=r"rows of `data.train` .*another SHA-256.*start a new run"):
@@ -219,6 +225,7 @@ def test_a_changed_spec_is_refused_and_the_key_named(stopped: Path) -> None:
         resume(stopped)
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_may_change(stopped: Path) -> None:
     path = stopped / "spec.yaml"
     path.write_text(path.read_text().replace("micro_tokens: 8192", "micro_tokens: 64"))
@@ -237,6 +244,7 @@ def test_a_run_that_another_holds_is_not_resumed(stopped: Path) -> None:
         resume(stopped)
 
 
+@pytest.mark.slow
 def test_without_a_name_the_newest_run_that_can_go_on_is_resumed(
     stopped: Path, small: dict[str, Any]
 ) -> None:
@@ -244,6 +252,7 @@ def test_without_a_name_the_newest_run_that_can_go_on_is_resumed(
     assert resume(out=small["out"]).folder == stopped
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_run_goes_on_from_the_last_good_state(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

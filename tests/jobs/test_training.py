@@ -20,6 +20,7 @@ def state(run: Run) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_run_carried_in_pieces_over_a_shared_base_equals_one_carried_at_once(
     small: dict[str, Any], method: str, monkeypatch: pytest.MonkeyPatch

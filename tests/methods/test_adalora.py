@@ -134,6 +134,7 @@ def test_the_budget_is_pefts_own(tiny: Tiny) -> None:
     assert model.trunk.peft_config["default"].rank_pattern == other.trunk.peft_config["default"].rank_pattern  # type: ignore[index,union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 9, 14, 17])
 def test_resumed_equals_uninterrupted(stop: int, tiny: Tiny, tmp_path: Path) -> None:
     """In the warm-up, while ranks fall, as they settle, and after."""

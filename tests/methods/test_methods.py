@@ -28,7 +28,7 @@ from penjing.models.load import load
 Tiny = Callable[..., Path]
 METHODS = sorted(plugin.found("methods"))
 BASES = plugin.bases()
-QUICK = ("bert", "gpt2")
+QUICK = ("bert",)
 WORKS = [
     pytest.param(name, family, marks=[] if family in QUICK else pytest.mark.slow, id=f"{name}-{family}")
     for name in METHODS

@@ -18,6 +18,8 @@ from penjing.models.precision import recompute
 from penjing.records import Method, Tokens
 from penjing.tasks.classify import classify
 
+pytestmark = pytest.mark.slow  # every method, trained twice
+
 Tiny = Callable[..., Path]
 LENGTHS = np.array([6, 9, 7, 7])
 TOKENS = Tokens(

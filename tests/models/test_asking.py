@@ -18,6 +18,8 @@ from penjing.models.own_head import own_head
 from penjing.models.queries import frame, read
 from penjing.records import Tokens
 
+pytestmark = pytest.mark.slow  # every test loads heads of several families
+
 Tiny = Callable[..., Path]
 CALLED = {"billing": "invoice", "delivery": "parcel", "account": "log in"}
 TEXTS = ["my card was charged twice", "late", "the courier says it is lost on order 12"]

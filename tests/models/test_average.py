@@ -148,6 +148,7 @@ def test_two_averages_exclude_each_other() -> None:
         techniques_of(read({"techniques": ["ema", "swa"]}))
 
 
+@pytest.mark.slow
 def test_a_run_validates_and_saves_the_average(small: dict[str, Any]) -> None:
     small |= {"precision": "bf16", "techniques": [{"swa": {"start": 0.0}}]}
     small["train"] |= {"steps": 3, "evals": 1, "save_s": 0, "lr": 1e-2}

@@ -222,6 +222,7 @@ def test_the_self_check_leaves_random_states_and_mode_alone(tiny: Tiny) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "modernbert", "llama"])
 def test_attention_dropout_keeps_the_mean_output(family: str, tiny: Tiny) -> None:
     """attend() by itself: the mean over many draws is the output without dropout."""

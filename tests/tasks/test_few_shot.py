@@ -26,6 +26,8 @@ from penjing.run import Run
 from penjing.tasks.few_shot import few_shot
 from penjing.tasks.zero_shot import zero_shot
 
+pytestmark = pytest.mark.slow  # every test is a run or two
+
 Tiny = Callable[..., Path]
 NEAREST = {"how": "nearest", "shots": 8}
 
@@ -79,6 +81,7 @@ def test_two_labels_are_solved_for_as_scikit_learn_does(small: dict[str, Any], t
     np.testing.assert_allclose(run.bundle.probabilities(read.texts), probe.predict_proba(states), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [
