@@ -19,6 +19,7 @@ from penjing.data.batches import halves
 from penjing.engine.optim import decay_unused_rows, set_rates
 from penjing.engine.scaling import LossScale
 from penjing.errors import SpecError, TrainingFailed
+from penjing.models.embedding import RowsInUse
 from penjing.records import Batch, Loss, LossFunction, Step, Technique
 
 
@@ -53,6 +54,7 @@ def train_steps(
     editors = [t.edit_grads for t in techniques if t.edit_grads]
     followers = [t.after_update for t in techniques if t.after_update]
     trained = [p for p in model.parameters() if p.requires_grad]
+    tables = [m for m in model.modules() if isinstance(m, RowsInUse)]
     room = _Room()
     for number in range(start, steps):
         began = time.perf_counter()
@@ -87,7 +89,7 @@ def train_steps(
                 raise TrainingFailed(not_finite(number + 1, mean, norm, lr, batches))
             clip_to(trained, norm, clip, optimizer, factor)
             optimizer.step()
-            decay_unused_rows(model, optimizer)
+            decay_unused_rows(tables, optimizer)
             for follow in followers:
                 follow(model, number + 1)
         yield Step(

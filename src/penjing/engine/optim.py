@@ -7,7 +7,7 @@ large as AdamW's; for SGD and Adafactor no factor holds, and the spec asks for a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -133,10 +133,9 @@ def set_rates(optimizer: Optimizer, share: float) -> float:
     return max(float(g["lr"]) for g in optimizer.param_groups)
 
 
-def decay_unused_rows(model: nn.Module, optimizer: Optimizer) -> None:
+def decay_unused_rows(tables: Sequence[RowsInUse], optimizer: Optimizer) -> None:
     """Follow with one scalar what this update's weight decay did to word rows that are not in use."""
-    for module in model.modules():
-        if isinstance(module, RowsInUse):
-            for group in optimizer.param_groups:
-                if any(p is module.weight for p in group["params"]):
-                    module.decay *= 1.0 - group["lr"] * group["weight_decay"]
+    for table in tables:
+        for group in optimizer.param_groups:
+            if any(p is table.weight for p in group["params"]):
+                table.decay *= 1.0 - group["lr"] * group["weight_decay"]

@@ -29,6 +29,7 @@ class Model(nn.Module):
         self.frozen: Frozen | None = None  # the lowest layers, where the method leaves them alone
         self._still: list[nn.Module] = []
         self._copies: WorkingCopies | None = None
+        self._modes: tuple[bool, ...] = ()  # the mode last set everywhere, and what it left the parts in
 
     def prepare(self, precision: str) -> Model:
         """Call once, when it is settled what trains: sets the working type, quick dropout and quick LoRA, and
@@ -44,6 +45,7 @@ class Model(nn.Module):
         self.precision = precision
         if precision in WORKING:
             self._copies = WorkingCopies(self.trunk, WORKING[precision])
+        self._modes = ()
         return self
 
     @property
@@ -52,13 +54,21 @@ class Model(nn.Module):
         return getattr(self.head, "pooling", None) if self.frozen is not None and self.frozen.whole else None
 
     def train(self, mode: bool = True) -> Model:
-        """As `nn.Module.train`, without dropout in what is frozen; copies kept for evaluation are dropped."""
+        """As `nn.Module.train`, without dropout in what is frozen; copies kept for evaluation are dropped.
+
+        The loop calls it at every step, so modules are gone through only when something changed the mode.
+        """
         if self._copies is not None:
             self._copies.forget()
-        super().train(mode)
-        for module in self._still:
-            module.eval()
+        if self._modes != (mode, *self._training()):
+            super().train(mode)
+            for module in self._still:
+                module.eval()
+            self._modes = (mode, *self._training())
         return self
+
+    def _training(self) -> tuple[bool, ...]:
+        return self.training, self.trunk.training, self.head.training
 
     def states(self, batch: Batch) -> Tensor:
         """Last hidden states of a packed batch, (T, D), in the working type."""
