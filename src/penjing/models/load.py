@@ -134,7 +134,10 @@ def load(
             lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False), folder, "config.json"
         )
         tokenizer = _tried(
-            lambda: AutoTokenizer.from_pretrained(tokenizer_from or folder, trust_remote_code=False),
+            # said here, or what lies in a bundle would tell whether the machine was offline
+            lambda: AutoTokenizer.from_pretrained(
+                tokenizer_from or folder, trust_remote_code=False, local_files_only=True
+            ),
             tokenizer_from or folder,
             "the tokenizer",
         )

@@ -84,7 +84,9 @@ def word_ids(trunk: Any, n: int, text: str | None = None) -> Tensor:
         return torch.randint(trunk.get_input_embeddings().num_embeddings, (n,))
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(trunk.name_or_path, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        trunk.name_or_path, trust_remote_code=False, local_files_only=True
+    )
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise SpecError(
