@@ -19,7 +19,7 @@ from penjing.data.batches import halves
 from penjing.engine.optim import decay_unused_rows, set_rates
 from penjing.engine.scaling import LossScale
 from penjing.errors import SpecError, TrainingFailed
-from penjing.models.embedding import RowsInUse
+from penjing.models.embedding import tables_in_use
 from penjing.records import Batch, Loss, LossFunction, Step, Technique
 
 
@@ -54,7 +54,7 @@ def train_steps(
     editors = [t.edit_grads for t in techniques if t.edit_grads]
     followers = [t.after_update for t in techniques if t.after_update]
     trained = [p for p in model.parameters() if p.requires_grad]
-    tables = [m for m in model.modules() if isinstance(m, RowsInUse)]
+    tables = tuple(tables_in_use(model).values())
     room = _Room()
     for number in range(start, steps):
         began = time.perf_counter()

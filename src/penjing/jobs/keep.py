@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from penjing.errors import NotSupported
 from penjing.files import write_with
-from penjing.models.embedding import RowsInUse
+from penjing.models.embedding import tables_in_use
 from penjing.records import Technique
 from penjing.run import Run
 
@@ -39,7 +39,7 @@ def save(
 
     tensors: dict[str, Tensor] = {}
     state: dict[str, Any] = {}
-    plain = {"counters": counters, "decay": [m.decay for m in _tables(model)], "state": state}
+    plain = {"counters": counters, "decay": [m.decay for m in tables_in_use(model).values()], "state": state}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             tensors[f"model.{name}"] = parameter.detach().contiguous()
@@ -87,7 +87,7 @@ def restore(
         for key, parameter in own.items():
             parameter.copy_(tensors[key])
     model.train()  # drops what was kept of the weights for evaluation
-    for module, decay in zip(_tables(model), plain["decay"], strict=True):
+    for module, decay in zip(tables_in_use(model).values(), plain["decay"], strict=True):
         module.decay = decay
     moved = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     state: dict[Any, Any] = {}
@@ -100,10 +100,6 @@ def restore(
         if technique.state:
             technique.state.load_state_dict(state.get(f"technique.{technique.name}", {}))
     return dict(plain["counters"])
-
-
-def _tables(model: nn.Module) -> list[RowsInUse]:
-    return [m for m in model.modules() if isinstance(m, RowsInUse)]
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

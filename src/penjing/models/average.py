@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.models.embedding import RowsInUse
+from penjing.models.embedding import tables_in_use
 
 
 class Average:
@@ -34,7 +34,7 @@ class Average:
                 self._weights[name] = parameter.detach().float().clone()
             else:
                 self._weights[name] = mean.to(parameter.device).lerp_(parameter.float(), 1 - keep)
-        for name, table in _tables(model):
+        for name, table in tables_in_use(model).items():
             before = self._decays.get(name, table.decay)
             self._decays[name] = table.decay + keep * (before - table.decay)
         self.n += 1
@@ -46,7 +46,7 @@ class Average:
             yield
             return
         own = {name: parameter.detach().clone() for name, parameter in _trained(model)}
-        decays = {name: table.decay for name, table in _tables(model)}
+        decays = {name: table.decay for name, table in tables_in_use(model).items()}
         try:
             _put(model, self._weights, self._decays)
             yield
@@ -66,14 +66,10 @@ def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
 
 
-def _tables(model: nn.Module) -> Iterator[tuple[str, RowsInUse]]:
-    return ((name, m) for name, m in model.named_modules() if isinstance(m, RowsInUse))
-
-
 @torch.no_grad()
 def _put(model: nn.Module, weights: dict[str, Tensor], decays: dict[str, float]) -> None:
     for name, parameter in _trained(model):
         parameter.copy_(weights[name])
-    for name, table in _tables(model):
+    for name, table in tables_in_use(model).items():
         table.decay = decays[name]
     model.train(model.training)  # drops what was kept of the other weights for evaluation

@@ -88,7 +88,11 @@ def train_rows_in_use(trunk: nn.Module, used: np.ndarray) -> RowsInUse | None:
 def whole_state(trunk: nn.Module) -> dict[str, Tensor]:
     """`trunk.state_dict()` with every word table whole again."""
     state: dict[str, Tensor] = dict(trunk.state_dict())
-    for name, module in trunk.named_modules():
-        if isinstance(module, RowsInUse):
-            state[f"{name}.weight"] = module.full().clone()
+    for name, table in tables_in_use(trunk).items():
+        state[f"{name}.weight"] = table.full().clone()
     return state
+
+
+def tables_in_use(model: nn.Module) -> dict[str, RowsInUse]:
+    """The word tables below `model` of which only some rows train, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, RowsInUse)}
