@@ -37,6 +37,8 @@ def _kind(annotation: Any) -> str:
     if get_origin(annotation) in (list, tuple):
         inner = [one for one in get_args(annotation) if one is not Ellipsis]
         return "list" if get_origin(annotation) is list or len(inner) < 2 else f"{len(inner)} numbers"
+    if get_origin(annotation) is dict:
+        return "`{field: value}`"
     plain = {bool: "true or false", int: "whole number", float: "number", str: "text"}
     return plain.get(annotation, "name or `{name: {setting: value}}`")
 

@@ -166,13 +166,15 @@ def print_demo(found: Any) -> None:
 def _kinds() -> dict[str, dict[str, str]]:
     """Every name that can be chosen and what it is, by kind."""
     from penjing.models.presets import PRESETS
+    from penjing.models.shapes import SHAPES
     from penjing.plugin import KINDS, bases, found
 
     plugs = {kind: {plug.name: plug.summary for plug in found(kind).values()} for kind in KINDS}
     for name, known in bases().items():
         if known["refuses"]:
             plugs["methods"][name] += f" (not on {', '.join(known['refuses'])})"
-    return {**plugs, "presets": {preset.name: preset.about for preset in PRESETS.values()}}
+    presets = {preset.name: preset.about for preset in PRESETS.values()}
+    return {**plugs, "presets": presets | {shape.name: shape.summary for shape in SHAPES.values()}}
 
 
 def _kind(word: str) -> str:
@@ -240,10 +242,16 @@ def print_plugin(kind: str, name: str, *, source: bool) -> None:
 
 def _print_preset(name: str) -> None:
     from penjing.models.presets import PRESETS
+    from penjing.models.shapes import SHAPES
 
+    if name in SHAPES:
+        grown = SHAPES[name]
+        typer.echo(f"{grown.summary}\nshape of {grown.source}; words: {grown.words or 'none, it sees'}")
+        return
     if name not in PRESETS:
+        known = [*PRESETS, *SHAPES]
         raise SpecError(
-            f"`{name}` is not a preset: {', '.join(PRESETS)}.{nearest(name, PRESETS)} Give one of these."
+            f"`{name}` is not a preset: {', '.join(known)}.{nearest(name, known)} Give one of these."
         )
     preset = PRESETS[name]
     typer.echo(f"{preset.about}\ncomes with {preset.requirement}; SHA-256 of its weights {preset.sha256}")

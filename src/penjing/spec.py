@@ -7,6 +7,7 @@ here or in a plug-in's signature, and `Spec.written()` gives the file that repea
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,6 +33,14 @@ class Spec(BaseModel):
     model_config = STRICT
 
     base: str = Field("minilm", min_length=1, description="preset, local folder or hub name")
+    tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="of a preset to grow: a tokenizer's folder, or a preset that has words",
+    )
+    shape: dict[str, Any] | None = Field(
+        None, min_length=1, description="of a preset to grow: fields of its config, by transformers' names"
+    )
     task: Choice = Field(description="what to learn; `penjing list tasks`")
     method: Choice = Field(description="what trains; `penjing list methods`")
     techniques: tuple[Choice, ...] = Field((), description="what changes a training step; a list")
@@ -52,23 +61,35 @@ class Spec(BaseModel):
         """The spec as plain values, every default written out: the file that repeats the run."""
         plain = self.model_dump(mode="json", exclude={"task", "method", "techniques"})
         return {
-            "base": plain.pop("base"),
+            **{key: plain.pop(key) for key in ("base", "tokenizer", "shape")},
             "task": self.task.written(),
             "method": self.method.written(),
             "techniques": [t.written() for t in self.techniques],
             **plain,
         }
 
+    @property
+    def origin(self) -> tuple[Any, ...]:
+        """What tells the base from that of another spec. Random weights depend on more than a name."""
+        if self.tokenizer is None:
+            return (self.base,)
+        return self.base, self.tokenizer, json.dumps(self.shape, sort_keys=True), self.seed
+
     def anchored(self) -> Spec:
         """The same spec with absolute paths to files and the base, so that it holds from any folder."""
         data = {key: _absolute(getattr(self.data, key)) for key in FILE_KEYS}
-        base = Path(self.base)
         return self.model_copy(
             update={
-                "base": str(base.absolute()) if base.is_dir() else self.base,
+                "base": _folder(self.base),
+                "tokenizer": None if self.tokenizer is None else _folder(self.tokenizer),
                 "data": self.data.model_copy(update=data),
             }
         )
+
+
+def _folder(name: str) -> str:
+    """A folder here by its absolute path; any other name as it is."""
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
 def _absolute(source: Any) -> Any:

@@ -51,7 +51,7 @@ def banked(shared: Pool) -> Runner:
 
 def _reading(spec: Spec) -> tuple[Any, ...]:
     """What trials of one bank have in common."""
-    return spec.base, spec.data.max_length, spec.train.dropout, spec.train.micro_tokens
+    return spec.origin, spec.data.max_length, spec.train.dropout, spec.train.micro_tokens
 
 
 def on_ray(address: str, asked: Asked) -> Runner:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,19 +81,19 @@ class Pool:
     data: Data
     folds: list[tuple[np.ndarray, np.ndarray]]
     tell: Tell = silent
-    bases: dict[str, Base] = field(default_factory=dict)
-    parts: dict[tuple[str, int | None], list[tuple[Part, Part]]] = field(default_factory=dict)
+    bases: dict[tuple[Any, ...], Base] = field(default_factory=dict)
+    parts: dict[tuple[tuple[Any, ...], int | None], list[tuple[Part, Part]]] = field(default_factory=dict)
 
     def job(self, spec: Spec, fold: int = 0, *, whole: bool = False) -> Job:
         """A trial's job on one fold; `whole` takes train and validation rows as `data` has them."""
-        if spec.base not in self.bases:
-            self.bases[spec.base] = load_base(spec, self.machine, self.tell)
-        base = self.bases[spec.base]
+        if spec.origin not in self.bases:
+            self.bases[spec.origin] = load_base(spec, self.machine, self.tell)
+        base = self.bases[spec.origin]
         task = bound(self.task, base, self.data.names)
         job = Job(spec, task, self.machine, self.data, copy_of(base), silent)
         if whole and self.folds:
             return job
-        key = (spec.base, spec.data.max_length)
+        key = (spec.origin, spec.data.max_length)
         if key not in self.parts:
             self.parts[key] = self._folded(job) if self.folds else [parts_of(replace(job, tell=self.tell))]
         train, valid = self.parts[key][fold]

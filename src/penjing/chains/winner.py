@@ -152,14 +152,14 @@ def _best_trials(table: Table, single: Member, ranked: Sequence[int]) -> list[Me
     found = [single]
     for trial in ranked[1:]:
         spec = table.asked.spec(table.journal.settings[trial])
-        if len(found) < MOST and (spec.base, spec.data.max_length) == _reading(table, ranked[0]):
+        if len(found) < MOST and (spec.origin, spec.data.max_length) == _reading(table, ranked[0]):
             found.append(table.member(f"trial {trial}", folder_of(table.trials, trial)))
     return found
 
 
-def _reading(table: Table, trial: int) -> tuple[str, int | None]:
+def _reading(table: Table, trial: int) -> tuple[tuple[Any, ...], int | None]:
     spec = table.asked.spec(table.journal.settings[trial])
-    return spec.base, spec.data.max_length
+    return spec.origin, spec.data.max_length
 
 
 def _folds(table: Table, trial: int) -> list[Member]:

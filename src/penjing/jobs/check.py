@@ -20,6 +20,7 @@ from penjing.device import Machine, choose
 from penjing.engine import trunk
 from penjing.errors import PenjingError
 from penjing.files import cache_folder
+from penjing.jobs.bases import base_of
 from penjing.jobs.caching import most_bytes, why_not
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import (
@@ -38,7 +39,7 @@ from penjing.jobs.prepare import (
     task_of,
     techniques_of,
 )
-from penjing.models.load import Base, load
+from penjing.models.load import Base
 from penjing.plural import counted
 from penjing.records import Task
 from penjing.spec import Spec
@@ -91,14 +92,15 @@ def check(
         found.append(Finding("ok", "machine", what))
         for note in machine.notes:
             found.append(Finding("note", "machine", note))
-    base: Base | None = _look(found, "base", lambda: load(spec.base, device="meta"))
+    base: Base | None = _look(found, "base", lambda: base_of(spec, "meta"))
     if base:
         _look(found, "base", lambda: max_length(spec, base))
         found.append(
             Finding(
                 "ok",
                 "base",
-                f"{base.folder}: {base.kind}, {base.n_layers} layers, at most {base.limit} tokens",
+                f"{f'{base.name}, words of ' if base.grown else ''}{base.folder}: {base.kind}, "
+                f"{base.n_layers} layers, at most {base.limit} tokens",
             )
         )
     data: Data | None = _look(found, "rows", lambda: rows_of(spec, task, tell)) if task else None
@@ -260,7 +262,7 @@ def show_batch(
     spec = specs.read(source, sets=sets, **keywords)
     task = task_of(spec)
     data = rows_of(spec, task)
-    base = load(spec.base, device="meta")
+    base = base_of(spec, "meta")
     task = bound(task, base, data.names)
     part = part_of(spec, task, data.train, data.names, base)
     batches = next(stream(spec, task, part))

@@ -20,12 +20,13 @@ from penjing.data.tokenize import tokenize
 from penjing.device import Machine
 from penjing.engine.optim import DECAY_ALONE, own_rate
 from penjing.errors import DataError, SpecError
+from penjing.jobs.bases import base_of, refuse_lost
 from penjing.jobs.caching import why_not
 from penjing.jobs.news import News, Tell, silent
 from penjing.models.calibrate import pace_of
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import train_rows_in_use
-from penjing.models.load import Base, load
+from penjing.models.load import Base
 from penjing.models.model import Model
 from penjing.models.precision import recompute
 from penjing.models.sizing import Forecast, forecast
@@ -295,7 +296,7 @@ def unknown_share(tokens: Tokens, base: Base) -> float:
 def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
     """The base, on the machine's device."""
     tell(News("stage", f"loading the base {spec.base}"))
-    base = load(spec.base, device=machine.device)
+    base = base_of(spec, machine.device)
     if not base.way.packed:
         tell(
             News(
@@ -328,6 +329,7 @@ def ready(
     used: token ids of the train rows. steps: of the whole run, for methods that plan by them.
     """
     method: Method = plugin.build("methods", spec.method) if task.learns else UNTRAINED
+    refuse_lost(base, method)
     techniques = techniques_of(spec)
     torch.manual_seed(spec.seed)
     if spec.train.dropout is not None:

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from penjing.errors import NotSupported, nearest
+from penjing.errors import NotSupported, SpecError, nearest
 from penjing.files import sha256
-from penjing.models import packing
+from penjing.models import grow, packing
 from penjing.models.adapters import twin
+from penjing.models.checkpoint import refuse, tried
 from penjing.models.layers import is_causal
 from penjing.models.packing import Way
 from penjing.models.presets import PRESETS, folder_of
+from penjing.models.shapes import SHAPES
 
 HUB_WAIT_S = 3.0
 
@@ -35,7 +37,7 @@ class Base:
 
     name: str
     folder: Path
-    sha256: str  # of the weight files
+    sha256: str  # of the weight files; of what random weights were made from
     trunk: nn.Module
     tokenizer: Any
     way: Way
@@ -45,6 +47,7 @@ class Base:
     pooling: str  # how this family sums up a sequence: cls, mean or last
     pooler: nn.Linear | None  # the family's trained dense layer over CLS, where it has one
     limit: int  # longest sequence, tokens
+    grown: bool = False  # from random weights: a preset to grow, which no file holds
 
 
 def find(name: str) -> Path:
@@ -65,6 +68,11 @@ def find(name: str) -> Path:
                 f"reinstall {preset.requirement}."
             )
         return folder
+    if name in SHAPES:
+        raise NotSupported(
+            f"A base with weights was wanted; `{name}` is a preset to grow, and random weights have no "
+            f"folder. Pretrain it and give that folder, or take a preset with weights: {', '.join(PRESETS)}."
+        )
     folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
@@ -88,8 +96,9 @@ def _from_hub(name: str) -> Path:
         why = f"the hub gave no copy ({type(error).__name__}{': ' if said else ''}{said})"
         raise NotSupported(
             f"The base `{name}` is neither a preset nor a local folder, it is not in the hub's local cache, "
-            f"and {why if reached else 'the hub cannot be reached'}.{nearest(name, PRESETS)} Offline: copy "
-            f"the checkpoint's folder here and give its path, or take a preset: {', '.join(PRESETS)}."
+            f"and {why if reached else 'the hub cannot be reached'}.{nearest(name, [*PRESETS, *SHAPES])} "
+            "Offline: copy the checkpoint's folder here and give its path, or take a preset: "
+            f"{', '.join(PRESETS)}."
         ) from error
 
 
@@ -114,50 +123,95 @@ def hub_answers() -> bool:
 
 
 def load(
-    name: str, *, device: torch.device | str = "cpu", fresh: bool = False, tokenizer_from: Path | None = None
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    fresh: bool = False,
+    tokenizer_from: str | Path | None = None,
+    shape: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> Base:
     """Load a base in fp32 and find out how it runs; `fresh` gives random weights in the checkpoint's shape.
 
     On the device `meta` it has shapes but no weights: enough to count, to check, and to try what a method
-    does.
+    does. A preset to grow gets its words from `tokenizer_from`, other fields of its config from `shape`, and
+    random weights from `seed`.
 
     Raises:
         NotSupported: no such base, a pickle, code in the checkpoint, damaged or incomplete weights.
+        SpecError: a preset to grow without a tokenizer, a shape that is none, or one for a base with weights.
     """
+    if name in SHAPES:
+        return _grown(name, torch.device(device), tokenizer_from, shape, seed)
+    if shape:
+        raise SpecError(
+            f"`shape` changes a preset that is grown from random weights; the base `{name}` has weights, and "
+            f"they have its shape. Leave it out, or take a preset: {', '.join(SHAPES)}."
+        )
     folder = find(name)
     refuse(folder, name)
     shapes_only = torch.device(device).type == "meta"
+    words = Path(tokenizer_from or folder)
     with quiet():
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
-        config = _tried(
+        config = tried(
             lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False), folder, "config.json"
         )
-        tokenizer = _tried(
-            # said here, or what lies in a bundle would tell whether the machine was offline
-            lambda: AutoTokenizer.from_pretrained(
-                tokenizer_from or folder, trust_remote_code=False, local_files_only=True
-            ),
-            tokenizer_from or folder,
-            "the tokenizer",
-        )
+        tokenizer = tokenizer_at(words)
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
-            trunk = _tried(lambda: _trunk(folder, config, fresh or shapes_only), folder, "the weights")
-    config = trunk.config
+            trunk = tried(lambda: _trunk(folder, config, fresh or shapes_only), folder, "the weights")
     _same_words(tokenizer, trunk, folder)
+    return _ready(name, folder, "" if shapes_only else _weights_sha(folder), trunk, tokenizer, device)
+
+
+def _grown(
+    name: str, device: torch.device, words: str | Path | None, shape: Mapping[str, Any] | None, seed: int
+) -> Base:
+    """A preset to grow, its weights drawn on the CPU: the same from the same seed on every device."""
+    folder = grow.words_at(name, words)
+    shapes_only = device.type == "meta"
+    with quiet():
+        tokenizer = tokenizer_at(folder)
+        config = grow.config_of(name, tokenizer=tokenizer, shape=shape)
+        sha = "" if shapes_only else grow.identity(config, tokenizer, seed)
+        with torch.device("meta") if shapes_only else contextlib.nullcontext():
+            trunk = _encoder_of(grow.fresh(config, seed, _auto_of(config)), config)
+    return replace(_ready(name, folder, sha, trunk, tokenizer, device), grown=True)
+
+
+def tokenizer_at(folder: Path) -> Any:
+    """The tokenizer in a folder.
+
+    Raises:
+        NotSupported: there is none that transformers can read.
+    """
+    from transformers import AutoTokenizer
+
+    # said here, or what lies in a bundle would tell whether the machine was offline
+    return tried(
+        lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True),
+        folder,
+        "the tokenizer",
+    )
+
+
+def _ready(name: str, folder: Path, sha: str, trunk: Any, tokenizer: Any, device: torch.device | str) -> Base:
+    """The facts of a trunk, and the way it is run."""
+    config = trunk.config
     kind = "decoder" if is_causal(trunk) else "encoder"
     usual = "last" if kind == "decoder" else "cls" if tokenizer.cls_token_id is not None else "mean"
     trunk.to(device)
     packing.register()
     pooler = _taken_pooler(trunk)
     way = Way(False, 0, "it has no weights")
-    if not shapes_only:
+    if torch.device(device).type != "meta":
         with quiet():
             way = packing.how_to_run(trunk)
     return Base(
         name=name,
         folder=folder,
-        sha256="" if shapes_only else _weights_sha(folder),
+        sha256=sha,
         trunk=trunk,
         tokenizer=tokenizer,
         way=way,
@@ -190,125 +244,47 @@ def _same_words(tokenizer: Any, trunk: Any, folder: Path) -> None:
         )
 
 
-def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
-    from transformers import (
-        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-        MODEL_FOR_TEXT_ENCODING_MAPPING,
-        AutoModel,
-        AutoModelForTextEncoding,
-    )
+def _auto_of(config: Any) -> Any:
+    """The Auto class that gives a family's trunk: of some encoder-decoders the encoder alone."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    return AutoModelForTextEncoding if _halves(config) else AutoModel
+
+
+def _halves(config: Any) -> bool:
+    """True for an encoder-decoder whose encoder transformers gives as a model of its own."""
+    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
 
     kind = type(config)
-    half = kind in MODEL_FOR_TEXT_ENCODING_MAPPING and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-    auto = AutoModelForTextEncoding if half else AutoModel
+    return kind in MODEL_FOR_TEXT_ENCODING_MAPPING and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+
+def _encoder_of(model: Any, config: Any) -> Any:
+    """The encoder of an encoder-decoder; any other model as it is."""
+    return model.get_encoder() if config.is_encoder_decoder and not _halves(config) else model
+
+
+def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
+    auto = _auto_of(config)
     if fresh:
-        model = auto.from_config(config)
-    else:
-        model, info = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        lost = [k for k in info["missing_keys"] if not k.startswith("pooler.")]
-        wrong = [str(k[0]) for k in info["mismatched_keys"]]
-        if lost or wrong:
-            raise NotSupported(
-                f"{folder} lacks weights that its config.json asks for: {', '.join((lost + wrong)[:3])} "
-                f"({len(lost)} missing, {len(wrong)} of another shape). The checkpoint is incomplete or of "
-                f"another model: fetch it again."
-            )
-    if config.is_encoder_decoder and not half:
-        model = model.get_encoder()
-    return model
-
-
-def _tried(make: Any, folder: Path, what: str) -> Any:
-    """Run a loader of transformers; turn what it throws at a bad checkpoint into one clear line."""
-    try:
-        return make()
-    except NotSupported:
-        raise
-    except Exception as error:  # transformers and safetensors raise a dozen kinds here
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return _encoder_of(auto.from_config(config), config)
+    model, info = auto.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    lost = [k for k in info["missing_keys"] if not k.startswith("pooler.")]
+    wrong = [str(k[0]) for k in info["mismatched_keys"]]
+    if lost or wrong:
         raise NotSupported(
-            f"{what} of the base in {folder} could not be read ({type(error).__name__}: {first[:200]}). The "
-            f"checkpoint is damaged, incomplete or of a kind that transformers does not know: fetch it "
-            "again, or update transformers."
-        ) from error
-
-
-def refuse(folder: Path, name: str) -> None:
-    """Look at a checkpoint's files without loading them.
-
-    Raises:
-        NotSupported: no checkpoint, pickles, code of its own, weights that are cut off or not all there.
-    """
-    config = folder / "config.json"
-    if not config.is_file():
-        raise NotSupported(
-            f"A base was wanted in {folder}; it has no config.json. Give the folder that holds config.json "
-            f"and model.safetensors (a run's bundle is opened with `penjing predict`, not as a base)."
+            f"{folder} lacks weights that its config.json asks for: {', '.join((lost + wrong)[:3])} "
+            f"({len(lost)} missing, {len(wrong)} of another shape). The checkpoint is incomplete or of "
+            f"another model: fetch it again."
         )
-    try:
-        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-        code, family = values.get("auto_map"), values.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise NotSupported(
-            f"{config} is not readable as JSON ({error}). The checkpoint is damaged: fetch it again."
-        ) from error
-    if code and not _is_known(family):
-        raise NotSupported(
-            f"The base `{name}` wants its own Python code to be run ({', '.join(map(str, code))} in "
-            f"{config}). Code from checkpoints is never run; take a base whose architecture transformers has."
-        )
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        kinds = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-        pickles = sorted(path.name for kind in kinds for path in folder.glob(kind))
-        found = (
-            f"only {', '.join(pickles[:3])}, which may be pickles and can run code"
-            if pickles
-            else "no weights"
-        )
-        raise NotSupported(
-            f"Weights in safetensors were wanted in {folder}; it holds {found}. On a machine you trust with "
-            f"it, convert it: `AutoModel.from_pretrained(folder).save_pretrained(new_folder)`."
-        )
-    for path in files:
-        _refuse_damaged(path)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        parts = _tried(
-            lambda: set(json.loads(index.read_text("utf-8"))["weight_map"].values()), folder, index.name
-        )
-        lost = sorted(parts - {path.name for path in files})
-        if lost:
-            raise NotSupported(
-                f"{index} names {len(parts)} files of weights; {', '.join(lost[:3])} is missing. Fetch the "
-                "checkpoint again."
-            )
-
-
-def _is_known(family: Any) -> bool:
-    from transformers import CONFIG_MAPPING
-
-    return family in CONFIG_MAPPING
-
-
-def _refuse_damaged(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise NotSupported(
-            f"{path} could not be read as safetensors ({error}). It is cut off or damaged: fetch the "
-            "checkpoint again."
-        ) from error
+    return _encoder_of(model, config)
 
 
 def _weights_sha(folder: Path) -> str:

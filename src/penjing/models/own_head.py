@@ -90,6 +90,11 @@ def own_head(base: Base, kind: str, *, weights: bool) -> OwnHead:
     config = trunk.config
     device = next(trunk.parameters()).device
     weights = weights and device.type != "meta"
+    if weights and base.grown:
+        raise NotSupported(
+            f"`how: {kind}` needs {what} that has learned; `{base.name}` begins from random weights. "
+            "Pretrain it first, or tune it with `task: classify`."
+        )
     advice = "Take a base that has one, or another `how`: `auto` looks at what the base is."
     with quiet():
         try:

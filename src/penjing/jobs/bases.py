@@ -1,0 +1,41 @@
+"""The base that a spec names, and what becomes of random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from penjing.errors import SpecError
+from penjing.models.load import Base, load
+from penjing.models.shapes import SHAPES
+from penjing.records import Method
+from penjing.spec import Spec
+
+
+def base_of(spec: Spec, device: torch.device | str) -> Base:
+    """The spec's base on a device (`meta`: its shapes only).
+
+    Raises:
+        NotSupported: no such base, or files that are refused.
+        SpecError: `tokenizer` or `shape` with a base that has weights, or a preset to grow without one.
+    """
+    if spec.tokenizer is not None and spec.base not in SHAPES:
+        raise SpecError(
+            f"`tokenizer` is {spec.tokenizer}; the base `{spec.base}` has weights, and they know its own "
+            "words only. Leave it out, add words with `penjing tokenizer extend`, or take a preset to "
+            f"grow: {', '.join(SHAPES)}."
+        )
+    return load(spec.base, device=device, tokenizer_from=spec.tokenizer, shape=spec.shape, seed=spec.seed)
+
+
+def refuse_lost(base: Base, method: Method) -> None:
+    """Random weights must be in what a run saves: nobody else has them.
+
+    Raises:
+        SpecError: the method saves something to be put over the base.
+    """
+    if base.grown and method.saves != "full":
+        raise SpecError(
+            f"`method: {method.name}` saves what it adds to a base or changes of it; `{base.name}` begins "
+            "from random weights, which no file holds and which know nothing yet. Say `method: full`, or "
+            "pretrain it first and give that folder as `base`."
+        )

@@ -1,0 +1,97 @@
+"""A checkpoint's folder, looked at before it is loaded: what is refused, and what transformers throws, made
+plain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from penjing.errors import NotSupported
+
+
+def refuse(folder: Path, name: str) -> None:
+    """Look at a checkpoint's files without loading them.
+
+    Raises:
+        NotSupported: no checkpoint, pickles, code of its own, weights that are cut off or not all there.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise NotSupported(
+            f"A base was wanted in {folder}; it has no config.json. Give the folder that holds config.json "
+            f"and model.safetensors (a run's bundle is opened with `penjing predict`, not as a base)."
+        )
+    try:
+        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        code, family = values.get("auto_map"), values.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise NotSupported(
+            f"{config} is not readable as JSON ({error}). The checkpoint is damaged: fetch it again."
+        ) from error
+    if code and not _is_known(family):
+        raise NotSupported(
+            f"The base `{name}` wants its own Python code to be run ({', '.join(map(str, code))} in "
+            f"{config}). Code from checkpoints is never run; take a base whose architecture transformers has."
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        kinds = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+        pickles = sorted(path.name for kind in kinds for path in folder.glob(kind))
+        found = (
+            f"only {', '.join(pickles[:3])}, which may be pickles and can run code"
+            if pickles
+            else "no weights"
+        )
+        raise NotSupported(
+            f"Weights in safetensors were wanted in {folder}; it holds {found}. On a machine you trust with "
+            f"it, convert it: `AutoModel.from_pretrained(folder).save_pretrained(new_folder)`."
+        )
+    for path in files:
+        _refuse_damaged(path)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        parts = tried(
+            lambda: set(json.loads(index.read_text("utf-8"))["weight_map"].values()), folder, index.name
+        )
+        lost = sorted(parts - {path.name for path in files})
+        if lost:
+            raise NotSupported(
+                f"{index} names {len(parts)} files of weights; {', '.join(lost[:3])} is missing. Fetch the "
+                "checkpoint again."
+            )
+
+
+def _is_known(family: Any) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return family in CONFIG_MAPPING
+
+
+def _refuse_damaged(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise NotSupported(
+            f"{path} could not be read as safetensors ({error}). It is cut off or damaged: fetch the "
+            "checkpoint again."
+        ) from error
+
+
+def tried(make: Callable[[], Any], folder: Path, what: str) -> Any:
+    """Run a loader of transformers; turn what it throws at a bad checkpoint into one clear line."""
+    try:
+        return make()
+    except NotSupported:
+        raise
+    except Exception as error:  # transformers and safetensors raise a dozen kinds here
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NotSupported(
+            f"{what} of the base in {folder} could not be read ({type(error).__name__}: {first[:200]}). The "
+            f"checkpoint is damaged, incomplete or of a kind that transformers does not know: fetch it "
+            "again, or update transformers."
+        ) from error
