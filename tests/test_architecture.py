@@ -23,7 +23,7 @@ LAYERS = {
     6: ["apps"],
     5: ["chains"],
     4: ["jobs", "serve"],
-    3: ["engine", "bundle", "run"],
+    3: ["engine", "bundle", "bundle_card", "run"],
     2: ["tasks", "objectives", "methods", "techniques", "compressors"],
     1: ["models", "data", "device", "measures", "intervals", "baseline", "files"],
     0: ["records", "spec", "yaml_file", "plugin", "errors", "keys", "plural", "threads"],

@@ -17,8 +17,6 @@ A bundle is a folder:
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -32,9 +30,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from penjing import plugin
-from penjing.data.tokenize import tokenize
+from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors
 from penjing.device import Machine, choose
-from penjing.engine.scoring import outputs
+from penjing.engine import parts
+from penjing.engine.scoring import outputs, predictions
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models import peft_files
@@ -45,12 +44,7 @@ from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
 from penjing.plugin import choice
-from penjing.records import Task, Tokens
-
-FORMAT = 1
-MIX = "mix.safetensors"
-HEAD, ADAPTER = "head.safetensors", "adapter_model.safetensors"
-TRAINED = {"changed": "changed.safetensors", "added": "added.safetensors"}  # by what `saves` says
+from penjing.records import Part, Rows, Task, Tokens
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,6 +76,23 @@ class Bundle:
         """Label names, in the order of the classes."""
         return list(self.card["labels"])
 
+    def part(self, rows: Rows, *, labelled: bool = True) -> Part:
+        """Rows as the model reads them, with their targets where they are labelled.
+
+        Raises:
+            DataError: a row has no token at all, or a label that the bundle does not know.
+        """
+        longest = self.card["max_length"]
+        part = parts.part_of(self.task, self.base, rows, self.labels, longest, labelled=labelled)
+        empty = np.flatnonzero(part.tokens.lengths == 0)
+        if len(empty):
+            row = empty[0] if part.owners is None else part.owners[empty[0]]
+            raise DataError(
+                f"Text {row + 1} of {len(rows)} is {rows.texts[row]!r}, and this base's tokenizer makes no "
+                f"token of it; {len(empty)} are so. Leave such texts out."
+            )
+        return part
+
     def tokens(self, texts: Sequence[str]) -> Tokens:
         """The texts as the model reads them; `cut` of them are longer than the bundle's limit and lose their
         end.
@@ -89,45 +100,63 @@ class Bundle:
         Raises:
             DataError: a text has no token at all.
         """
-        longest = self.card["max_length"]
-        if self.task.read:
-            read = self.task.read(list(texts), longest)
-        else:
-            read = tokenize(self.tokenizer, list(texts), max_length=longest, cache=False)
-        empty = np.flatnonzero(read.lengths == 0)
-        if len(empty):
-            raise DataError(
-                f"Text {empty[0] + 1} of {len(texts)} is {texts[empty[0]]!r}, and this base's tokenizer "
-                f"makes no token of it; {len(empty)} are so. Leave such texts out."
-            )
-        return read
+        return self.part(rows_of(texts), labelled=False).tokens
+
+    def infer(self, part: Part, *, tokens: int = 8192) -> Any:
+        """What the model predicts of a part, as its task sees it; at most `tokens` are computed at once."""
+        return predictions(self.task, self.model, part, tokens=tokens)
 
     def probabilities(self, texts: Sequence[str] | Tokens, *, tokens: int = 8192) -> np.ndarray:
-        """(S, C) float64 probabilities of the texts, in order; at most `tokens` are computed at once."""
+        """(S, C) float64 probabilities of the texts, in order; at most `tokens` are computed at once.
+
+        Raises:
+            NotSupported: the task gives no text one label.
+        """
+        if self.task.infer:
+            raise NotSupported(
+                f"Probabilities of labels were wanted; `{self.task.name}` does not give each text a label. "
+                f"`predict` gives its answers."
+            )
         read = texts if isinstance(texts, Tokens) else self.tokens(texts)
         return self.task.probabilities(outputs(self.model, read, tokens=tokens))
 
-    def predict(self, texts: Iterable[str], *, tokens: int = 8192) -> list[dict[str, Any]]:
-        """One answer a text: `label` (or `labels`), `confidence` in 0..1, and `scores` of every label.
+    def predict(self, inputs: Iterable[Any], *, tokens: int = 8192) -> list[dict[str, Any]]:
+        """One answer an input: of a classifier `label` (or `labels`), `confidence` in 0..1, and `scores` of
+        every label; of other tasks what their page says. Inputs are texts, or what the task takes.
 
         Raises:
-            DataError: not texts.
+            DataError: not texts, or not what the task takes.
         """
-        asked = None if isinstance(texts, str | bytes) or not isinstance(texts, Iterable) else list(texts)
+        asked = None if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable) else list(inputs)
         if asked is None:
             raise DataError(
-                f"`predict` takes a list of texts; it got {type(texts).__name__} {str(texts)[:60]!r}. "
+                f"`predict` takes a list of texts; it got {type(inputs).__name__} {str(inputs)[:60]!r}. "
                 f"For one text write predict([text])."
             )
-        for i, text in enumerate(asked):
-            if not isinstance(text, str):
-                raise DataError(
-                    f"`predict` takes a list of texts; item {i + 1} of {len(asked)} is {type(text).__name__} "
-                    f"{str(text)[:60]!r}. Make it a string."
-                )
         if not asked:
             return []
-        return self.task.answers(self.probabilities(asked, tokens=tokens), self.labels, self.card["chosen"])
+        return self.answer((self.task.ask or rows_of)(asked), tokens=tokens)
+
+    def answer(self, rows: Rows, *, tokens: int = 8192) -> list[dict[str, Any]]:
+        """One answer a row, as `predict` gives them; labels that rows may have are not looked at."""
+        found = self.infer(self.part(rows, labelled=False), tokens=tokens)
+        return self.task.answers(found, self.labels, self.card["chosen"])
+
+
+def rows_of(texts: Sequence[Any]) -> Rows:
+    """Texts that somebody gives by hand as rows.
+
+    Raises:
+        DataError: one is not a text.
+    """
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(
+                f"`predict` takes a list of texts; item {i + 1} of {len(texts)} is {type(text).__name__} "
+                f"{str(text)[:60]!r}. Make it a string."
+            )
+    n = len(texts)
+    return Rows(list(texts), [()] * n, ("the texts given",), np.zeros(n, np.int32), np.arange(1, n + 1))
 
 
 def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, Any]) -> None:
@@ -183,26 +212,20 @@ def load(
     if (place / "spec.yaml").is_file() and not (place / "card.json").is_file():
         place = place / "best"
     for _ in range(5):
-        seen = _card_bytes(place)
+        seen = card_bytes(place)
         try:
             return _load(standing(place), device, precision, base, machine)
         except (NotSupported, OSError):
-            if _card_bytes(place) == seen:
+            if card_bytes(place) == seen:
                 raise
             time.sleep(0.1)  # a run that goes on has just put a better bundle in its place
     return _load(standing(place), device, precision, base, machine)
 
 
-def _card_bytes(place: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return (standing(place) / "card.json").read_bytes()
-    return b""
-
-
 def _load(
     place: Path, device: str, precision: str | None, base: str | None, machine: Machine | None
 ) -> Bundle:
-    card = _card(place)
+    card = read_card(place)
     if card["saves"] == "ensemble":
         return _ensemble(place, card, device, precision, base, machine)
     machine = machine or _machine(device, precision, card)
@@ -219,7 +242,7 @@ def _load(
         task = task.bind(found, card["labels"], weights=False)
     head = task.head(found.width, card["labels"], card["base"]["pooling"], _dense(found, card))
     try:
-        head.load_state_dict(_tensors(place / HEAD))
+        head.load_state_dict(tensors(place / HEAD))
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise NotSupported(
@@ -249,7 +272,7 @@ def _ensemble(
     mix = None
     if card["way"] == "stack":
         mix = nn.Linear(len(members) * n_labels, n_labels).to(machine.device)
-        mix.load_state_dict(_tensors(place / MIX))
+        mix.load_state_dict(tensors(place / MIX))
         mix.requires_grad_(False)
     model = Ensemble(models, card["way"], multi_label=task.multi_label, mix=mix)
     return Bundle(place, card, model.eval(), task, members[0].base, machine)
@@ -263,50 +286,6 @@ def _machine(device: str, precision: str | None, card: dict[str, Any]) -> Machin
         return choose(device, card.get("precision", "auto"))
     except NotSupported:
         return choose(device)
-
-
-def _card(place: Path) -> dict[str, Any]:
-    path = place / "card.json"
-    if not path.is_file():
-        run = place.parent
-        if (run / "spec.yaml").is_file():
-            raise NotSupported(
-                f"The best bundle of the run {run} was wanted; it has none yet (it comes with the first "
-                f"validation). Wait for it, or go on with the run: `penjing tune --resume {run}`."
-            )
-        near = (
-            sorted(str(p.parents[1]) for p in place.glob("*/best/card.json"))[-3:] if place.is_dir() else []
-        )
-        hint = f" Runs inside it: {', '.join(near)}." if near else ""
-        raise NotSupported(
-            f"A bundle was wanted in {place}; "
-            f"{'it has no card.json' if place.is_dir() else 'there is no such folder'}.{hint} Give a run's "
-            "folder (it holds best/) or a bundle's folder."
-        )
-    try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version, files = card["format"], card["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise NotSupported(
-            f"{path} was to be the card of a bundle; it cannot be read as one ({type(error).__name__}: "
-            f"{error}). The bundle is damaged: copy it again or tune anew."
-        ) from error
-    if version != FORMAT:
-        raise NotSupported(
-            f"{path} has format {version}; this penjing reads {FORMAT}. Update penjing, or tune anew."
-        )
-    for name, wanted in files.items():
-        file = place / name
-        if not file.is_file() or sha256(file) != wanted:
-            state = "is not as it was saved (another SHA-256)" if file.is_file() else "is missing"
-            raise NotSupported(f"{file} {state}. The bundle is damaged: copy it again or tune anew.")
-    wanted = {"peft": f"adapter/{ADAPTER}", **TRAINED}.get(card["saves"])
-    if wanted and wanted not in files:
-        raise NotSupported(
-            f"{place / wanted} was wanted; the bundle's card does not name it. Weights are read from "
-            f"safetensors only, as anything else may be a pickle and run code: tune anew."
-        )
-    return card
 
 
 def _open_base(place: Path, card: dict[str, Any], base: str | None, machine: Machine) -> Base:
@@ -351,20 +330,8 @@ def _with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
         ) from error
 
 
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise NotSupported(
-            f"{path} could not be read as safetensors ({error}). The bundle is damaged: copy it again or "
-            "tune anew."
-        ) from error
-
-
 def _put_back(path: Path, trunk: nn.Module) -> None:
-    trained = _tensors(path)
+    trained = tensors(path)
     own = dict(trunk.named_parameters())
     lost = [n for n, t in trained.items() if n not in own or own[n].shape != t.shape]
     if lost:
@@ -382,9 +349,3 @@ def _dense(base: Base, card: dict[str, Any]) -> nn.Linear | None:
     if not card.get("dense"):
         return None
     return base.pooler or nn.Linear(base.width, base.width)
-
-
-def chosen(card: dict[str, Any], key: str) -> str:
-    """The name of the plug-in that a card's `task` or `method` names."""
-    value = card.get(key)
-    return str(next(iter(value))) if isinstance(value, dict) and value else str(value)

@@ -246,23 +246,21 @@ def predict(
     with Screen(quiet=True, as_json=as_json):
         if scores and not as_json:
             raise SpecError(
-                "`--scores` adds to the JSON output, and `--json` is not given. Give both, or neither."
+                "`--scores` adds to the JSON output; `--json` is not given. Give both, or neither."
             )
         if not texts and sys.stdin.isatty():
             raise SpecError(
                 "Texts were wanted; none are given. Give texts, a file, or lines on standard input."
             )
         from penjing.bundle import load
-        from penjing.jobs.predict import answers, lines_of, texts_of
+        from penjing.jobs.predict import answers_to
 
-        asked = texts_of(texts, text=text) if texts else lines_of(sys.stdin.buffer)
-        for asked_text, answer in answers(lambda: load(run, base=base), asked):
+        for one in answers_to(texts, sys.stdin.buffer, lambda: load(run, base=base), **_given(text=text)):
             if as_json:
-                kept = answer if scores else {k: v for k, v in answer.items() if k != "scores"}
-                print_json_line({"text": asked_text, **kept})
+                kept = one.answer if scores else {k: v for k, v in one.answer.items() if k != "scores"}
+                print_json_line({"text": one.text, **kept})
             else:
-                label = answer["label"] if "label" in answer else ", ".join(answer["labels"]) or "(none)"
-                typer.echo(f"{label}\t{answer['confidence']:.3f}\t{' '.join(asked_text.split())}")
+                typer.echo(one.line)
 
 
 @app.command()

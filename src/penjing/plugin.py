@@ -27,6 +27,8 @@ KINDS = {
     "techniques": "Technique",
     "compressors": "Compressor",
 }
+# A task may be an objective by name: pretraining is tuning without labels.
+ALSO = {"tasks": "objectives"}
 _HOME = Path(__file__).parent
 # What annotations of built-in plug-ins may name.
 _TYPES: dict[str, Any] = {
@@ -87,7 +89,7 @@ def advice(kind: str, name: str) -> dict[str, Any]:
     if "." in name:
         module = importlib.import_module(name.rpartition(".")[0])
         return dict(getattr(module, "TRAIN", {}))
-    tree = ast.parse(found(kind)[name].path.read_text(encoding="utf-8"))
+    tree = ast.parse(_built_in(kind, name).path.read_text(encoding="utf-8"))
     said = (n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "TRAIN")
     value = next(said, None)
     return {} if value is None else ast.literal_eval(value)
@@ -139,8 +141,8 @@ def function(kind: str, name: str) -> Callable[..., Any]:
     """
     if "." in name:
         return _own_function(kind, name)
-    _built_in(kind, name)
-    return getattr(importlib.import_module(f"penjing.{kind}.{name}"), name)  # type: ignore[no-any-return]
+    home = _built_in(kind, name).kind
+    return getattr(importlib.import_module(f"penjing.{home}.{name}"), name)  # type: ignore[no-any-return]
 
 
 def about(kind: str, name: str) -> PlugIn:
@@ -172,7 +174,7 @@ def _own_function(kind: str, name: str) -> Callable[..., Any]:
 
 
 def _built_in(kind: str, name: str) -> PlugIn:
-    known = found(kind)
+    known = {**(found(ALSO[kind]) if kind in ALSO else {}), **found(kind)}
     if name not in known:
         raise SpecError(
             f"`{name}` is not one of the {kind}: {', '.join(known) or 'none here'}.{nearest(name, known)} "

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from penjing.errors import NotSupported
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Rows:
     """Rows as read: texts, their labels, and where each stands, so that any complaint can name file and line.
 
     `labels` holds one tuple of label names a row (one name when single-label, empty when unlabelled).
-    `files[file_of[i]]`, line `lines[i]` (1-based) is the origin of row i.
+    `files[file_of[i]]`, line `lines[i]` (1-based) is the origin of row i. A task that reads more than a text
+    and labels keeps its own record of each row in `items`; `texts` are then what rows are told apart by.
     """
 
     texts: list[str]
@@ -30,6 +33,7 @@ class Rows:
     file_of: np.ndarray  # (n,) int32
     lines: np.ndarray  # (n,) int64
     notes: tuple[str, ...] = ()  # what was guessed or left out, in words for the user
+    items: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -48,7 +52,11 @@ class Rows:
             self.file_of[chosen],
             self.lines[chosen],
             self.notes,
+            None if self.items is None else [self.items[i] for i in chosen],
         )
+
+
+NO_ROWS = Rows([], [], (), np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
 
 
 class Kept(Protocol):
@@ -70,6 +78,7 @@ class Tokens:
     parts: np.ndarray | None = None  # (n, Q) int64: each row is read as Q sequences of these lengths
     segments: np.ndarray | None = None  # (total,) uint8, token types
     kept: Kept | None = None  # for the model they were made with, and no other
+    labels: np.ndarray | None = None  # (total,) int64, what each token's state is asked for; -100: nothing
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -88,7 +97,53 @@ class Tokens:
         parts = None if self.parts is None else self.parts[index]
         segments = None if self.segments is None else self.segments[places]
         kept = None if self.kept is None else self.kept.take(index)
-        return Tokens(self.ids[places], starts, self.cut, parts, segments, kept)
+        labels = None if self.labels is None else self.labels[places]
+        return Tokens(self.ids[places], starts, self.cut, parts, segments, kept, labels)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split, ready for batches. What is batched together are its sequences: one a row, or several windows
+    of a long one, where `owners` says whose.
+
+    `targets` belong to the task, first dimension the sequences (or the rows, where the task's own records are
+    kept for scoring). `answers` are what an encoder-decoder is to say; `images` (n, C, H, W) what a model
+    sees in place of ids.
+    """
+
+    rows: Rows
+    tokens: Tokens
+    targets: np.ndarray
+    weights: np.ndarray | None = None
+    answers: Tokens | None = None
+    images: np.ndarray | None = None
+    owners: np.ndarray | None = None  # (n,) int64, the row of each sequence
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, index: np.ndarray) -> Part:
+        """The sequences at these positions; only for parts of one sequence a row."""
+        assert self.owners is None, "windows of rows are taken with their rows"
+        own = lambda x: None if x is None else x[index]  # noqa: E731
+        answers = None if self.answers is None else self.answers.take(index)
+        return Part(
+            self.rows.take(index),
+            self.tokens.take(index),
+            self.targets[index],
+            own(self.weights),
+            answers,
+            own(self.images),
+        )
+
+
+@dataclass(frozen=True)
+class Side:
+    """What an encoder-decoder is to say of each sequence of a batch, packed."""
+
+    ids: Tensor  # (U,) int64
+    lengths: Tensor  # (S,) int64, on the CPU
+    labels: Tensor | None = None  # (U,) int64, -100 where nothing is learned; the ids themselves when None
 
 
 @dataclass(frozen=True)
@@ -96,8 +151,9 @@ class Batch:
     """One forward pass, packed: sequences lie end to end and no padding exists.
 
     `labels` belongs to the task: first dimension S (one a sequence) or T (one a token). `n_targets` is what
-    the mean loss divides by (a sum of weights where targets are weighted). `rows` says which rows these are.
-    Where a row is read as Q sequences (`Tokens.parts`), they follow one another: `lengths` is (S * Q,).
+    the mean loss divides by (a sum of weights where targets are weighted). `rows` says which sequences of the
+    part these are. Where a row is read as Q sequences (`Tokens.parts`), they follow one another: `lengths` is
+    (S * Q,).
     """
 
     ids: Tensor  # (T,) int64
@@ -109,10 +165,12 @@ class Batch:
     weights: Tensor | None = None  # like labels' first dimension; weights of the targets in the mean
     states: Tensor | None = None  # (T, D) what the model's frozen layers make of the ids, where it was kept
     vectors: Tensor | None = None  # (S, D) the same, pooled, where the whole trunk is frozen
+    answer: Side | None = None
+    images: Tensor | None = None  # (S, C, H, W); `ids` then only hold the places
 
     @property
     def n_tokens(self) -> int:
-        return int(self.ids.shape[0])
+        return int(self.ids.shape[0]) + (0 if self.answer is None else int(self.answer.ids.shape[0]))
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on a device; lengths stay on the CPU, where layouts are made."""
@@ -125,6 +183,10 @@ class Batch:
             weights=move(self.weights),
             states=move(self.states),
             vectors=move(self.vectors),
+            images=move(self.images),
+            answer=None
+            if self.answer is None
+            else Side(self.answer.ids.to(device), self.answer.lengths, move(self.answer.labels)),
         )
 
 
@@ -164,6 +226,7 @@ class Scores:
 
 LossFunction = Callable[[nn.Module, Batch], Loss]
 Over = Callable[[Tokens, Callable[[Batch], Tensor]], Tensor]
+Each = Callable[[Part, Callable[[Batch], Sequence[Any] | Tensor]], list[Any]]
 Fit = Callable[[nn.Module, Over, Tokens, np.ndarray], None]
 
 
@@ -221,56 +284,116 @@ class Method:
     virtual: int = 0
 
 
+def _no_names(rows: Rows) -> list[str]:
+    return []
+
+
+def _no_targets(rows: Rows, names: list[str]) -> np.ndarray:
+    return np.zeros(len(rows), dtype=np.int64)
+
+
+def _no_weights(targets: np.ndarray, names: list[str]) -> np.ndarray | None:
+    return None
+
+
+def _as_doubles(outputs: Tensor) -> np.ndarray:
+    return outputs.double().cpu().numpy()
+
+
+def _nothing_chosen(found: Any, targets: Any) -> dict[str, Any]:
+    return {}
+
+
+def _no_answers(found: Any, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
+    raise NotSupported(
+        "Answers to texts were wanted; this bundle's task learns a language and answers nothing by itself. "
+        "Tune it for a task (`penjing tune --base` its folder), or use a generating task."
+    )
+
+
+def _label_line(answer: dict[str, Any]) -> str:
+    label = answer["label"] if "label" in answer else ", ".join(answer["labels"]) or "(none)"
+    return f"{label}\t{answer['confidence']:.3f}"
+
+
 @dataclass(frozen=True)
 class Task:
     """What a model is asked to do: rows to targets to loss to predictions to scores, and which score picks
-    the best.
+    the best. Objectives, which need no labels, are the same record.
 
-    label_names(rows) -> names in order.
-    encode(rows, names) -> targets, first dimension the rows.
-    weigh(targets, names) -> weights like the targets' first dimension, or None.
+    What a model predicts of a part (`found`, below) is the task's own affair: (S, C) probabilities where
+    sequences get labels; else whatever `infer` gives, which `tune`, `score`, `answers` and `mistakes` take.
+
     head(width, names, pooling, dense) -> module.
     loss(model, batch) -> Loss with outputs.
-    probabilities(outputs) -> (S, C).
-    tune(probabilities, targets) -> what is chosen on validation rows (thresholds).
-    score(probabilities, targets, names, chosen, seed) -> Scores.
-    answers(probabilities, names, chosen) -> one dict a row.
-    decide(probabilities, chosen), marks(targets, n_classes) -> (S, C) bool: what is answered, what is true.
-    baseline(texts, targets, n_classes, seed) -> function from texts to probabilities; where it left something
-    out, its `notes` say so.
+    score(found, targets, names, chosen, seed) -> Scores. best: the one of them that picks the best; the
+    lowest where `lower`.
 
-    Some tasks fill more places:
+    Rows:
+    rows(source, labelled=, **reading) -> Rows, where they are more than a text and labels. ask(inputs) ->
+    Rows of what `predict` is given, where that may be other than texts.
+    label_names(rows) -> names in order. encode(rows, names) -> targets, first dimension the rows.
+    weigh(targets, names) -> weights like the targets' first dimension, or None.
     draw(rows, valid, names, share, seed) -> train rows, validation rows and notes, where not all rows are
     taken or others are added; `valid` are those that the spec names, `share` is what else it would hold out.
+    read(texts, max_length) -> Tokens, where texts are not read as they are. part(base, rows, names,
+    max_length, labelled=) -> Part, where a row is more than one text's tokens and one target.
+
+    Batches:
+    order(targets, batch, seed, epoch) -> rows of each step, where chance and length do not decide. Such a
+    step is one forward pass, as its loss compares rows with each other. vary(part, seed) -> the step's
+    part as it is learned from this time, where that is drawn anew at each step (masks, noise).
+
+    Predictions:
+    infer(model, each, part) -> found; `each(part, compute)` gives the items of `compute(batch)`, one a
+    sequence, of all sequences in order. Without it found = probabilities(outputs), outputs being the head's.
+    tune(found, targets) -> what is chosen on validation rows (thresholds). answers(found, names, chosen) ->
+    one dict a row; say(answer) -> one line of it. mistakes(found, rows, targets, names, chosen) -> the wrong
+    answers, a dict each (where, text, given, predicted, confidence). difference(ours, theirs, targets,
+    chosen, their_chosen, seed) -> mean of `best`, ours minus theirs, and its interval over the same rows.
+    baseline(rows, targets, names, seed) -> function from Rows to found; where it left something out, its
+    `notes` say so. untuned: what stands for the base before training: `names`, the label whose name is
+    nearest; `own`, the model as it begins; None, nothing. reference(part, names) -> what a watch for drift
+    compares with, beside lengths.
+
+    By base:
     bind(base, names, weights) -> the same task for one base, where head and reading depend on it; `settled`
     are the settings that this decided (they go on the card), `notes` say so. Without `weights` the head has
-    shapes only. read(texts, max_length) -> Tokens, where texts are not read as they are. fit(model, over,
-    tokens, targets): solve for the head on the train rows, before each validation; `over(tokens, compute)`
-    gives `compute(batch)` of all rows, in order. order(targets, batch, seed, epoch) -> rows of each step,
-    where chance and length do not decide. Such a step is one forward pass, as its loss compares rows with
-    each other. learns: without it a run makes no steps.
+    shapes only. fit(model, over, tokens, targets): solve for the head on the train rows, before each
+    validation; `over(tokens, compute)` gives `compute(batch)` of all rows, in order. learns: without it a run
+    makes no steps. whole: the base is loaded with its decoder.
     """
 
     name: str
-    label_names: Callable[[Rows], list[str]]
-    encode: Callable[[Rows, list[str]], np.ndarray]
-    weigh: Callable[[np.ndarray, list[str]], np.ndarray | None]
     head: Callable[..., nn.Module]
     loss: LossFunction
-    probabilities: Callable[[Tensor], np.ndarray]
-    tune: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
     score: Callable[..., Scores]
-    answers: Callable[..., list[dict[str, Any]]]
-    decide: Callable[[np.ndarray, dict[str, Any]], np.ndarray]
-    marks: Callable[[np.ndarray, int], np.ndarray]
-    baseline: Callable[..., Callable[[Sequence[str]], np.ndarray]]
-    best: str  # the score that picks the best, higher is better
-    multi_label: bool = False
+    best: str
+    lower: bool = False
+    rows: Callable[..., Rows] | None = None
+    ask: Callable[[Sequence[Any]], Rows] | None = None
+    label_names: Callable[[Rows], list[str]] = _no_names
+    encode: Callable[[Rows, list[str]], np.ndarray] = _no_targets
+    weigh: Callable[[np.ndarray, list[str]], np.ndarray | None] = _no_weights
     draw: Callable[..., tuple[Rows, Rows, tuple[str, ...]]] | None = None
+    read: Callable[[Sequence[str], int], Tokens] | None = None
+    part: Callable[..., Part] | None = None
+    order: Callable[[np.ndarray, int, int, int], list[np.ndarray]] | None = None
+    vary: Callable[[Part, int], Part] | None = None
+    infer: Callable[[nn.Module, Each, Part], Any] | None = None
+    probabilities: Callable[[Tensor], np.ndarray] = _as_doubles
+    tune: Callable[[Any, Any], dict[str, Any]] = _nothing_chosen
+    answers: Callable[..., list[dict[str, Any]]] = _no_answers
+    say: Callable[[dict[str, Any]], str] = _label_line
+    mistakes: Callable[..., list[dict[str, Any]]] | None = None
+    difference: Callable[..., tuple[float, tuple[float, float]]] | None = None
+    baseline: Callable[..., Callable[[Rows], Any]] | None = None
+    untuned: Literal["names", "own"] | None = None
+    reference: Callable[[Part, list[str]], dict[str, Any]] | None = None
+    multi_label: bool = False
     bind: Callable[..., Task] | None = None
     settled: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    read: Callable[[Sequence[str], int], Tokens] | None = None
     fit: Fit | None = None
-    order: Callable[[np.ndarray, int, int, int], list[np.ndarray]] | None = None
     learns: bool = True
+    whole: bool = False

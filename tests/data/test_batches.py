@@ -201,6 +201,6 @@ def test_taken_rows_are_the_rows(index: list[int]) -> None:
 
 def test_a_million_rows_are_taken_quickly() -> None:
     tokens = Tokens(np.zeros(4_000_000, np.uint16), np.arange(0, 4_000_001, 4))
-    began = time.perf_counter()
+    began = time.process_time()  # another process's work is none of ours
     assert len(tokens.take(np.arange(1_000_000)[::-1])) == 1_000_000
-    assert time.perf_counter() - began < 1.0  # row by row it took several times as long
+    assert time.process_time() - began < 1.0  # row by row it took several times as long

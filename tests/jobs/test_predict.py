@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penjing.errors import DataError
-from penjing.jobs.predict import AT_ONCE, answers, lines_of, texts_of
+from penjing.jobs.predict import AT_ONCE, answers, answers_of_file, file_among, lines_of
 
 Tuned = Callable[..., Any]
 
@@ -22,9 +22,9 @@ def test_a_stream_is_answered_in_portions_and_in_order(tuned: Tuned) -> None:
             yield f"order {i}"
 
     found = answers(tuned().bundle, stream())
-    assert next(found)[0] == "order 0"
+    assert next(found).text == "order 0"
     assert len(taken) == AT_ONCE  # no more than a portion is held
-    assert [text for text, _ in found][-1] == f"order {AT_ONCE + 1}"
+    assert [one.text for one in found][-1] == f"order {AT_ONCE + 1}"
 
 
 def test_the_bundle_is_opened_only_when_there_is_a_text() -> None:
@@ -44,16 +44,19 @@ def test_a_line_that_is_not_utf_8_is_named() -> None:
         list(lines_of(io.BytesIO(b"good\n\xffbad\n")))
 
 
-def test_one_name_of_a_file_means_its_texts(tiny_csv: Path) -> None:
-    assert len(texts_of([str(tiny_csv)])) == 90
-    assert texts_of(["my parcel is late"]) == ["my parcel is late"]
-    assert texts_of(["a", "b"]) == ["a", "b"]
+def test_one_name_of_a_file_means_its_rows(tuned: Tuned, tiny_csv: Path) -> None:
+    assert file_among([str(tiny_csv)]) == tiny_csv
+    assert file_among(["my parcel is late"]) is None
+    assert file_among(["a", "b"]) is None
+    found = list(answers_of_file(tuned().bundle, tiny_csv))
+    assert len(found) == 90
+    assert found[0].answer == tuned().bundle.predict([found[0].text])[0]
 
 
 def test_a_file_that_is_not_there_is_not_taken_for_a_text() -> None:
     with pytest.raises(DataError, match="looks like a file of texts, and there is none"):
-        texts_of(["tickest.csv"])
+        file_among(["tickest.csv"])
 
 
 def test_a_text_too_long_for_a_file_name_is_a_text() -> None:
-    assert texts_of(["late " * 20_000]) == ["late " * 20_000]
+    assert file_among(["late " * 20_000]) is None

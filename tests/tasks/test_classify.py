@@ -325,18 +325,19 @@ def test_without_thresholds_one_half_decides() -> None:
     assert [a["labels"] for a in classify(multi_label=True).answers(Q, NAMES, {})] == [["a"], []]
 
 
-def test_decisions_agree_with_answers() -> None:
-    chosen = {"thresholds": [0.5, 0.25, 0.35]}
-    assert classify().decide(P, {}).tolist() == [[True, False, False], [False, False, True]]
-    assert classify(multi_label=True).decide(Q, chosen).tolist() == [
-        [True, False, True],
-        [False, True, False],
-    ]
-
-
-def test_marks_say_what_is_true() -> None:
-    assert classify().marks(np.array([2, 0]), 3).tolist() == [[False, False, True], [True, False, False]]
-    assert classify(multi_label=True).marks(np.array([[1.0, 0.0]]), 2).tolist() == [[True, False]]
+def test_the_difference_to_another_model_is_that_of_their_scores() -> None:
+    task, targets = classify(), np.array([0, 1, 2, 0])
+    ours, theirs = np.eye(3)[[0, 1, 2, 1]], np.eye(3)[[0, 0, 2, 1]]
+    assert task.difference is not None
+    mean, (low, high) = task.difference(ours, theirs, targets, {}, {}, 0)
+    assert mean == pytest.approx(0.25)
+    assert low <= mean <= high
+    marks, chosen = np.array([[1, 0, 1], [0, 1, 0]], np.float32), {"thresholds": [0.5, 0.25, 0.35]}
+    several = classify(multi_label=True)
+    assert several.difference is not None
+    found = several.score(Q, marks, NAMES, chosen, 0).values["macro_f1"]
+    found -= several.score(Q, marks, NAMES, {}, 0).values["macro_f1"]
+    assert several.difference(Q, Q, marks, chosen, {}, 0)[0] == pytest.approx(found)
 
 
 def test_thresholds_chosen_are_those_that_scores_use() -> None:

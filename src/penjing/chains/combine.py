@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penjing.bundle import MIX, Bundle
+from penjing.bundle import Bundle
+from penjing.bundle_card import MIX
 from penjing.engine.scoring import outputs
 from penjing.files import new_folder, sha256, write_json
-from penjing.intervals import paired_difference
 from penjing.models.ensemble import combined, features
 from penjing.records import Rows, Task
 
@@ -115,9 +115,9 @@ class Judge:
         ours, theirs = (task.probabilities(logits) for logits in (logits_SC, self.single.logits_SC))
         tuned = task.tune(ours, targets)
         score = task.score(ours, targets, self.names, tuned, self.seed).values[task.best]
-        truth = task.marks(targets, ours.shape[1])
-        answers = task.decide(ours, tuned), task.decide(theirs, task.tune(theirs, targets))
-        gain, (low, high) = paired_difference(truth, answers[0], answers[1], task.best, seed=self.seed)
+        assert task.difference is not None
+        theirs_tuned = task.tune(theirs, targets)
+        gain, (low, high) = task.difference(ours, theirs, targets, tuned, theirs_tuned, self.seed)
         error = (high - low) / (2 * 1.96)
         return Candidate(
             name, way, tuple(members), folder or members[0].folder, tuned, score, gain, error, mix

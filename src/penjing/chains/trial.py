@@ -122,7 +122,7 @@ def pool(spec: Spec, n_folds: int | None, tell: Tell = silent) -> Pool:
 
 
 def _taken(part: Part, index: np.ndarray, weights: np.ndarray | None) -> Part:
-    return Part(part.rows.take(index), part.tokens.take(index), part.targets[index], weights)
+    return replace(part.take(index), weights=weights)
 
 
 def carry(leg: Leg, shared: Pool) -> Outcome:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penjing.records import Batch, Tokens
+from penjing.records import Batch, Part, Side, Tokens
 
 WINDOW = 50  # batches whose rows are sorted by length together, as transformers' length grouping does
 
@@ -81,16 +81,22 @@ def cut(rows: np.ndarray, lengths: np.ndarray, *, tokens: int) -> list[np.ndarra
 
 
 def pack(
-    tokens: Tokens, rows: np.ndarray, labels: np.ndarray | None = None, weights: np.ndarray | None = None
+    tokens: Tokens,
+    rows: np.ndarray,
+    labels: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+    answers: Tokens | None = None,
+    images: np.ndarray | None = None,
 ) -> Batch:
-    """The rows end to end, with what is kept of them. `labels` and `weights` are indexed by row, first
-    dimension the rows.
+    """The sequences end to end, with what is kept of them. `labels` and `weights` are indexed by sequence;
+    labels a token, which the tokens bring themselves, come before them.
     """
-    lengths = tokens.starts[rows + 1] - tokens.starts[rows]
-    ends = np.cumsum(lengths)
-    places = np.arange(int(ends[-1])) + np.repeat(tokens.starts[rows] - (ends - lengths), lengths)
+    places, lengths = _places(tokens, rows)
     own_labels = None if labels is None else torch.from_numpy(labels[rows])
+    if tokens.labels is not None:
+        own_labels = torch.from_numpy(tokens.labels[places].astype(np.int64))
     own_weights = None if weights is None else torch.from_numpy(weights[rows])
+    answer = None if answers is None else _side(answers, rows)
     parts = lengths if tokens.parts is None else tokens.parts[rows].reshape(-1)
     segments = None if tokens.segments is None else torch.from_numpy(tokens.segments[places].astype(np.int64))
     kept = None if tokens.kept is None else tokens.kept.of(rows)
@@ -100,18 +106,49 @@ def pack(
         lengths=torch.from_numpy(parts.astype(np.int64)),
         labels=own_labels,
         weights=own_weights,
-        n_targets=count_targets(len(rows), own_labels, own_weights),
+        n_targets=count_targets(len(rows), own_labels, own_weights, answer),
         rows=tuple(int(r) for r in rows),
         segments=segments,
         states=None if pooled else kept,
         vectors=kept if pooled else None,
+        answer=answer,
+        images=None if images is None else torch.from_numpy(images[rows]),
     )
 
 
-def count_targets(n_sequences: int, labels: Tensor | None, weights: Tensor | None) -> float:
-    """What a mean loss divides by: the sum of weights; else whole-number labels not -100; else sequences."""
+def packed(part: Part, rows: np.ndarray) -> Batch:
+    """A batch of these sequences of a part, with all that belongs to them."""
+    numbers = part.targets if part.targets.dtype != object and len(part.targets) == len(part) else None
+    return pack(part.tokens, rows, numbers, part.weights, part.answers, part.images)
+
+
+def lengths_of(part: Part) -> np.ndarray:
+    """(n,) tokens a sequence costs, its answer's too."""
+    return part.tokens.lengths + (0 if part.answers is None else part.answers.lengths)
+
+
+def _places(tokens: Tokens, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    lengths = tokens.starts[rows + 1] - tokens.starts[rows]
+    ends = np.cumsum(lengths)
+    return np.arange(int(ends[-1])) + np.repeat(tokens.starts[rows] - (ends - lengths), lengths), lengths
+
+
+def _side(answers: Tokens, rows: np.ndarray) -> Side:
+    places, lengths = _places(answers, rows)
+    labels = None if answers.labels is None else torch.from_numpy(answers.labels[places].astype(np.int64))
+    ids = torch.from_numpy(answers.ids[places].astype(np.int64))
+    return Side(ids, torch.from_numpy(lengths.astype(np.int64)), labels)
+
+
+def count_targets(
+    n_sequences: int, labels: Tensor | None, weights: Tensor | None, answer: Side | None = None
+) -> float:
+    """What a mean loss divides by: the sum of weights; else an answer's tokens that are learned; else
+    whole-number labels not -100; else sequences."""
     if weights is not None:
         return float(weights.sum())
+    if answer is not None:
+        return float(len(answer.ids) if answer.labels is None else (answer.labels != -100).sum())
     if labels is not None and labels.ndim == 1 and not labels.is_floating_point():
         return float((labels != -100).sum())
     return float(n_sequences)
@@ -123,6 +160,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
     if n < 2:
         return None
     middle, each = n // 2, len(batch.lengths) // n  # sequences a row
+    n_ids = int(batch.ids.shape[0])
     split = int(batch.lengths[: middle * each].sum())
 
     def part(first: int, last: int, low: int, high: int) -> Batch:
@@ -130,16 +168,25 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
             return None if x is None else (x[first:last] if len(x) == n else x[low:high])
 
         labels, weights = own(batch.labels), own(batch.weights)
+        answer = None if batch.answer is None else _of_side(batch.answer, first, last)
         return Batch(
             ids=batch.ids[low:high],
             lengths=batch.lengths[first * each : last * each],
             labels=labels,
             weights=weights,
-            n_targets=count_targets(last - first, labels, weights),
+            n_targets=count_targets(last - first, labels, weights, answer),
             rows=batch.rows[first:last],
             segments=None if batch.segments is None else batch.segments[low:high],
             states=None if batch.states is None else batch.states[low:high],
             vectors=None if batch.vectors is None else batch.vectors[first * each : last * each],
+            answer=answer,
+            images=None if batch.images is None else batch.images[first:last],
         )
 
-    return part(0, middle, 0, split), part(middle, n, split, batch.n_tokens)
+    return part(0, middle, 0, split), part(middle, n, split, n_ids)
+
+
+def _of_side(side: Side, first: int, last: int) -> Side:
+    low, high = int(side.lengths[:first].sum()), int(side.lengths[:last].sum())
+    labels = None if side.labels is None else side.labels[low:high]
+    return Side(side.ids[low:high], side.lengths[first:last], labels)

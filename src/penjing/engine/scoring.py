@@ -5,19 +5,28 @@ Legend: S sequences (rows), C classes, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from penjing.data.batches import cut, pack
+from penjing.data.batches import cut, lengths_of, packed
 from penjing.models.ensemble import Ensemble
 from penjing.models.heads import pool
 from penjing.models.model import Model
 from penjing.models.packing import alone
-from penjing.records import Batch, Tokens
+from penjing.records import NO_ROWS, Batch, Part, Task, Tokens
+
+
+def predictions(task: Task, model: Model | Ensemble, part: Part, *, tokens: int = 8192) -> Any:
+    """What the model predicts of a part, as the task sees it (records.Task: `found`)."""
+    if task.infer:
+        return task.infer(model, partial(each, model, tokens=tokens), part)
+    return task.probabilities(outputs(model, part.tokens, tokens=tokens))
 
 
 def outputs(model: Model | Ensemble, rows: Tokens, *, tokens: int = 8192) -> Tensor:
@@ -50,17 +59,29 @@ def over(
     model: Model | Ensemble, rows: Tokens, compute: Callable[[Batch], Tensor], *, tokens: int = 8192
 ) -> Tensor:
     """What `compute` gives of every row, in the rows' order, on the CPU; at most `tokens` at once."""
+    part = Part(NO_ROWS, rows, np.zeros(0, dtype=np.int64))
+    found = each(model, part, lambda batch: compute(batch).float().cpu(), tokens=tokens)
+    return torch.stack(found) if found else torch.empty(0, 0)
+
+
+def each(
+    model: Model | Ensemble,
+    part: Part,
+    compute: Callable[[Batch], Sequence[Any] | Tensor],
+    *,
+    tokens: int = 8192,
+) -> list[Any]:
+    """One item a sequence, in the part's order, of what `compute` gives of batches of at most `tokens`,
+    without gradients; the model is in evaluation mode meanwhile."""
     device = next(model.head.parameters()).device
     was_training = model.training
     model.eval()
-    found: Tensor | None = None
+    found: list[Any] = [None] * len(part)
     try:
         with torch.inference_mode():
-            for piece in cut(np.arange(len(rows)), rows.lengths, tokens=tokens):
-                part = compute(pack(rows, piece).to(device)).float().cpu()
-                if found is None:
-                    found = part.new_empty(len(rows), *part.shape[1:])
-                found[torch.from_numpy(piece)] = part
+            for piece in cut(np.arange(len(part)), lengths_of(part), tokens=tokens):
+                for row, item in zip(piece, compute(packed(part, piece).to(device)), strict=True):
+                    found[row] = item
     finally:
         model.train(was_training)
-    return torch.empty(0, 0) if found is None else found
+    return found

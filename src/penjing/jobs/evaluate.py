@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from penjing.bundle import Bundle, load
-from penjing.data.read import read
 from penjing.errors import SpecError, nearest
 from penjing.jobs.conclude import worst
+from penjing.jobs.prepare import READING, rows_from
 from penjing.plural import counted
 from penjing.records import Scores
 from penjing.run import Run
-
-READING = ("text", "label", "encoding", "delimiter", "drop_empty")
 
 
 def opened(model: Bundle | Run | str | Path, *, base: str | None = None) -> Bundle:
@@ -50,21 +48,20 @@ def evaluate(
         )
     bundle = opened(model, base=base)
     task = bundle.task
-    rows = read(data, multi_label=task.multi_label, **reading)
-    targets = task.encode(rows, bundle.labels)
-    tokens = bundle.tokens(rows.texts)
+    rows = rows_from(task, data, **reading)
+    part = bundle.part(rows)
     notes = list(rows.notes)
-    if tokens.cut:
-        are = counted(tokens.cut, "row is", "rows are")
-        theirs = "its end is" if tokens.cut == 1 else "their ends are"
+    if part.tokens.cut:
+        are = counted(part.tokens.cut, "row is", "rows are")
+        theirs = "its end is" if part.tokens.cut == 1 else "their ends are"
         notes.append(f"{are} longer than {bundle.card['max_length']} tokens; {theirs} cut")
-    probabilities = bundle.probabilities(tokens)
-    scores: Scores = task.score(probabilities, targets, bundle.labels, bundle.card["chosen"], seed)
+    found = bundle.infer(part)
+    scores: Scores = task.score(found, part.targets, bundle.labels, bundle.card["chosen"], seed)
     return {
         "rows": len(rows),
         "values": scores.values,
         "intervals": scores.intervals,
         "tables": scores.tables,
-        "worst": worst(task, rows, probabilities, targets, bundle),
+        "worst": worst(bundle, found, part),
         "notes": notes,
     }

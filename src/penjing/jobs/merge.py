@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from penjing.bundle import Bundle, chosen, load, save
+from penjing.bundle import Bundle, load, save
+from penjing.bundle_card import chosen
 from penjing.device import choose
 from penjing.errors import NotSupported
 from penjing.models.model import Model

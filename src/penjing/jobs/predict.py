@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from penjing.bundle import Bundle
-from penjing.data.read import read
 from penjing.errors import DataError
+from penjing.jobs.prepare import rows_from
 
 AT_ONCE = 4096  # texts sorted by length together
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".gz")
 
 
-def answers(
-    bundle: Bundle | Callable[[], Bundle], texts: Iterable[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(text, answer) in the texts' order; the stream is taken in portions of 4,096.
+@dataclass(frozen=True)
+class Answered:
+    """An input, its answer, and the answer in one line."""
 
-    A function that opens the bundle is called when the first texts are there: bad input costs no waiting.
+    text: str
+    answer: dict[str, Any]
+    line: str
+
+
+def answers_to(
+    given: list[str] | None, stream: BinaryIO, bundle: Callable[[], Bundle], **reading: Any
+) -> Iterator[Answered]:
+    """Answers to what was given: texts, the rows of one file, or else the lines of a stream."""
+    path = file_among(given or [])
+    if path:
+        return answers_of_file(bundle(), path, **reading)
+    return answers(bundle, given or lines_of(stream))
+
+
+def answers(bundle: Bundle | Callable[[], Bundle], inputs: Iterable[Any]) -> Iterator[Answered]:
+    """Answers in the inputs' order; the stream is taken in portions of 4,096.
+
+    A function that opens the bundle is called when the first inputs are there: bad input costs no waiting.
     """
-    waiting = iter(texts)
+    waiting = iter(inputs)
     while portion := list(islice(waiting, AT_ONCE)):
         bundle = bundle if isinstance(bundle, Bundle) else bundle()
-        yield from zip(portion, bundle.predict(portion), strict=True)
+        said = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in portion]
+        yield from _answered(bundle, said, bundle.predict(portion))
+
+
+def answers_of_file(bundle: Bundle, path: Path, **reading: Any) -> Iterator[Answered]:
+    """Answers to the rows of a file, labelled or not, as the bundle's task reads them."""
+    rows = rows_from(bundle.task, str(path), labelled=False, **reading)
+    for start in range(0, len(rows), AT_ONCE):
+        portion = rows.take(np.arange(start, min(start + AT_ONCE, len(rows))))
+        yield from _answered(bundle, portion.texts, bundle.answer(portion))
+
+
+def _answered(bundle: Bundle, texts: Sequence[str], found: list[dict[str, Any]]) -> Iterator[Answered]:
+    for text, answer in zip(texts, found, strict=True):
+        yield Answered(text, answer, f"{bundle.task.say(answer)}\t{' '.join(text.split())}")
 
 
 def lines_of(stream: BinaryIO) -> Iterator[str]:
@@ -52,26 +88,22 @@ def lines_of(stream: BinaryIO) -> Iterator[str]:
         )
 
 
-def texts_of(given: list[str], **reading: Any) -> list[str]:
-    """The texts meant by what was given: each item is a text, unless it is the only one and names a file.
+def file_among(given: list[str]) -> Path | None:
+    """The file meant by what was given: each item is a text, unless it is the only one and names a file.
 
     Raises:
-        DataError: it looks like a file's name and there is no such file, or the file cannot be read.
+        DataError: it looks like a file's name and there is no such file.
     """
-    if len(given) == 1:
-        path = Path(given[0])
-        try:
-            is_file = path.is_file()
-        except OSError:  # a text too long for a file's name
-            is_file = False
-        if is_file:
-            return read(str(path), labelled=False, **reading).texts
-        if (
-            path.suffix in (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".gz")
-            and " " not in given[0]
-        ):
-            raise DataError(
-                f"{given[0]} looks like a file of texts, and there is none. Give its path, or a text in "
-                "quotes."
-            )
-    return given
+    if len(given) != 1:
+        return None
+    path = Path(given[0])
+    try:
+        if path.is_file():
+            return path
+    except OSError:  # a text too long for a file's name
+        return None
+    if path.suffix in SUFFIXES and " " not in given[0]:
+        raise DataError(
+            f"{given[0]} looks like a file of texts, and there is none. Give its path, or a text in quotes."
+        )
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from penjing import plugin
 from penjing.data import batches
 from penjing.data import split as splitting
 from penjing.data.read import read
-from penjing.data.tokenize import tokenize
 from penjing.device import Machine
+from penjing.engine import parts
+from penjing.engine.loop import seed_of
 from penjing.engine.optim import DECAY_ALONE, own_rate
 from penjing.errors import DataError, SpecError
 from penjing.jobs.bases import base_of, refuse_lost
@@ -30,12 +31,12 @@ from penjing.models.load import Base
 from penjing.models.model import Model
 from penjing.models.precision import recompute
 from penjing.models.sizing import Forecast, forecast
-from penjing.records import Batch, Method, Rows, Task, Technique, Tokens
+from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Task, Technique, Tokens
 from penjing.spec import Spec
 
 MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
+READING = ("text", "label", "encoding", "delimiter", "drop_empty")  # keys of `data` on how rows are read
 LONGEST = 512  # tokens a row when `data.max_length` is not given
-NO_ROWS = Rows([], [], (), np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,6 @@ class Data:
     names: list[str]
     sources: dict[str, Any]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One split, ready for batches: tokens, targets (first dimension the rows) and weights."""
-
-    rows: Rows
-    tokens: Tokens
-    targets: np.ndarray
-    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -118,15 +109,8 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
     tell(News("stage", "reading rows"))
 
     def get(source: str | list[str]) -> Rows:
-        return read(
-            source,
-            text=data.text,
-            label=data.label,
-            encoding=data.encoding,
-            delimiter=data.delimiter,
-            drop_empty=data.drop_empty,
-            multi_label=task.multi_label,
-        )
+        reading = {key: getattr(data, key) for key in READING}
+        return rows_from(task, source, **reading)
 
     test = get(data.test) if data.test else None
     train = get(data.train) if data.train else NO_ROWS
@@ -165,11 +149,20 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
     return Data(train, valid, test, names, sources, tuple(dict.fromkeys(notes)))
 
 
+def rows_from(task: Task, source: Any, *, labelled: bool = True, **reading: Any) -> Rows:
+    """The rows of a source as the task reads them; `reading` holds keys of a spec's section `data`."""
+    if task.rows:
+        return task.rows(source, labelled=labelled, **reading)
+    return read(source, labelled=labelled, multi_label=task.multi_label, **reading)
+
+
 def digest(rows: Rows) -> str:
     """SHA-256 over texts and labels, so that other rows are never taken for the same."""
     state = hashlib.sha256()
     for text, labels in zip(rows.texts, rows.labels, strict=True):
         state.update(text.encode("utf-8", "surrogatepass") + b"\x1f" + "\x1e".join(labels).encode() + b"\n")
+    for item in rows.items or ():
+        state.update(repr(item).encode("utf-8", "surrogatepass"))
     return state.hexdigest()
 
 
@@ -212,20 +205,17 @@ def part_of(
     def progress(done: int, total: int) -> None:
         tell(News("progress", "tokenizing", done, total))
 
-    longest = max_length(spec, base)
-    if task.read:
-        tokens = task.read(rows.texts, longest)
-    else:
-        tokens = tokenize(
-            base.tokenizer,
-            rows.texts,
-            max_length=longest,
-            cache=spec.data.cache,
-            progress=progress,
-            tell=lambda sentence: tell(News("note", sentence)),
-        )
-    targets = task.encode(rows, names)
-    return Part(rows, tokens, targets, task.weigh(targets, names) if weigh else None)
+    return parts.part_of(
+        task,
+        base,
+        rows,
+        names,
+        max_length(spec, base),
+        weigh=weigh,
+        cache=spec.data.cache,
+        progress=progress,
+        tell=lambda sentence: tell(News("note", sentence)),
+    )
 
 
 def card_of(spec: Spec, task: Task, machine: Machine, names: list[str], made: Ready) -> dict[str, Any]:
@@ -251,16 +241,27 @@ def stream(
     micro_tokens: int | None = None,
 ) -> Iterator[list[Batch]]:
     """The micro-batches of step `start`, `start + 1`, … as spec and task want them, or in other sizes."""
-    settings, lengths = spec.train, part.tokens.lengths
+    settings, lengths = spec.train, batches.lengths_of(part)
     size, most, order = batch or settings.batch, micro_tokens or settings.micro_tokens, task.order
     deal = (lambda epoch: order(part.targets, size, spec.seed, epoch)) if order else None
     if deal:
         most = max(most, int(lengths.sum()))  # one pass: the loss compares rows of a step
-    for rows in batches.steps(
+    dealt = batches.steps(
         lengths, batch=size, seed=spec.seed, group=settings.group_by_length, start=start, deal=deal
-    ):
-        pieces = batches.cut(rows, lengths, tokens=most)
-        yield [batches.pack(part.tokens, piece, part.targets, part.weights) for piece in pieces]
+    )
+    for number, rows in enumerate(dealt, start):
+        if task.vary is None:
+            pieces = batches.cut(rows, lengths, tokens=most)
+            yield [batches.packed(part, piece) for piece in pieces]
+            continue
+        shown = task.vary(part.take(rows), seed_of(spec.seed, number))
+        pieces = batches.cut(np.arange(len(shown)), batches.lengths_of(shown), tokens=most)
+        yield [_renamed(batches.packed(shown, piece), rows) for piece in pieces]
+
+
+def _renamed(batch: Batch, rows: np.ndarray) -> Batch:
+    """A batch of a step's own part, its sequences called by their places in the whole."""
+    return replace(batch, rows=tuple(int(rows[r]) for r in batch.rows))
 
 
 def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:

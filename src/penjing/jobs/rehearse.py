@@ -16,9 +16,9 @@ import torch
 from penjing.data import batches
 from penjing.device import resident_mib
 from penjing.engine.loop import out_of_memory
-from penjing.jobs.prepare import Part, Ready
+from penjing.jobs.prepare import Ready
 from penjing.models.sizing import Forecast
-from penjing.records import Task
+from penjing.records import Part, Task
 
 UPDATE = 1.15  # a step beside its forward and backward: clipping, optimizer, batch making
 
@@ -29,13 +29,16 @@ def rehearse(
     """`expected` with seconds as measured on a batch of middling length, and memory above what is resident
     now.
     """
-    lengths = train.tokens.lengths
+    lengths = batches.lengths_of(train)
     middling = np.argsort(lengths, kind="stable")
     size = min(batch, len(middling))
     start = (len(middling) - size) // 2
     rows = middling[start : start + size]
-    pieces = batches.cut(rows, lengths, tokens=micro_tokens)
-    packed = [batches.pack(train.tokens, p, train.targets, train.weights) for p in pieces]
+    part, places = train, rows
+    if task.vary:
+        part, places = task.vary(train.take(rows), 0), np.arange(size)
+    pieces = batches.cut(places, batches.lengths_of(part), tokens=micro_tokens)
+    packed = [batches.packed(part, piece) for piece in pieces]
     device = next(made.model.head.parameters()).device
     resident = resident_mib(device)
     best = float("inf")

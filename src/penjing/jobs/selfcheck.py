@@ -24,12 +24,10 @@ from penjing.device import Machine, choose
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
-from penjing.engine.scoring import outputs
 from penjing.errors import NotSupported
 from penjing.jobs import keep
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import (
-    Part,
     Ready,
     bound,
     card_of,
@@ -41,7 +39,7 @@ from penjing.jobs.prepare import (
     task_of,
 )
 from penjing.models.packing import NATIVE, Way, run
-from penjing.records import Task
+from penjing.records import Batch, Part, Task
 from penjing.run import Run
 from penjing.spec import Spec
 
@@ -129,7 +127,7 @@ def selfcheck(
             f"Selfcheck tries what training promises; `{task.name}` as set makes no step. Try it on a spec "
             "that learns, such as `task: few_shot`."
         )
-    rows = data.train.take(_spread(task.encode(data.train, data.names)))
+    rows = data.train.take(_spread(task.encode(data.train, data.names), len(data.train)))
     bench = _Bench(spec, task, machine, data.names, part_of(spec, task, rows, data.names, base, weigh=True))
     found = []
     for text, job in (
@@ -144,10 +142,11 @@ def selfcheck(
     return found
 
 
-def _spread(targets: np.ndarray) -> np.ndarray:
-    """Rows of as many classes as fit."""
-    first = targets if targets.ndim == 1 else targets.argmax(1)
-    order = np.argsort(first, kind="stable")
+def _spread(targets: np.ndarray, n_rows: int) -> np.ndarray:
+    """Rows of as many classes as fit; of the whole range where they have none."""
+    order = np.arange(n_rows)
+    if targets.dtype != object:
+        order = np.argsort(targets if targets.ndim == 1 else targets.argmax(1), kind="stable")
     return np.sort(order[np.linspace(0, len(order) - 1, min(ROWS, len(order))).astype(int)])
 
 
@@ -230,14 +229,31 @@ def _repeating(bench: _Bench) -> Difference:
 def _saving(bench: _Bench) -> Difference:
     made = bench.ready(plain=False)
     bench.train(made, bench.optimizer(made), start=0, stop=STEPS // 2)
-    before = outputs(made.model, bench.part.tokens)
+    before = _answered(bench, made.model)
     card = {**card_of(bench.spec, bench.task, bench.machine, bench.names, made), "chosen": {}}
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(
             Path(folder) / "best", model=made.model, base=made.base, saves=made.method.saves, card=card
         )
         loaded = load_bundle(Path(folder) / "best", machine=bench.machine)
-        after = outputs(loaded.model, bench.part.tokens)
+        after = _answered(bench, loaded.model)
     return Difference(
         "saved and loaded = before", float((before - after).abs().max()), 0.0, "outputs, bit for bit"
     )
+
+
+def _answered(bench: _Bench, model: Any) -> torch.Tensor:
+    """What the model gives of the part: its loss and, where the task keeps them, its outputs."""
+    model.eval()
+    with torch.no_grad():
+        found = bench.task.loss(model, next(iter(_batches(bench))))
+    model.train()
+    mean = found.mean.reshape(1).float()
+    return mean if found.outputs is None else torch.cat([mean, found.outputs.float().flatten()])
+
+
+def _batches(bench: _Bench) -> list[Batch]:
+    """All rows of the bench in one batch, as the loop would hand them over."""
+    size = len(bench.part)
+    step = next(stream(bench.spec, bench.task, bench.part, batch=size, micro_tokens=10**9))
+    return [batch.to(bench.machine.device) for batch in step]

@@ -24,7 +24,7 @@ from penjing.device import Machine, choose, peak_mib
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
-from penjing.engine.scoring import nearest_name, outputs, over
+from penjing.engine.scoring import nearest_name, over, predictions
 from penjing.jobs import keep
 from penjing.jobs.caching import with_kept
 from penjing.jobs.conclude import conclude
@@ -33,7 +33,6 @@ from penjing.jobs.news import News, Tell
 from penjing.jobs.prepare import (
     MANY_UNKNOWN,
     Data,
-    Part,
     Ready,
     bound,
     card_of,
@@ -55,9 +54,11 @@ from penjing.jobs.rehearse import rehearse
 from penjing.jobs.stopping import between_steps
 from penjing.models.load import Base
 from penjing.plural import counted
-from penjing.records import Scores, Step, Task
+from penjing.records import Part, Scores, Step, Task
 from penjing.run import Run
 from penjing.spec import Spec
+
+UNTUNED = {"names": "nearest label name, untuned base", "own": "the untuned base, asked the same"}
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,10 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
     """
     spec, data, base = job.spec, job.data, job.base
     train, valid = job.parts or parts_of(job)
-    steps = n_steps(spec, len(data.train)) if job.task.learns else 0
+    steps = n_steps(spec, len(train)) if job.task.learns else 0
     used = np.unique(train.tokens.ids)
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps)
-    passes = n_passes(spec, len(data.train)) if steps else 0.0
+    passes = n_passes(spec, len(train)) if steps else 0.0
     (train, valid), cost = _with_kept(job, made, train, valid, passes)
     if not run.read("lineage.json"):
         run.write("lineage.json", lineage(run.spec, job.machine, data, made))
@@ -173,7 +174,7 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
     run.forget_after(watch.step)
     card = {
         **card_of(spec, job.task, job.machine, data.names, made),
-        "reference": _reference(train, data.names),
+        "reference": _reference(job.task, train, data.names),
     }
     return Training(run, job, train, valid, made, optimizer, card, steps, watch, scale)
 
@@ -223,7 +224,7 @@ def finish(it: Training, *, into: Run | None = None) -> None:
         "peak_mib": peak_mib(job.machine.device),
         "stopped": watch.stopped,
     }
-    best = {"step": watch.best_step, "score": watch.best}
+    best = {"step": watch.best_step, "score": -watch.best if job.task.lower else watch.best}
     conclude(run, job.spec, job.task, job.machine, job.data, cost, best, job.tell)
 
 
@@ -321,16 +322,17 @@ def _validate(it: Training) -> None:
     if task.fit:
         each = partial(over, model, tokens=spec.train.micro_tokens)
         task.fit(model, each, it.train.tokens, it.train.targets)
-    probabilities = task.probabilities(outputs(model, it.valid.tokens, tokens=spec.train.micro_tokens))
-    chosen = task.tune(probabilities, it.valid.targets)
-    scores = task.score(probabilities, it.valid.targets, job.data.names, chosen, spec.seed)
+    found = predictions(task, model, it.valid, tokens=spec.train.micro_tokens)
+    chosen = task.tune(found, it.valid.targets)
+    scores = task.score(found, it.valid.targets, job.data.names, chosen, spec.seed)
     value = scores.values[task.best]
-    if value > watch.best or not watch.best_step:
+    sign = -1 if task.lower else 1
+    if sign * value > watch.best or not watch.best_step:
         full = {**it.card, "chosen": chosen, "scores": {"valid": scores.values}, "step": watch.step}
         save_bundle(
             it.run.folder / "best", model=it.made.model, base=job.base, saves=it.made.method.saves, card=full
         )
-        watch.best, watch.best_step, watch.stale = value, watch.step, 0
+        watch.best, watch.best_step, watch.stale = sign * value, watch.step, 0
     else:
         watch.stale += 1
     it.run.append("scores.jsonl", {"step": watch.step, "split": "valid", **_plain(scores)})
@@ -346,20 +348,15 @@ def _introduce(
 ) -> None:
     """Write down what the run begins with: a forecast, and how well the untuned base does."""
     spec, data = job.spec, job.data
-    expected = forecast_of(spec, job.machine, made, train.tokens, len(data.train))
+    expected = forecast_of(spec, job.machine, made, train.tokens, len(train))
     settings = spec.train
     if steps:
         expected = rehearse(
             made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=expected
         )
     before: dict[str, Any] = {}
-    if steps and not job.task.multi_label:
-        how = (
-            "the untuned base, asked by the same prompts"
-            if job.task.read
-            else "nearest label name, untuned base"
-        )
-        before = {"how": how, "valid": _untuned(job, made, valid)}
+    if steps and job.task.untuned:
+        before = {"how": UNTUNED[job.task.untuned], "valid": _untuned(job, made, valid)}
         if data.test is not None:
             test = part_of(spec, job.task, data.test, data.names, made.base)
             before["test"] = _untuned(job, made, test)
@@ -373,11 +370,11 @@ def _introduce(
 
 
 def _untuned(job: Job, made: Ready, part: Part) -> dict[str, Any]:
-    """Scores of the untuned base: it takes the label whose name is nearest, or answers the task's prompts."""
+    """Scores of the untuned base: it takes the label whose name is nearest, or answers as it is."""
     tokens = job.spec.train.micro_tokens
-    if job.task.read:
-        probabilities = job.task.probabilities(outputs(made.model, part.tokens, tokens=tokens))
-        return _plain(job.task.score(probabilities, part.targets, job.data.names, {}, job.spec.seed))
+    if job.task.untuned == "own":
+        found = predictions(job.task, made.model, part, tokens=tokens)
+        return _plain(job.task.score(found, part.targets, job.data.names, {}, job.spec.seed))
     readable = [name.replace("_", " ") for name in job.data.names]
     longest = max_length(job.spec, made.base)
     names = tokenize(made.base.tokenizer, readable, max_length=longest, cache=False)
@@ -386,12 +383,9 @@ def _untuned(job: Job, made: Ready, part: Part) -> dict[str, Any]:
     return _plain(job.task.score(probabilities, part.targets, job.data.names, {}, job.spec.seed))
 
 
-def _reference(train: Part, names: list[str]) -> dict[str, Any]:
+def _reference(task: Task, train: Part, names: list[str]) -> dict[str, Any]:
     """Statistics of the train rows that a watch for drift compares with later."""
-    targets = train.targets if train.targets.ndim == 2 else np.eye(len(names))[train.targets]
     lengths = train.tokens.lengths
     quantiles = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0]
-    return {
-        "label_shares": {n: float(s) for n, s in zip(names, targets.mean(0), strict=True)},
-        "token_lengths": {str(q): float(np.quantile(lengths, q)) for q in quantiles},
-    }
+    own = task.reference(train, names) if task.reference else {}
+    return {**own, "token_lengths": {str(q): float(np.quantile(lengths, q)) for q in quantiles}}

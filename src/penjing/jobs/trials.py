@@ -6,9 +6,9 @@ from penjing.device import Machine
 from penjing.engine import optim
 from penjing.engine.bank import Trial
 from penjing.errors import NotSupported
-from penjing.jobs.prepare import Part, Ready, n_steps, ready, stream
+from penjing.jobs.prepare import Ready, n_steps, ready, stream
 from penjing.models.load import Base, twin_of
-from penjing.records import Task
+from penjing.records import Part, Task
 from penjing.spec import Spec
 
 
@@ -28,7 +28,7 @@ def trial_of(
             f"Trials that train together learn by gradients alone; `{name}` has the task `{task.name}`, "
             "whose head is solved for at each validation. Run it by itself."
         )
-    steps = n_steps(spec, len(train.rows))
+    steps = n_steps(spec, len(train))
     made = ready(spec, task, names, twin_of(base), machine, None, steps=steps)
     if made.techniques:
         raise NotSupported(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from penjing.errors import DataError, SpecError, nearest
 from penjing.models.heads import ClassHead
-from penjing.records import Batch, Loss, Rows, Scores, Task
+from penjing.records import Batch, Loss, Part, Rows, Scores, Task
 
 
 def classify(
@@ -49,6 +50,8 @@ def classify(
             "`classify.class_weights` weighs single labels; with `multi_label: true` it would be ignored. "
             "Drop one."
         )
+
+    best = "macro_f1" if multi_label else "accuracy"
 
     def label_names(rows: Rows) -> list[str]:
         found = sorted({name for row in rows.labels for name in row}, key=_natural)
@@ -173,19 +176,50 @@ def classify(
         ]
 
     def decide(p: np.ndarray, chosen: dict[str, Any]) -> np.ndarray:
-        if multi_label:
-            return np.asarray(p >= _thresholds(chosen, p.shape[1]))
-        return marks(p.argmax(1), p.shape[1])
+        return np.asarray(p >= _thresholds(chosen, p.shape[1])) if multi_label else _marks(p.argmax(1), p)
 
-    def marks(targets: np.ndarray, n_classes: int) -> np.ndarray:
-        return np.asarray(targets > 0.5 if multi_label else targets[:, None] == np.arange(n_classes))
+    def difference(
+        ours: np.ndarray,
+        theirs: np.ndarray,
+        targets: np.ndarray,
+        chosen: dict[str, Any],
+        their_chosen: dict[str, Any],
+        seed: int,
+    ) -> tuple[float, tuple[float, float]]:
+        from penjing.intervals import paired_difference
+
+        truth = np.asarray(targets > 0.5) if multi_label else _marks(targets, ours)
+        return paired_difference(truth, decide(ours, chosen), decide(theirs, their_chosen), best, seed=seed)
+
+    def mistakes(
+        p: np.ndarray, rows: Rows, targets: np.ndarray, names: list[str], chosen: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        found = []
+        for row, answer in enumerate(answers(p, names, chosen)):
+            predicted = answer["labels"] if multi_label else [answer["label"]]
+            if set(predicted) != set(rows.labels[row]):
+                found.append(
+                    {
+                        "where": rows.where(row),
+                        "text": rows.texts[row][:600],
+                        "given": ", ".join(rows.labels[row]),
+                        "predicted": ", ".join(predicted) or "none",
+                        "confidence": answer["confidence"],
+                    }
+                )
+        return found
 
     def baseline(
-        texts: Sequence[str], targets: np.ndarray, n_classes: int, seed: int
-    ) -> Callable[[Sequence[str]], np.ndarray]:
+        rows: Rows, targets: np.ndarray, names: list[str], seed: int
+    ) -> Callable[[Rows], np.ndarray]:
         from penjing.baseline import fit_baseline
 
-        return fit_baseline(texts, targets, n_classes, multi_label=multi_label, seed=seed)
+        fitted = fit_baseline(rows.texts, targets, len(names), multi_label=multi_label, seed=seed)
+        return _OfRows(fitted, fitted.notes)
+
+    def reference(part: Part, names: list[str]) -> dict[str, Any]:
+        marks = part.targets if multi_label else np.eye(len(names))[part.targets]
+        return {"label_shares": {n: float(s) for n, s in zip(names, marks.mean(0), strict=True)}}
 
     return Task(
         name="classify",
@@ -198,12 +232,30 @@ def classify(
         tune=tune,
         score=score,
         answers=answers,
-        decide=decide,
-        marks=marks,
+        mistakes=mistakes,
+        difference=difference,
         baseline=baseline,
-        best="macro_f1" if multi_label else "accuracy",
+        reference=reference,
+        untuned=None if multi_label else "names",
+        best=best,
         multi_label=multi_label,
     )
+
+
+@dataclass(frozen=True)
+class _OfRows:
+    """A fitted baseline over texts as one over rows."""
+
+    predict: Callable[[Sequence[str]], np.ndarray]
+    notes: tuple[str, ...]
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        return self.predict(rows.texts)
+
+
+def _marks(classes: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """(S, C) True at each row's class."""
+    return np.asarray(classes[:, None] == np.arange(like.shape[1]))
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float, weights_C: Tensor | None) -> Tensor:

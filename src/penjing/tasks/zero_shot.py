@@ -96,6 +96,7 @@ def bound(task: Task, asked: Asked, base: Base) -> Task:
         task,
         head=lambda width, names, pooling, dense: asked.head(pooling),
         read=reading if asked.queries else None,
+        untuned="own" if asked.queries else task.untuned,
         settled={"how": asked.how},
         notes=(asked.about,),
     )

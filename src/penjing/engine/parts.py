@@ -1,0 +1,41 @@
+"""From rows to parts: what batches are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from penjing.data.tokenize import tokenize
+from penjing.models.load import Base
+from penjing.records import Part, Rows, Task
+
+
+def part_of(
+    task: Task,
+    base: Base,
+    rows: Rows,
+    names: list[str],
+    max_length: int,
+    *,
+    labelled: bool = True,
+    weigh: bool = False,
+    cache: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Part:
+    """Tokens and targets of rows, as the task reads them. Without `labelled`, targets stand for nothing."""
+    if task.part:
+        part = task.part(base, rows, names, max_length, labelled=labelled)
+        assert isinstance(part, Part)
+        return part
+    if task.read:
+        tokens = task.read(rows.texts, max_length)
+    else:
+        tokens = tokenize(
+            base.tokenizer, rows.texts, max_length=max_length, cache=cache, progress=progress, tell=tell
+        )
+    if not labelled:
+        return Part(rows, tokens, np.zeros(len(rows), dtype=np.int64))
+    targets = task.encode(rows, names)
+    return Part(rows, tokens, targets, task.weigh(targets, names) if weigh else None)
