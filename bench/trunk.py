@@ -208,8 +208,9 @@ def _heads_together(ours: Ours, tokens: Tokens, n_trials: int) -> None:
     settings, lengths, spec = ours.spec.train, tokens.lengths, ours.spec
     share = optim.schedule(settings, ours.steps)
 
-    def rows(seed: int, start: int) -> Iterator[np.ndarray]:
-        return batches.steps(lengths, batch=settings.batch, seed=seed, group=True, start=start)
+    def rows(seed: int, start: int) -> Iterator[list[np.ndarray]]:
+        for step in batches.steps(lengths, batch=settings.batch, seed=seed, group=True, start=start):
+            yield batches.cut(step, lengths, tokens=settings.micro_tokens)
 
     trials = []
     for i in range(n_trials):
@@ -218,10 +219,13 @@ def _heads_together(ours: Ours, tokens: Tokens, n_trials: int) -> None:
         holder.trunk, holder.head = ours.made.model.trunk, head
         made = optim.optimizer(holder, settings, ours.made.lr)
         seeded = partial(rows, spec.seed + i)
-        trials.append(HeadTrial(f"{i}", head, seeded, made, share, ours.steps, clip=settings.clip, seed=i))
+        loss = ours.task.loss
+        trials.append(
+            HeadTrial(f"{i}", holder, seeded, loss, made, share, ours.steps, clip=settings.clip, seed=i)
+        )
     assert tokens.kept is not None
     vectors = tokens.kept.of(np.arange(len(tokens)))
-    for _ in HeadBank(trials, vectors, ours.train.targets, ours.task.loss).steps():
+    for _ in HeadBank(trials, vectors, ours.train.targets).steps():
         pass
 
 

@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -32,6 +32,9 @@ def _kind(annotation: Any) -> str:
     """A type as a reader would say it."""
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        first, *rules = get_args(annotation)
+        return _kind(first) + "".join(_range(rule) for rule in rules)
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(_kind(one) for one in get_args(annotation) if one is not type(None))
     if get_origin(annotation) in (list, tuple):

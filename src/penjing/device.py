@@ -158,6 +158,15 @@ def resident_mib(device: torch.device) -> float:
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
+def free_mib(device: torch.device) -> float:
+    """Memory that can still be taken, MiB: the device's on CUDA, the machine's elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**20
+    import psutil
+
+    return float(psutil.virtual_memory().available) / 2**20
+
+
 def peak_mib(device: torch.device) -> float:
     """Highest memory so far, MiB: of the device on CUDA, resident of this process elsewhere."""
     if device.type == "cuda":

@@ -33,6 +33,30 @@ def test_rungs_rise_by_eta_to_the_whole() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_a_lost_trial_is_never_promoted_and_in_the_end_all_but_the_winner_are_lost(seed: int) -> None:
+    draw = random.Random(seed)
+    n, halving = draw.choice([3, 7, 32]), Halving(3, 3)
+    lost: set[int] = set()
+    real = halving.promote
+
+    def promote(trial: int, rung: int) -> None:
+        assert trial not in lost
+        real(trial, rung)
+
+    def score(trial: int, rung: int) -> float:
+        lost.update(halving.lost(n))
+        return float("-inf") if draw.random() < 0.1 and rung == 0 else draw.random()
+
+    halving.promote = promote  # type: ignore[method-assign]
+    finished(halving, n, score)
+    assert lost <= halving.lost(n)
+    standing = set(range(n)) - halving.lost(n)
+    best = halving.ranked(halving.top)[0]
+    assert best in standing
+    assert len(standing) <= 2 or n % 3  # rungs that n does not fill keep who might have gone on
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_the_best_arm_is_found_with_a_third_of_the_whole_budget(seed: int) -> None:
     shares, n = rungs(1 / 16, 4), 32
     draw = random.Random(seed)

@@ -14,6 +14,7 @@ import yaml
 
 from conftest import tickets
 from penjing import Run, load
+from penjing.chains import crowd
 from penjing.chains import search as chain
 from penjing.chains import trial as trials
 from penjing.chains.runners import alone
@@ -201,20 +202,55 @@ def test_several_at_once_end_alike_in_a_bank_and_one_by_one(
     values = asked(tiny, tmp_path)
     values["search"] |= {"at_once": 3}
     together = 0
-    real = trials.advance_together
+    real = crowd.advance_together
 
     def counted(untils: Any) -> Any:
         nonlocal together
         together = max(together, len(untils))
         return real(untils)
 
-    monkeypatch.setattr(trials, "advance_together", counted)
+    monkeypatch.setattr(crowd, "advance_together", counted)
     banked = search(values, name="banked")
     assert together > 1
-    monkeypatch.setattr(chain, "banked", alone)
+    monkeypatch.setattr(chain, "banked", lambda shared, ends: alone(shared))
     single = search(values, name="single")
     assert [line["begun"] for line in lines(banked) if "begun" in line][:3] == [0, 1, 2]
     assert decisions(banked) == decisions(single)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [{"lora": {"rank": {"choose": [2, 4]}}}, {"top": {"layers": 0}}])
+def test_trials_that_gain_from_it_train_together_by_themselves(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
+) -> None:
+    values = asked(tiny, tmp_path, method=method)
+    values["train"] |= {"batch": 2, **({"trunk_cache": True} if "top" in method else {})}
+    sizes: list[int] = []
+    real = crowd.advance_together
+
+    def counted(untils: Any) -> Any:
+        sizes.append(len(untils))
+        return real(untils)
+
+    monkeypatch.setattr(crowd, "advance_together", counted)
+    banked = search(values, name="banked")
+    assert sizes == [4, 2]
+    assert lines(banked)[0] == {"at_once": 4}
+    monkeypatch.setattr(chain, "banked", lambda shared, ends: alone(shared))
+    values["search"] |= {"at_once": 4}
+    assert decisions(search(values, name="single")) == decisions(banked)
+
+
+def test_beaten_trials_leave_no_saved_state_and_what_was_freed_is_told(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    told: list[str] = []
+    run = search(asked(tiny, tmp_path), tell=lambda news: told.append(news.text))
+    kept = [path.parent.name for path in (run.folder / "trials").glob("*/last")]
+    assert kept == [f"{run.read('search.json')['trial']:03d}"]
+    assert any(
+        re.fullmatch(r"[\d.]+ MiB freed: saved states of trials that were beaten", text) for text in told
+    )
 
 
 @pytest.mark.slow
@@ -272,7 +308,9 @@ def test_a_time_limit_ends_the_search_with_what_is_finished(
 ) -> None:
     monkeypatch.setattr(chain, "_refuse_short", lambda *args: None)
     monkeypatch.setattr(chain, "_left_s", lambda asked, spent: 0.0)
-    run = search(asked(tiny, tmp_path))
+    values = asked(tiny, tmp_path)
+    values["search"] |= {"at_once": 1}
+    run = search(values)
     assert [line["ended"]["rung"] for line in lines(run) if "ended" in line] == [
         0
     ]  # times are known after it

@@ -59,16 +59,19 @@ def parts(name: str, dense: bool) -> tuple[Pooled, TrainSpec, Any]:
     return model, settings, (seed, steps, optimizer, optim.schedule(settings, steps))
 
 
-def rows_of(settings: TrainSpec, seed: int, start: int = 0) -> Iterator[np.ndarray]:
-    return batches.steps(LENGTHS, batch=settings.batch, seed=seed, group=False, start=start)
+def rows_of(settings: TrainSpec, seed: int, start: int = 0) -> Iterator[list[np.ndarray]]:
+    """Each step's rows in micro-batches of at most 6."""
+    for rows in batches.steps(LENGTHS, batch=settings.batch, seed=seed, group=False, start=start):
+        yield batches.cut(rows, LENGTHS, tokens=6)
 
 
-def trial(name: str, dense: bool = False) -> HeadTrial:
+def trial(name: str, dense: bool = False, loss: Any = None) -> HeadTrial:
     model, settings, (seed, steps, optimizer, share) = parts(name, dense)
     return HeadTrial(
         name,
-        model.head,
+        model,
         lambda start: rows_of(settings, seed, start),
+        loss or classify().loss,
         optimizer,
         share,
         steps,
@@ -81,12 +84,15 @@ def alone(name: str, dense: bool, targets: np.ndarray, loss: Any, weights: np.nd
     model, settings, (seed, steps, optimizer, share) = parts(name, dense)
 
     def stream() -> Iterator[list[Batch]]:
-        for rows in rows_of(settings, seed):
+        def packed(rows: np.ndarray) -> Batch:
             own = None if weights is None else torch.from_numpy(weights[rows])
             labels = torch.from_numpy(targets[rows])
             n_targets = batches.count_targets(len(rows), labels, own)
             one = torch.ones(len(rows), dtype=torch.int64)
-            yield [Batch(one[:0], one, labels, n_targets, tuple(rows.tolist()), weights=own)]
+            return Batch(one[:0], one, labels, n_targets, tuple(rows.tolist()), weights=own)
+
+        for pieces in rows_of(settings, seed):
+            yield [packed(rows) for rows in pieces]
 
     found = train_steps(model, stream(), loss, optimizer, share, steps=steps, clip=settings.clip, seed=seed)
     return list(found), model.head
@@ -97,8 +103,8 @@ def test_heads_together_equal_each_alone(kind: str) -> None:
     task = classify(multi_label=kind == "several labels", label_smoothing=0.1)
     targets = MARKS if kind == "several labels" else LABELS
     weights = WEIGHTS if kind == "weights" else None
-    trials = [trial(name, kind == "dense") for name in MANY]
-    bank = HeadBank(trials, STATES, targets, task.loss, weights=weights)
+    trials = [trial(name, kind == "dense", task.loss) for name in MANY]
+    bank = HeadBank(trials, STATES, targets, weights=weights)
     together: dict[str, list[Step]] = {}
     for steps in bank.steps():
         for name, step in steps.items():
@@ -112,30 +118,29 @@ def test_heads_together_equal_each_alone(kind: str) -> None:
             same = {"loss": 0, "grad_norm": 0, "seconds": 0, "n_targets": 0}
             assert replace(ours, **same) == replace(theirs, **same)
             assert ours.n_targets == pytest.approx(theirs.n_targets)
-        for mine, theirs_too in zip(one.head.parameters(), own.parameters(), strict=True):
+        for mine, theirs_too in zip(one.model.head.parameters(), own.parameters(), strict=True):
             assert torch.allclose(mine, theirs_too, atol=1e-5)
 
 
 def test_a_head_that_leaves_or_fails_leaves_the_others_as_they_were() -> None:
-    loss = classify().loss
     plain = [trial("a"), trial("b")]
-    list(HeadBank(plain, STATES, LABELS, loss).steps())
+    list(HeadBank(plain, STATES, LABELS).steps())
     others = [trial("a"), trial("b"), trial("c")]
     sick = replace(trial("a"), name="sick")
-    torch.nn.init.constant_(sick.head.out.weight, float("nan"))
-    bank = HeadBank([*others, sick], STATES, LABELS, loss)
+    torch.nn.init.constant_(sick.model.head.out.weight, float("nan"))
+    bank = HeadBank([*others, sick], STATES, LABELS)
     for number, steps in enumerate(bank.steps()):
         assert "sick" not in steps
         if number == 1:
             bank.drop("c")
     assert "Lower `train.lr`" in str(bank.failed["sick"])
     for one, other in zip(plain, others, strict=False):
-        for mine, theirs in zip(one.head.parameters(), other.head.parameters(), strict=True):
+        for mine, theirs in zip(one.model.head.parameters(), other.model.head.parameters(), strict=True):
             assert torch.allclose(mine, theirs, atol=1e-6)
 
 
 def test_heads_of_another_shape_or_name_are_refused() -> None:
-    bank = HeadBank([trial("a")], STATES, LABELS, classify().loss)
+    bank = HeadBank([trial("a")], STATES, LABELS)
     with pytest.raises(NotSupported, match="Drop it first"):
         bank.add(trial("a"))
     with pytest.raises(NotSupported, match="one shape"):

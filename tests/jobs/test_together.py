@@ -14,7 +14,7 @@ from penjing import run as runs
 from penjing import spec as specs
 from penjing.jobs import training
 from penjing.jobs.news import silent
-from penjing.jobs.together import advance_together, fits
+from penjing.jobs.together import advance_together, company
 from penjing.jobs.training import Job, Training
 from penjing.models.load import copy_of
 
@@ -42,7 +42,7 @@ def test_together_then_alone_then_together_equals_alone(job: Job) -> None:
     for name in TRIALS:
         training.advance(begun(job, name, "alone"))
     together = {name: begun(job, name, "turns") for name in TRIALS}
-    assert all(fits(it) for it in together.values())
+    assert all(company(it) == "adapters" for it in together.values())
     assert advance_together({name: (it, 2) for name, it in together.items()}) == {}
     training.advance(begun(job, "a", "turns"), until=4)
     assert advance_together({name: (begun(job, name, "turns"), 6) for name in TRIALS}) == {}
@@ -63,6 +63,31 @@ def test_together_then_alone_then_together_equals_alone(job: Job) -> None:
         np.testing.assert_allclose(answers[1], answers[0], atol=1e-4)
 
 
+def test_heads_on_kept_states_together_then_alone_equal_alone(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path / "cache"))
+    head = {"method": {"top": {"layers": 0}}, "trunk_cache": True}
+    for name, changes in {"a": {"lr": 0.02, "seed": 1}, "b": {"lr": 0.1, "batch": 9}}.items():
+        monkeypatch.setitem(TRIALS, name, {**head, **changes})
+        training.advance(begun(job, name, "alone"))
+    together = {name: begun(job, name, "turns") for name in TRIALS}
+    assert {company(it) for it in together.values()} == {company(together["a"])} != {""}
+    assert advance_together({name: (it, 4) for name, it in together.items()}) == {}
+    for name in TRIALS:
+        training.advance(begun(job, name, "turns"))
+        runs_of = [runs.Run(together[name].run.folder.with_name(f"{p}-{name}")) for p in ("alone", "turns")]
+        logs = [run.lines("log.jsonl") for run in runs_of]
+        losses = [[line["loss"] for line in log] for log in logs]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+        counts = [[(line["n_tokens"], line["n_rows"]) for line in log] for log in logs]
+        assert counts[0] == counts[1]
+        states = [load_file(run.folder / "last" / "state.safetensors") for run in runs_of]
+        assert states[0].keys() == states[1].keys()
+        for key, value in states[0].items():
+            np.testing.assert_allclose(states[1][key].numpy(), value.numpy(), rtol=1e-3, atol=2e-6)
+
+
 def test_what_the_bank_cannot_run_does_not_fit(job: Job) -> None:
     for changes in (
         {"method": "bitfit"},
@@ -73,7 +98,7 @@ def test_what_the_bank_cannot_run_does_not_fit(job: Job) -> None:
         spec = specs.read(job.spec, name="no", **{"method": "lora", **changes})
         run = runs.new(spec)
         it = training.begin(run, replace(job, spec=spec, base=copy_of(job.base)), introduce=False)
-        assert not fits(it)
+        assert not company(it)
         shutil.rmtree(run.folder)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,18 +37,25 @@ class SearchSpec(BaseModel):
     )
     reduction: int = Field(4, ge=2, description="η: one of η trials goes on from a rung, η times as far")
     first_share: float = Field(0.0625, gt=0, le=1, description="share of a trial's steps at the first rung")
-    at_once: int = Field(1, ge=1, description="trials on their way at a time; decides who is promoted when")
+    at_once: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="trials on their way at a time; auto: as many as gain from training together"
+    )
     seeds: int = Field(1, ge=1, description="the winner's settings are trained with so many seeds in all")
     combine: bool = Field(True, description="also try ensembles and soups of the best on the validation rows")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A search, checked: values with spaces, how to look, and the spec with every axis at its first end."""
+    """A search, checked: values with spaces, how to look, and the specs at every end of every axis."""
 
     values: dict[str, Any]
     search: SearchSpec
-    first: Spec
+    ends: tuple[Spec, ...]
+
+    @property
+    def first(self) -> Spec:
+        """With every axis at its first end: what all trials share is read from it."""
+        return self.ends[0]
 
     def spec(self, settings: Settings) -> Spec:
         """The spec of a trial."""
@@ -78,20 +85,16 @@ def read(
     """
     values = specs.laid(source, sets=sets, **keywords)
     how = _how({**_mapping(values.pop("search", None)), **(search or {})})
-    first: Spec | None = None
-    n_corners = 0
+    ends = []
     for settings, whole in corners(values):
-        n_corners += 1
         _refuse_shared(settings)
-        spec = _valid(whole, settings)
-        first = first or spec
-    assert first is not None
-    if n_corners == 1:
+        ends.append(_valid(whole, settings))
+    if len(ends) == 1:
         raise SpecError(
             "A search needs something to find out; this spec has one point. Write a space, such as "
             "`train.lr: {log: [1e-5, 1e-3]}` or `method: {choose: [lora, bitfit]}`, or use `penjing tune`."
         )
-    return Asked(values, how, first)
+    return Asked(values, how, tuple(ends))
 
 
 def _mapping(given: Any) -> dict[str, Any]:

@@ -57,6 +57,19 @@ class Halving:
             return (alone[0], self.top) if alone else None
         return None
 
+    def lost(self, n_trials: int) -> set[int]:
+        """Trials that will not go on, whatever comes, where at most `n_trials` begin.
+
+        A rung that n trials can reach promotes n / η of them at most, or its best alone at the end.
+        """
+        found: set[int] = set()
+        room = n_trials
+        for scores, promoted, rung in zip(self.scores, self.promoted, range(self.n_rungs), strict=True):
+            room = room // self.eta if rung < self.n_rungs - 1 else 1  # of whole trials, the best may win
+            beaten = {*self.ranked(rung)[max(1, room) :], *(scores.keys() - self.ranked(rung))}
+            found |= beaten - promoted
+        return found
+
     @property
     def top(self) -> int:
         """The highest rung that a trial has reached."""

@@ -7,6 +7,7 @@ legs are not repeated, begun ones go on from their last saved state.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,6 +31,14 @@ class Journal:
     outcomes: dict[int, list[Outcome]] = field(default_factory=dict)  # by trial, in order of rungs
     open: list[tuple[int, int]] = field(default_factory=list)  # (trial, rung) begun and not ended
     seconds: float = 0.0  # wall clock of the search so far
+    at_once: int = 0  # trials on their way at a time; 0: not settled
+
+    freed: int = 0  # bytes, by `prune`
+    _pruned: set[int] = field(default_factory=set)
+
+    def settle(self, at_once: int) -> None:
+        """How many trials are on their way at a time: it decides who is promoted, wherever this goes on."""
+        self._write({"at_once": at_once})
 
     def begin(self, trial: int, rung: int, settings: Settings) -> None:
         """A leg begins: a new trial, or one that goes on to a rung."""
@@ -38,6 +47,16 @@ class Journal:
     def end(self, outcome: Outcome, seconds: float) -> None:
         """A leg has ended, after so many seconds of the whole search."""
         self._write({"ended": asdict(outcome), "seconds": seconds})
+
+    def prune(self, n_trials: int) -> None:
+        """Delete the saved states (`last/`) of trials that will not go on, of at most `n_trials`; what they
+        took is counted in `freed`. A trial without one would begin anew and come to the same.
+        """
+        for trial in self.halving.lost(n_trials) - self._pruned:
+            self._pruned.add(trial)
+            for folder in (self.run.folder / "trials").glob(f"{trial:03d}*/last"):
+                self.freed += sum(path.stat().st_size for path in folder.iterdir())
+                shutil.rmtree(folder)
 
     def tried(self) -> list[Tried]:
         """The trials as samplers see them."""
@@ -52,6 +71,9 @@ class Journal:
         self._take(line)
 
     def _take(self, line: dict[str, Any]) -> None:
+        if "at_once" in line:
+            self.at_once = line["at_once"]
+            return
         if "begun" in line:
             trial, rung = line["begun"], line["rung"]
             if rung == 0:

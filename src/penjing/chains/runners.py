@@ -7,12 +7,13 @@ what a search decides depends on its spec and not on which machine was quicker.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from penjing.chains.asked import Asked
-from penjing.chains.trial import Leg, Outcome, Pool, carry, carry_together, pool
+from penjing.chains.crowd import carry_together, seats
+from penjing.chains.trial import Leg, Outcome, Pool, carry, pool
 from penjing.errors import NotSupported, SpecError
 from penjing.jobs.news import silent
 from penjing.spec import Spec
@@ -20,8 +21,12 @@ from penjing.spec import Spec
 
 @dataclass(frozen=True)
 class Runner:
-    """`start(leg)` takes a leg, `wait()` gives the outcome of the oldest one, `close()` lets go."""
+    """`start(leg)` takes a leg, `wait()` gives the outcome of the oldest one, `close()` lets go.
 
+    `seats`: how many legs at a time it gains from.
+    """
+
+    seats: int
     start: Callable[[Leg], None]
     wait: Callable[[], Outcome]
     close: Callable[[], None]
@@ -30,28 +35,23 @@ class Runner:
 def alone(shared: Pool) -> Runner:
     """Legs one after another in this process."""
     waiting: deque[Leg] = deque()
-    return Runner(waiting.append, lambda: carry(waiting.popleft(), shared), waiting.clear)
+    return Runner(1, waiting.append, lambda: carry(waiting.popleft(), shared), waiting.clear)
 
 
-def banked(shared: Pool) -> Runner:
-    """Legs in this process; those over one base that wait together train at once, where they can (a bank)."""
+def banked(shared: Pool, ends: Sequence[Spec]) -> Runner:
+    """Legs in this process; those that wait together train at once, where they can (a bank). `ends` are the
+    specs at the ends of the space: what is to be expected.
+    """
     waiting: deque[Leg] = deque()
     done: dict[int, Outcome] = {}  # by trial, of which one leg waits at most
 
     def wait() -> Outcome:
-        first = waiting[0]
-        if first.trial not in done:
-            alike = [leg for leg in waiting if leg.trial not in done]
-            alike = [leg for leg in alike if _reading(leg.spec) == _reading(first.spec)]
-            done.update({outcome.trial: outcome for outcome in carry_together(alike, shared)})
+        if waiting[0].trial not in done:
+            outcomes = carry_together([leg for leg in waiting if leg.trial not in done], shared)
+            done.update({outcome.trial: outcome for outcome in outcomes})
         return done.pop(waiting.popleft().trial)
 
-    return Runner(waiting.append, wait, waiting.clear)
-
-
-def _reading(spec: Spec) -> tuple[Any, ...]:
-    """What trials of one bank have in common."""
-    return spec.origin, spec.data.max_length, spec.train.dropout, spec.train.micro_tokens
+    return Runner(seats(ends, shared), waiting.append, wait, waiting.clear)
 
 
 def on_ray(address: str, asked: Asked) -> Runner:
@@ -84,9 +84,11 @@ def on_ray(address: str, asked: Asked) -> Runner:
             f"({str(error).strip().splitlines()[0][:160]}). Start it with `ray start --head`, or mend the "
             "address."
         ) from error
-    task = ray.remote(num_gpus=1 if asked.first.device.startswith("cuda") else 0)(_carry_there)
+    on_gpu = asked.first.device.startswith("cuda")
+    task = ray.remote(num_gpus=1 if on_gpu else 0)(_carry_there)
     waiting: deque[Any] = deque()
     return Runner(
+        max(1, int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))),
         lambda leg: waiting.append(task.remote(leg, asked.first.anchored(), asked.search.folds)),
         lambda: ray.get(waiting.popleft()),
         ray.shutdown,

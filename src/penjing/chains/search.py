@@ -22,10 +22,11 @@ from penjing.chains.asked import Asked
 from penjing.chains.halving import Halving, rungs
 from penjing.chains.journal import Journal
 from penjing.chains.page import PAGE, write_page
-from penjing.chains.runners import Runner, alone, banked, on_ray
+from penjing.chains.runners import Runner, banked, on_ray
 from penjing.chains.sampling import Draw, sampler
 from penjing.chains.trial import Leg, Outcome, Pool, forecast_s, pool
 from penjing.chains.winner import crown
+from penjing.engine.trunk import mib
 from penjing.errors import NotSupported, WontFit
 from penjing.files import write_text
 from penjing.jobs.news import News, Tell, silent
@@ -110,7 +111,10 @@ def _carry(run: Run, asked: Asked, draw: Draw, on: str | None, tell: Tell) -> Ru
     journal = journals.read(run, Halving(len(shares), asked.search.reduction))
     if not journal.settings:
         _refuse_short(asked, draw, shared)
-    runner = on_ray(on, asked) if on else banked(shared) if asked.search.at_once > 1 else alone(shared)
+    runner = on_ray(on, asked) if on else banked(shared, asked.ends)
+    if not journal.at_once:
+        wanted = asked.search.at_once
+        journal.settle(min(runner.seats, asked.search.trials) if wanted == "auto" else wanted)
     try:
         _look(asked, shares, journal, draw, runner, tell)
     except KeyboardInterrupt:
@@ -119,6 +123,8 @@ def _carry(run: Run, asked: Asked, draw: Draw, on: str | None, tell: Tell) -> Ru
     finally:
         runner.close()
     crown(run, asked, journal, shared, tell)
+    if journal.freed:
+        tell(News("note", f"{mib(journal.freed)} freed: saved states of trials that were beaten"))
     write_page(run, asked, journal, shares)
     return run
 
@@ -153,8 +159,8 @@ def _look(
     for trial, rung in journal.open:  # begun by a process that was killed
         fly(trial, rung)
     while True:
-        while flying < asked.search.at_once:
-            left = _left_s(asked, time.perf_counter() - began)
+        while flying < journal.at_once:
+            left = _left_s(asked, time.perf_counter() - began) - _owed_s(journal, shares)
             found = _next(asked, shares, journal, draw, left)
             if found is None:
                 break
@@ -166,6 +172,7 @@ def _look(
         outcome = runner.wait()
         flying -= 1
         journal.end(outcome, time.perf_counter() - began)
+        journal.prune(asked.search.trials)
         _tell(asked, journal, outcome, tell)
 
 
@@ -200,6 +207,12 @@ def _whole_s(journal: Journal, shares: tuple[float, ...]) -> float:
     """Seconds that a whole trial takes, by the median of those so far; 0 while there is none."""
     last = [outcomes[-1] for outcomes in journal.outcomes.values() if outcomes[-1].score is not None]
     return statistics.median([o.seconds / shares[o.rung] for o in last]) if last else 0.0
+
+
+def _owed_s(journal: Journal, shares: tuple[float, ...]) -> float:
+    """Seconds that the legs on their way will take."""
+    parts = [shares[rung] - (shares[rung - 1] if rung else 0.0) for _, rung in journal.open]
+    return _whole_s(journal, shares) * sum(parts)
 
 
 def _tell(asked: Asked, journal: Journal, outcome: Outcome, tell: Tell) -> None:

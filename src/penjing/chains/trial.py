@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,6 @@ from penjing.jobs.prepare import (
     task_of,
 )
 from penjing.jobs.rehearse import rehearse
-from penjing.jobs.together import advance_together, fits
 from penjing.jobs.training import Job, Training, advance, begin, parts_of
 from penjing.models.load import Base, copy_of
 from penjing.models.sizing import Forecast, count
@@ -84,6 +81,13 @@ class Pool:
     bases: dict[tuple[Any, ...], Base] = field(default_factory=dict)
     parts: dict[tuple[tuple[Any, ...], int | None], list[tuple[Part, Part]]] = field(default_factory=dict)
 
+    refused: set[tuple[Any, ...]] = field(default_factory=set)  # what turned out not to share a bank
+
+    @property
+    def numbers(self) -> range:
+        """Of the folds; there is one where there are none."""
+        return range(max(1, len(self.folds)))
+
     def job(self, spec: Spec, fold: int = 0, *, whole: bool = False) -> Job:
         """A trial's job on one fold; `whole` takes train and validation rows as `data` has them."""
         if spec.origin not in self.bases:
@@ -133,37 +137,38 @@ def carry(leg: Leg, shared: Pool) -> Outcome:
     Raises:
         CannotWrite: no other trial could be written either.
     """
+    its = open_leg(leg, shared)
+    return its if isinstance(its, Outcome) else carry_on(leg, its)
+
+
+def open_leg(leg: Leg, shared: Pool) -> list[Training] | Outcome:
+    """A leg's runs, one a fold, where their last saved states are; its outcome where they cannot begin."""
     try:
-        return _outcome(leg, [_carried(leg, shared, fold) for fold in range(max(1, len(shared.folds)))])
+        folds = [fold if shared.folds else None for fold in shared.numbers]
+        places = [folder_of(leg.folder, leg.trial, fold) for fold in folds]
+        jobs = [shared.job(leg.spec, fold) for fold in shared.numbers]
+        return [begun(place, job) for place, job in zip(places, jobs, strict=True)]
     except CannotWrite:
         raise
     except PenjingError as error:
         return Outcome(leg.trial, leg.rung, failed=str(error))
 
 
-def carry_together(legs: Sequence[Leg], shared: Pool) -> list[Outcome]:
-    """As `carry`, for several trials at once; those that cannot share the base's passes go one by one."""
-    sitting: dict[str, tuple[Training, int]] = {}
-    with contextlib.ExitStack() as held:
-        for leg in legs if not shared.folds else ():
-            with contextlib.suppress(PenjingError):  # carried alone, it says why it fails
-                it = _begun(folder_of(leg.folder, leg.trial), shared.job(leg.spec))
-                if fits(it):
-                    held.enter_context(it.run.held())
-                    sitting[it.run.folder.name] = it, max(1, round(leg.share * it.steps))
-        failed = advance_together(sitting)
-        done = {name: it for name, (it, _) in sitting.items() if name not in failed}
-    found = []
-    for leg in legs:
-        name = folder_of(leg.folder, leg.trial).name
-        if name in failed:
-            found.append(Outcome(leg.trial, leg.rung, failed=str(failed[name])))
-        else:
-            found.append(_outcome(leg, [done[name]]) if name in done else carry(leg, shared))
-    return found
+def carry_on(leg: Leg, its: list[Training]) -> Outcome:
+    """Carry a leg's runs to its rung, one after another."""
+    try:
+        for it in its:
+            with it.run.held():
+                advance(it, until=until(it, leg.share))
+        return outcome_of(leg, its)
+    except CannotWrite:
+        raise
+    except PenjingError as error:
+        return Outcome(leg.trial, leg.rung, failed=str(error))
 
 
-def _outcome(leg: Leg, found: list[Training]) -> Outcome:
+def outcome_of(leg: Leg, found: list[Training]) -> Outcome:
+    """What came of a leg whose runs, one a fold, have been carried."""
     scores = [it.watch.best for it in found]
     last = found[-1]
     return Outcome(
@@ -187,24 +192,25 @@ def folder_of(trials: Path, trial: int, fold: int | None = None) -> Path:
 
 def carried(folder: Path, job: Job, share: float = 1.0) -> Training:
     """A run begun in this folder, or gone on with, up to a share of its steps."""
-    it = _begun(folder, job)
+    it = begun(folder, job)
     with it.run.held():
-        advance(it, until=max(1, round(share * it.steps)))
+        advance(it, until=until(it, share))
     return it
 
 
-def _begun(folder: Path, job: Job) -> Training:
+def until(it: Training, share: float) -> int:
+    """The step at which this share of a run is done."""
+    return max(1, round(share * it.steps))
+
+
+def begun(folder: Path, job: Job) -> Training:
+    """A run in this folder, new or where its last saved state is."""
     if (folder / "spec.yaml").is_file():
         run = Run(folder)
     else:
         run = runs.new(job.spec.model_copy(update={"out": str(folder.parent), "name": folder.name}))
     with run.held():
         return begin(run, job, introduce=False)
-
-
-def _carried(leg: Leg, shared: Pool, fold: int) -> Training:
-    folder = folder_of(leg.folder, leg.trial, fold if shared.folds else None)
-    return carried(folder, shared.job(leg.spec, fold), leg.share)
 
 
 def _forecast(it: Training) -> Forecast:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,21 +39,22 @@ from penjing.models.model import Model
 from penjing.models.shared import SharedTrunk
 from penjing.records import Batch, LossFunction, Step
 
+Pieces = TypeVar("Pieces")  # what a bank takes for one update of a trial
 BY_ELEMENT = (torch.optim.AdamW, torch.optim.SGD, Lion)  # optimizers that treat every element by itself
 
 
 @dataclass
-class Trial:
+class Trial(Generic[Pieces]):
     """One training among several: the arguments of `train_steps`, and how far it is.
 
-    `stream(step)` gives the micro-batches of update `step`, `step + 1`, …. The model's trunk is a twin
-    of the shared base's (`models.load.twin_of`). `step` counts the updates made; a trial that was dropped
-    can be added again and goes on from there.
+    `stream(step)` gives the micro-batches of update `step`, `step + 1`, … (their rows alone for a
+    `HeadBank`). In a `Bank` the model's trunk is a twin of the shared base's (`models.load.twin_of`). `step`
+    counts the updates made; a trial that was dropped can be added again and goes on from there.
     """
 
     name: str
-    model: Model
-    stream: Callable[[int], Iterator[list[Batch]]]
+    model: Any  # a Model; its head is all that a HeadBank asks for
+    stream: Callable[[int], Iterator[Pieces]]
     loss: LossFunction
     optimizer: Optimizer
     share: Callable[[int], float]
@@ -64,11 +65,14 @@ class Trial:
     row: Flat | None = field(default=None, repr=False)  # where its adapters lie, once it has been in a bank
 
 
+LoraTrial = Trial[list[Batch]]
+
+
 @dataclass
 class _Seat:
     """A trial in the bank."""
 
-    trial: Trial
+    trial: LoraTrial
     adapters: dict[str, Adapter]
     row: Flat
     batches: Iterator[list[Batch]]
@@ -116,7 +120,7 @@ class Bank:
         NotSupported: a trial cannot share the forward pass of the others.
     """
 
-    def __init__(self, trials: Sequence[Trial], *, tokens: int = 8192) -> None:
+    def __init__(self, trials: Sequence[LoraTrial], *, tokens: int = 8192) -> None:
         assert trials, "a bank begins with at least one trial: the base is that of the first"
         self.tokens = tokens
         self.failed: dict[str, TrainingFailed] = {}
@@ -134,11 +138,11 @@ class Bank:
             self.add(trial)
 
     @property
-    def trials(self) -> dict[str, Trial]:
+    def trials(self) -> dict[str, LoraTrial]:
         """The trials in the bank by name, done ones included. Each has an ordinary model, to evaluate."""
         return {name: seat.trial for name, seat in self._seats.items()}
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: LoraTrial) -> None:
         """Take a trial in; it trains from its own step on.
 
         Raises:
@@ -173,7 +177,7 @@ class Bank:
             [p for p in own if id(p) not in lying],
         )
 
-    def drop(self, name: str) -> Trial:
+    def drop(self, name: str) -> LoraTrial:
         """Take a trial out, trained as far as it is."""
         return self._seats.pop(name).trial
 

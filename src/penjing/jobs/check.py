@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from penjing import plugin
 from penjing import spec as specs
 from penjing.data.tokenize import tokenize
-from penjing.device import Machine, choose
+from penjing.device import Machine, choose, free_mib
 from penjing.engine import trunk
 from penjing.errors import PenjingError
 from penjing.files import cache_folder
@@ -203,7 +202,7 @@ def _tell_cost(spec: Spec, machine: Machine, made: Ready, data: Data, found: lis
         found.append(Finding("note", "rows", text))
     _tell_kept(spec, made, data, float(tokens.lengths.mean()), found)
     weights = 4 * expected.parameters / 2**20
-    need, free = weights + expected.mib, _free_mib(machine.device)
+    need, free = weights + expected.mib, free_mib(machine.device)
     text = (
         f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
         f"and {need:,.0f} MiB of memory, {free:,.0f} MiB are free"
@@ -231,14 +230,6 @@ def _tell_kept(spec: Spec, made: Ready, data: Data, mean_length: float, found: l
     fits = need <= most_bytes(spec.train)
     more = "" if fits else ". They do not fit, so those layers run at every step: raise `train.cache_gib`."
     found.append(Finding("ok" if fits else "note", "cache", text + more))
-
-
-def _free_mib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 2**20
-    import psutil
-
-    return float(psutil.virtual_memory().available) / 2**20
 
 
 @dataclass(frozen=True)

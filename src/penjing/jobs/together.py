@@ -1,67 +1,152 @@
-"""Runs of LoRA over one base, carried at once by the bank; at a validation each is an ordinary run again.
+"""Runs over one base carried at once by a bank, of LoRA or of heads on pooled states; at a validation each is
+an ordinary run again.
 
 The state a run saves is the one it would save alone, so it may be carried alone and together in turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from penjing.data import batches
 from penjing.engine import optim
-from penjing.engine.bank import BY_ELEMENT, Bank, Trial
+from penjing.engine.bank import BY_ELEMENT, Bank, LoraTrial
+from penjing.engine.head_bank import HeadBank, HeadTrial, shape_of
 from penjing.errors import TrainingFailed
 from penjing.jobs.prepare import stream
 from penjing.jobs.stopping import between_steps
 from penjing.jobs.training import Training, due, judge, note
 from penjing.models.adapters import why_alone
+from penjing.models.heads import ClassHead
+from penjing.records import Step
+
+ADAPTERS = "adapters"  # a company
 
 
-def fits(it: Training) -> bool:
-    """Whether a run can be carried with others: plain LoRA down to the lowest layer (else its frozen layers
-    come from the trunk cache), no techniques, an optimizer by element.
+def company(it: Training) -> str:
+    """With whom a run can be carried: runs over one base and rows that give the same text here; empty: with
+    none.
+
+    `adapters`: plain LoRA down to the lowest layer (else its frozen layers come from the trunk cache) with an
+    optimizer by element. `heads …`: heads of one shape on pooled states that were kept. No techniques.
     """
-    plain = not (it.made.techniques or it.scale or it.job.task.fit) and isinstance(it.optimizer, BY_ELEMENT)
-    return plain and it.made.model.frozen is None and not why_alone(it.made.model.trunk)
+    task, model = it.job.task, it.made.model
+    if it.optimizer is None or it.made.techniques or it.scale or task.fit:
+        return ""
+    kept = it.train.tokens.kept
+    if kept is not None and kept.pooled and not (task.order or task.vary) and isinstance(model.head, ClassHead):
+        return f"heads of {model.pools} {shape_of(model.head)}"
+    adapters = isinstance(it.optimizer, BY_ELEMENT) and model.frozen is None and model.way.packed
+    return ADAPTERS if adapters and not why_alone(model.trunk) else ""
 
 
 def advance_together(untils: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFailed]:
-    """Carry runs that fit, over one base, each up to its step; returns those that failed on the way, by name.
+    """Carry runs of one `company`, each up to its step; returns those that failed on the way, by name.
 
     Raises:
-        NotSupported: they differ in the base or its dropout rates.
+        NotSupported: they differ in the base or its dropout rates. Nothing has been trained then.
         TrainingFailed: memory ran out with a single run's batch.
     """
     going = {n: (it, last) for n, (it, last) in untils.items() if it.watch.step < last and not it.over}
     if not going:
         return {}
+    first = next(iter(going.values()))[0]
+    return _adapters(going) if company(first) == ADAPTERS else _heads(going)
+
+
+def _adapters(going: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFailed]:
+    first = next(iter(going.values()))[0]
     trials = {name: _trial(name, it, last) for name, (it, last) in going.items()}
-    bank = Bank([*trials.values()])
+    bank = Bank([*trials.values()], tokens=first.job.spec.train.micro_tokens)
     for name, trial in trials.items():
         _hand_over(_own(going[name][0]), trial.optimizer)
-    with between_steps() as check:
-        for steps in bank.steps():
-            for name, step in steps.items():
-                it, last = going[name]
-                note(it, step, it.watch.seconds + step.seconds / len(steps))
-                if due(it, last):
-                    _leave(it, bank.drop(name))
-                    judge(it)
-                    it.keep()
-                    if it.watch.step < last and not it.over:
-                        trials[name] = _trial(name, it, last)
-                        bank.add(trials[name])
-                        _hand_over(_own(it), trials[name].optimizer)
-            check()
+
+    def again(name: str, it: Training, last: int) -> None:
+        _leave(it, bank.drop(name))
+        _judged(it)
+        if it.watch.step < last and not it.over:
+            trials[name] = _trial(name, it, last)
+            bank.add(trials[name])
+            _hand_over(_own(it), trials[name].optimizer)
+
+    _carry(going, bank.steps(), again)
     return bank.failed
 
 
-def _trial(name: str, it: Training, last: int) -> Trial:
+def _heads(going: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFailed]:
+    part = next(iter(going.values()))[0].train
+    assert part.tokens.kept is not None  # `company` looked
+    states = part.tokens.kept.of(np.arange(len(part.tokens)))
+    trials = [_head(name, it, last) for name, (it, last) in going.items()]
+    device = next(trials[0].model.head.parameters()).device
+    bank = HeadBank(
+        trials, states.to(device), part.targets, weights=part.weights, lengths=part.tokens.lengths
+    )
+
+    def again(name: str, it: Training, last: int) -> None:
+        _judged(it)
+        if it.over:
+            bank.drop(name)
+
+    _carry(going, bank.steps(), again)
+    return bank.failed
+
+
+def _carry(
+    going: Mapping[str, tuple[Training, int]],
+    steps: Iterator[dict[str, Step]],
+    again: Callable[[str, Training, int], None],
+) -> None:
+    """Log the steps of all; `again` is what follows where one is to be judged."""
+    with between_steps() as check:
+        for made in steps:
+            for name, step in made.items():
+                it, last = going[name]
+                note(it, step, it.watch.seconds + step.seconds / len(made))
+                if due(it, last):
+                    again(name, it, last)
+            check()
+
+
+def _judged(it: Training) -> None:
+    """Validated, and its state saved."""
+    it.made.model.train()  # drops what was kept of the weights for evaluation
+    judge(it)
+    it.keep()
+
+
+def _head(name: str, it: Training, last: int) -> HeadTrial:
+    spec, lengths = it.job.spec, batches.lengths_of(it.train)
+    settings = spec.train
+
+    def rows(step: int) -> Iterator[list[np.ndarray]]:
+        for one in batches.steps(
+            lengths, batch=settings.batch, seed=spec.seed, group=settings.group_by_length, start=step
+        ):
+            yield batches.cut(one, lengths, tokens=settings.micro_tokens)
+
+    return HeadTrial(
+        name,
+        it.made.model,
+        rows,
+        it.job.task.loss,
+        _own(it),
+        optim.schedule(settings, it.steps),
+        last,
+        step=it.watch.step,
+        clip=settings.clip,
+        seed=spec.seed,
+    )
+
+
+def _trial(name: str, it: Training, last: int) -> LoraTrial:
     spec = it.job.spec
-    return Trial(
+    return LoraTrial(
         name,
         it.made.model,
         lambda step: stream(spec, it.job.task, it.train, start=step),
@@ -76,7 +161,7 @@ def _trial(name: str, it: Training, last: int) -> Trial:
 
 
 def _own(it: Training) -> Optimizer:
-    assert it.optimizer is not None  # `fits` looked
+    assert it.optimizer is not None  # `company` looked
     return it.optimizer
 
 
@@ -91,7 +176,7 @@ def _hand_over(alone: Optimizer, joint: Optimizer) -> None:
             _within(moments, weight, whole).copy_(value)
 
 
-def _leave(it: Training, trial: Trial) -> None:
+def _leave(it: Training, trial: LoraTrial) -> None:
     """Take the moments back, and give the weights memory of their own."""
     own = _own(it)
     places = list(_places(own, trial.optimizer))
@@ -106,7 +191,6 @@ def _leave(it: Training, trial: Trial) -> None:
     for weight, whole in places:
         if weight is not whole:
             weight.data, weight.grad = weight.detach().clone(memory_format=torch.contiguous_format), None
-    it.made.model.train()  # drops what was kept of the weights for evaluation
 
 
 def _places(alone: Optimizer, joint: Optimizer) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
