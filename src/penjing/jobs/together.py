@@ -39,7 +39,12 @@ def company(it: Training) -> str:
     if it.optimizer is None or it.made.techniques or it.scale or task.fit:
         return ""
     kept = it.train.tokens.kept
-    if kept is not None and kept.pooled and not (task.order or task.vary) and isinstance(model.head, ClassHead):
+    if (
+        kept is not None
+        and kept.pooled
+        and not (task.order or task.vary)
+        and isinstance(model.head, ClassHead)
+    ):
         return f"heads of {model.pools} {shape_of(model.head)}"
     adapters = isinstance(it.optimizer, BY_ELEMENT) and model.frozen is None and model.way.packed
     return ADAPTERS if adapters and not why_alone(model.trunk) else ""
