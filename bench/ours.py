@@ -21,8 +21,9 @@ from penjing.jobs.prepare import stream as prepared_stream
 from penjing.jobs.trials import trial_of
 from penjing.models.load import Base, twin_of
 from penjing.models.sizing import count, flops_a_token
-from penjing.records import Batch, Step, Task
+from penjing.records import Batch, Step
 from penjing.spec import Spec
+from penjing.task import Task
 
 
 @dataclass(frozen=True)

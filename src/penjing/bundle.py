@@ -44,7 +44,8 @@ from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
 from penjing.plugin import choice
-from penjing.records import Part, Rows, Task, Tokens
+from penjing.records import Part, Rows, Tokens
+from penjing.task import Task
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,11 +21,11 @@ from penjing.errors import SpecError, nearest
 
 # Kind (folder) -> the record that a plug-in of it gives.
 KINDS = {
-    "tasks": "Task",
-    "objectives": "Task",
-    "methods": "Method",
-    "techniques": "Technique",
-    "compressors": "Compressor",
+    "tasks": "task.Task",
+    "objectives": "task.Task",
+    "methods": "records.Method",
+    "techniques": "records.Technique",
+    "compressors": "records.Compressor",
 }
 # A task may be an objective by name: pretraining is tuning without labels.
 ALSO = {"tasks": "objectives"}
@@ -284,9 +284,9 @@ def build(kind: str, picked: Choice) -> Any:
         else.
     """
     made = function(kind, picked.name)(**settings_of(kind, picked))
-    if type(made).__name__ != KINDS[kind]:
+    if type(made).__name__ != KINDS[kind].rpartition(".")[2]:
         raise SpecError(
-            f"`{picked.name}` ({kind}) must give a penjing.records.{KINDS[kind]}; it gave a "
+            f"`{picked.name}` ({kind}) must give a penjing.{KINDS[kind]}; it gave a "
             f"{type(made).__name__}. `penjing list {kind}` shows those that come with penjing."
         )
     return made

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from penjing.errors import NotSupported
 
 
 @dataclass(frozen=True)
@@ -225,9 +223,6 @@ class Scores:
 
 
 LossFunction = Callable[[nn.Module, Batch], Loss]
-Over = Callable[[Tokens, Callable[[Batch], Tensor]], Tensor]
-Each = Callable[[Part, Callable[[Batch], Sequence[Any] | Tensor]], list[Any]]
-Fit = Callable[[nn.Module, Over, Tokens, np.ndarray], None]
 
 
 class Stateful(Protocol):
@@ -282,118 +277,3 @@ class Method:
     keeps_start: bool = True
     techniques: Callable[[nn.Module, int], Sequence[Technique]] | None = None
     virtual: int = 0
-
-
-def _no_names(rows: Rows) -> list[str]:
-    return []
-
-
-def _no_targets(rows: Rows, names: list[str]) -> np.ndarray:
-    return np.zeros(len(rows), dtype=np.int64)
-
-
-def _no_weights(targets: np.ndarray, names: list[str]) -> np.ndarray | None:
-    return None
-
-
-def _as_doubles(outputs: Tensor) -> np.ndarray:
-    return outputs.double().cpu().numpy()
-
-
-def _nothing_chosen(found: Any, targets: Any) -> dict[str, Any]:
-    return {}
-
-
-def _no_answers(found: Any, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
-    raise NotSupported(
-        "Answers to texts were wanted; this bundle's task learns a language and answers nothing by itself. "
-        "Tune it for a task (`penjing tune --base` its folder), or use a generating task."
-    )
-
-
-def _label_line(answer: dict[str, Any]) -> str:
-    label = answer["label"] if "label" in answer else ", ".join(answer["labels"]) or "(none)"
-    return f"{label}\t{answer['confidence']:.3f}"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a model is asked to do: rows to targets to loss to predictions to scores, and which score picks
-    the best. Objectives, which need no labels, are the same record.
-
-    What a model predicts of a part (`found`, below) is the task's own affair: (S, C) probabilities where
-    sequences get labels; else whatever `infer` gives, which `tune`, `score`, `answers` and `mistakes` take.
-
-    head(width, names, pooling, dense) -> module.
-    loss(model, batch) -> Loss with outputs.
-    score(found, targets, names, chosen, seed) -> Scores. best: the one of them that picks the best; the
-    lowest where `lower`.
-
-    Rows:
-    rows(source, labelled=, **reading) -> Rows, where they are more than a text and labels. ask(inputs) ->
-    Rows of what `predict` is given, where that may be other than texts.
-    label_names(rows) -> names in order. encode(rows, names) -> targets, first dimension the rows.
-    weigh(targets, names) -> weights like the targets' first dimension, or None.
-    draw(rows, valid, names, share, seed) -> train rows, validation rows and notes, where not all rows are
-    taken or others are added; `valid` are those that the spec names, `share` is what else it would hold out.
-    read(texts, max_length) -> Tokens, where texts are not read as they are. part(base, rows, names,
-    max_length, labelled=) -> Part, where a row is more than one text's tokens and one target.
-
-    Batches:
-    order(targets, batch, seed, epoch) -> rows of each step, where chance and length do not decide. Such a
-    step is one forward pass, as its loss compares rows with each other. vary(part, seed) -> the step's
-    part as it is learned from this time, where that is drawn anew at each step (masks, noise).
-
-    Predictions:
-    infer(model, each, part) -> found; `each(part, compute)` gives the items of `compute(batch)`, one a
-    sequence, of all sequences in order. Without it found = probabilities(outputs), outputs being the head's.
-    tune(found, targets) -> what is chosen on validation rows (thresholds). answers(found, names, chosen) ->
-    one dict a row; say(answer) -> one line of it. mistakes(found, rows, targets, names, chosen) -> the wrong
-    answers, a dict each (where, text, given, predicted, confidence). difference(ours, theirs, targets,
-    chosen, their_chosen, seed) -> mean of `best`, ours minus theirs, and its interval over the same rows.
-    baseline(rows, targets, names, seed) -> function from Rows to found; where it left something out, its
-    `notes` say so. untuned: what stands for the base before training: `names`, the label whose name is
-    nearest; `own`, the model as it begins; None, nothing. reference(part, names) -> what a watch for drift
-    compares with, beside lengths.
-
-    By base:
-    bind(base, names, weights) -> the same task for one base, where head and reading depend on it; `settled`
-    are the settings that this decided (they go on the card), `notes` say so. Without `weights` the head has
-    shapes only. fit(model, over, tokens, targets): solve for the head on the train rows, before each
-    validation; `over(tokens, compute)` gives `compute(batch)` of all rows, in order. learns: without it a run
-    makes no steps. whole: the base is loaded with its decoder.
-    """
-
-    name: str
-    head: Callable[..., nn.Module]
-    loss: LossFunction
-    score: Callable[..., Scores]
-    best: str
-    lower: bool = False
-    rows: Callable[..., Rows] | None = None
-    ask: Callable[[Sequence[Any]], Rows] | None = None
-    label_names: Callable[[Rows], list[str]] = _no_names
-    encode: Callable[[Rows, list[str]], np.ndarray] = _no_targets
-    weigh: Callable[[np.ndarray, list[str]], np.ndarray | None] = _no_weights
-    draw: Callable[..., tuple[Rows, Rows, tuple[str, ...]]] | None = None
-    read: Callable[[Sequence[str], int], Tokens] | None = None
-    part: Callable[..., Part] | None = None
-    order: Callable[[np.ndarray, int, int, int], list[np.ndarray]] | None = None
-    vary: Callable[[Part, int], Part] | None = None
-    infer: Callable[[nn.Module, Each, Part], Any] | None = None
-    probabilities: Callable[[Tensor], np.ndarray] = _as_doubles
-    tune: Callable[[Any, Any], dict[str, Any]] = _nothing_chosen
-    answers: Callable[..., list[dict[str, Any]]] = _no_answers
-    say: Callable[[dict[str, Any]], str] = _label_line
-    mistakes: Callable[..., list[dict[str, Any]]] | None = None
-    difference: Callable[..., tuple[float, tuple[float, float]]] | None = None
-    baseline: Callable[..., Callable[[Rows], Any]] | None = None
-    untuned: Literal["names", "own"] | None = None
-    reference: Callable[[Part, list[str]], dict[str, Any]] | None = None
-    multi_label: bool = False
-    bind: Callable[..., Task] | None = None
-    settled: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    fit: Fit | None = None
-    learns: bool = True
-    whole: bool = False

@@ -22,7 +22,8 @@ from penjing.bundle_card import MIX
 from penjing.engine.scoring import outputs
 from penjing.files import new_folder, sha256, write_json
 from penjing.models.ensemble import combined, features
-from penjing.records import Rows, Task
+from penjing.records import Rows
+from penjing.task import Task
 
 FOLDS = 5
 STRENGTH = 0.1  # C of the stack's logistic regression: M C inputs want a strong pull to zero

@@ -33,9 +33,9 @@ from penjing.jobs.rehearse import rehearse
 from penjing.jobs.training import Job, Training, advance, begin, parts_of
 from penjing.models.load import Base, copy_of
 from penjing.models.sizing import Forecast, count
-from penjing.records import Task
 from penjing.run import Run
 from penjing.spec import Spec
+from penjing.task import Task
 
 ALONE = 8  # validation rows answered one at a time, for the latency
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from penjing.data.tokenize import tokenize
 from penjing.models.load import Base
-from penjing.records import Part, Rows, Task
+from penjing.records import Part, Rows
+from penjing.task import Task
 
 
 def part_of(

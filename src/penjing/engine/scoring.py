@@ -19,11 +19,12 @@ from penjing.models.ensemble import Ensemble
 from penjing.models.heads import pool
 from penjing.models.model import Model
 from penjing.models.packing import alone
-from penjing.records import NO_ROWS, Batch, Part, Task, Tokens
+from penjing.records import NO_ROWS, Batch, Part, Tokens
+from penjing.task import Task
 
 
 def predictions(task: Task, model: Model | Ensemble, part: Part, *, tokens: int = 8192) -> Any:
-    """What the model predicts of a part, as the task sees it (records.Task: `found`)."""
+    """What the model predicts of a part, as the task sees it (task.Task: `found`)."""
     if task.infer:
         return task.infer(model, partial(each, model, tokens=tokens), part)
     return task.probabilities(outputs(model, part.tokens, tokens=tokens))

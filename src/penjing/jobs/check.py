@@ -40,8 +40,8 @@ from penjing.jobs.prepare import (
 )
 from penjing.models.load import Base
 from penjing.plural import counted
-from penjing.records import Task
 from penjing.spec import Spec
+from penjing.task import Task
 
 SAMPLED = 2000  # rows whose tokens are counted for the forecast
 

@@ -12,9 +12,10 @@ from penjing.device import Machine, matrix_peaks
 from penjing.jobs.news import News, Tell
 from penjing.jobs.prepare import Data
 from penjing.jobs.report import report
-from penjing.records import Part, Rows, Scores, Task
+from penjing.records import Part, Rows, Scores
 from penjing.run import Run
 from penjing.spec import Spec
+from penjing.task import Task
 
 SHOWN = 25  # worst errors kept
 

@@ -31,8 +31,9 @@ from penjing.models.load import Base
 from penjing.models.model import Model
 from penjing.models.precision import recompute
 from penjing.models.sizing import Forecast, forecast
-from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Task, Technique, Tokens
+from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Technique, Tokens
 from penjing.spec import Spec
+from penjing.task import Task
 
 MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
 READING = ("text", "label", "encoding", "delimiter", "drop_empty")  # keys of `data` on how rows are read
@@ -244,8 +245,8 @@ def stream(
     settings, lengths = spec.train, batches.lengths_of(part)
     size, most, order = batch or settings.batch, micro_tokens or settings.micro_tokens, task.order
     deal = (lambda epoch: order(part.targets, size, spec.seed, epoch)) if order else None
-    if deal:
-        most = max(most, int(lengths.sum()))  # one pass: the loss compares rows of a step
+    if task.joint:
+        most = 10**12  # one pass: the loss compares rows of a step
     dealt = batches.steps(
         lengths, batch=size, seed=spec.seed, group=settings.group_by_length, start=start, deal=deal
     )
@@ -254,7 +255,7 @@ def stream(
             pieces = batches.cut(rows, lengths, tokens=most)
             yield [batches.packed(part, piece) for piece in pieces]
             continue
-        shown = task.vary(part.take(rows), seed_of(spec.seed, number))
+        shown = task.vary(part, rows, seed_of(spec.seed, number))
         pieces = batches.cut(np.arange(len(shown)), batches.lengths_of(shown), tokens=most)
         yield [_renamed(batches.packed(shown, piece), rows) for piece in pieces]
 

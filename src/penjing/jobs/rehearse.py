@@ -18,7 +18,8 @@ from penjing.device import resident_mib
 from penjing.engine.loop import out_of_memory
 from penjing.jobs.prepare import Ready
 from penjing.models.sizing import Forecast
-from penjing.records import Part, Task
+from penjing.records import Part
+from penjing.task import Task
 
 UPDATE = 1.15  # a step beside its forward and backward: clipping, optimizer, batch making
 
@@ -36,7 +37,7 @@ def rehearse(
     rows = middling[start : start + size]
     part, places = train, rows
     if task.vary:
-        part, places = task.vary(train.take(rows), 0), np.arange(size)
+        part, places = task.vary(train, rows, 0), np.arange(size)
     pieces = batches.cut(places, batches.lengths_of(part), tokens=micro_tokens)
     packed = [batches.packed(part, piece) for piece in pieces]
     device = next(made.model.head.parameters()).device

@@ -39,9 +39,10 @@ from penjing.jobs.prepare import (
     task_of,
 )
 from penjing.models.packing import NATIVE, Way, run
-from penjing.records import Batch, Part, Task
+from penjing.records import Batch, Part
 from penjing.run import Run
 from penjing.spec import Spec
+from penjing.task import Task
 
 ROWS, STEPS = 64, 6
 

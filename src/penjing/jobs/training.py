@@ -54,9 +54,10 @@ from penjing.jobs.rehearse import rehearse
 from penjing.jobs.stopping import between_steps
 from penjing.models.load import Base
 from penjing.plural import counted
-from penjing.records import Part, Scores, Step, Task
+from penjing.records import Part, Scores, Step
 from penjing.run import Run
 from penjing.spec import Spec
+from penjing.task import Task
 
 UNTUNED = {"names": "nearest label name, untuned base", "own": "the untuned base, asked the same"}
 

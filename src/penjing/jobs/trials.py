@@ -8,8 +8,9 @@ from penjing.engine.bank import Trial
 from penjing.errors import NotSupported
 from penjing.jobs.prepare import Ready, n_steps, ready, stream
 from penjing.models.load import Base, twin_of
-from penjing.records import Part, Task
+from penjing.records import Part
 from penjing.spec import Spec
+from penjing.task import Task
 
 
 def trial_of(

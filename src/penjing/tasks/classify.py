@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from penjing.errors import DataError, SpecError, nearest
 from penjing.models.heads import ClassHead
-from penjing.records import Batch, Loss, Part, Rows, Scores, Task
+from penjing.records import Batch, Loss, Part, Rows, Scores
+from penjing.task import Task
 
 
 def classify(

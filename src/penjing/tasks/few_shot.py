@@ -16,7 +16,8 @@ from penjing.errors import SpecError
 from penjing.models.asking import ask
 from penjing.models.contrast import supervised_contrast
 from penjing.models.load import Base
-from penjing.records import Batch, Fit, Loss, LossFunction, Over, Rows, Task, Tokens
+from penjing.records import Batch, Loss, LossFunction, Rows, Tokens
+from penjing.task import Fit, Over, Task
 from penjing.tasks.classify import classify
 from penjing.tasks.zero_shot import bound, check_words
 
@@ -83,7 +84,12 @@ def few_shot(
         made = bound(task, asked, base)
         if asked.how == "nearest":
             return replace(
-                made, loss=_contrast(temperature), fit=_solve(strength), order=in_pairs, learns=tune
+                made,
+                loss=_contrast(temperature),
+                fit=_solve(strength),
+                order=in_pairs,
+                joint=True,
+                learns=tune,
             )
         if not tune:
             raise SpecError(

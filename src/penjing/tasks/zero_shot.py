@@ -16,7 +16,8 @@ from penjing.models.asking import Asked, ask
 from penjing.models.load import Base
 from penjing.models.queries import read
 from penjing.models.verbalizers import SHARPNESS, NearestHead, WordHead
-from penjing.records import Over, Rows, Task, Tokens
+from penjing.records import Rows, Tokens
+from penjing.task import Over, Task
 from penjing.tasks.classify import classify
 
 NEUTRAL = ("N/A", "...", "-")  # texts without content, whose answers are the prompt's own leaning
