@@ -106,7 +106,8 @@ class Part:
 
     `targets` belong to the task, first dimension the sequences (or the rows, where the task's own records are
     kept for scoring). `answers` are what an encoder-decoder is to say; `images` (n, C, H, W) what a model
-    sees in place of ids.
+    sees in place of ids. `marks` are what a task knows of each sequence beside labels: places in it that its
+    head reads, or a label of the whole beside labels a token.
     """
 
     rows: Rows
@@ -116,6 +117,7 @@ class Part:
     answers: Tokens | None = None
     images: np.ndarray | None = None
     owners: np.ndarray | None = None  # (n,) int64, the row of each sequence
+    marks: np.ndarray | None = None  # (n, …) int64
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -132,6 +134,7 @@ class Part:
             own(self.weights),
             answers,
             own(self.images),
+            marks=own(self.marks),
         )
 
 
@@ -165,6 +168,7 @@ class Batch:
     vectors: Tensor | None = None  # (S, D) the same, pooled, where the whole trunk is frozen
     answer: Side | None = None
     images: Tensor | None = None  # (S, C, H, W); `ids` then only hold the places
+    marks: Tensor | None = None  # (S, …) int64, what the task knows of each sequence beside labels
 
     @property
     def n_tokens(self) -> int:
@@ -182,6 +186,7 @@ class Batch:
             states=move(self.states),
             vectors=move(self.vectors),
             images=move(self.images),
+            marks=move(self.marks),
             answer=None
             if self.answer is None
             else Side(self.answer.ids.to(device), self.answer.lengths, move(self.answer.labels)),

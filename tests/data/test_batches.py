@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from penjing.data.batches import WINDOW, count_targets, cut, halves, order, pack, steps
-from penjing.records import Batch, Tokens
+from penjing.data.batches import WINDOW, count_targets, cut, halves, order, pack, packed, steps
+from penjing.records import NO_ROWS, Batch, Part, Tokens
 
 LENGTHS = np.random.default_rng(0).geometric(0.05, 1003)
 
@@ -204,3 +204,14 @@ def test_a_million_rows_are_taken_quickly() -> None:
     began = time.process_time()  # another process's work is none of ours
     assert len(tokens.take(np.arange(1_000_000)[::-1])) == 1_000_000
     assert time.process_time() - began < 1.0  # row by row it took several times as long
+
+
+def test_marks_go_with_their_sequences() -> None:
+    lengths, marks = np.array([3, 1, 4]), np.array([[0, 2], [0, 0], [1, 3]])
+    part = Part(NO_ROWS, tokens_of(lengths), np.zeros(3, dtype=np.int64), marks=marks)
+    batch = packed(part, np.array([2, 0, 1]))
+    assert batch.marks is not None
+    assert batch.marks.tolist() == [[1, 3], [0, 2], [0, 0]]
+    parts = halves(batch.to("cpu"))
+    assert parts is not None
+    assert [half.marks.tolist() for half in parts if half.marks is not None] == [[[1, 3]], [[0, 2], [0, 0]]]

@@ -87,9 +87,10 @@ def pack(
     weights: np.ndarray | None = None,
     answers: Tokens | None = None,
     images: np.ndarray | None = None,
+    marks: np.ndarray | None = None,
 ) -> Batch:
-    """The sequences end to end, with what is kept of them. `labels` and `weights` are indexed by sequence;
-    labels a token, which the tokens bring themselves, come before them.
+    """The sequences end to end, with what is kept of them. `labels`, `weights` and `marks` are indexed by
+    sequence; labels a token, which the tokens bring themselves, come before them.
     """
     places, lengths = _places(tokens, rows)
     own_labels = None if labels is None else torch.from_numpy(labels[rows])
@@ -113,13 +114,14 @@ def pack(
         vectors=kept if pooled else None,
         answer=answer,
         images=None if images is None else torch.from_numpy(images[rows]),
+        marks=None if marks is None else torch.from_numpy(marks[rows]),
     )
 
 
 def packed(part: Part, rows: np.ndarray) -> Batch:
     """A batch of these sequences of a part, with all that belongs to them."""
     numbers = part.targets if part.targets.dtype != object and len(part.targets) == len(part) else None
-    return pack(part.tokens, rows, numbers, part.weights, part.answers, part.images)
+    return pack(part.tokens, rows, numbers, part.weights, part.answers, part.images, part.marks)
 
 
 def lengths_of(part: Part) -> np.ndarray:
@@ -181,6 +183,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
             vectors=None if batch.vectors is None else batch.vectors[first * each : last * each],
             answer=answer,
             images=None if batch.images is None else batch.images[first:last],
+            marks=None if batch.marks is None else batch.marks[first:last],
         )
 
     return part(0, middle, 0, split), part(middle, n, split, n_ids)
