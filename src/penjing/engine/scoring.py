@@ -18,6 +18,7 @@ from penjing.data.batches import cut, lengths_of, packed
 from penjing.models.ensemble import Ensemble
 from penjing.models.heads import pool
 from penjing.models.model import Model
+from penjing.models.modes import evaluating
 from penjing.models.packing import alone
 from penjing.records import NO_ROWS, Batch, Part, Tokens
 from penjing.task import Task
@@ -75,14 +76,9 @@ def each(
     """One item a sequence, in the part's order, of what `compute` gives of batches of at most `tokens`,
     without gradients; the model is in evaluation mode meanwhile."""
     device = next(model.head.parameters()).device
-    was_training = model.training
-    model.eval()
     found: list[Any] = [None] * len(part)
-    try:
-        with torch.inference_mode():
-            for piece in cut(np.arange(len(part)), lengths_of(part), tokens=tokens):
-                for row, item in zip(piece, compute(packed(part, piece).to(device)), strict=True):
-                    found[row] = item
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        for piece in cut(np.arange(len(part)), lengths_of(part), tokens=tokens):
+            for row, item in zip(piece, compute(packed(part, piece).to(device)), strict=True):
+                found[row] = item
     return found

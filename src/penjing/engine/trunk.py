@@ -11,12 +11,11 @@ another tokenizer, another `max_length` or another text gives other ids or the s
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +28,7 @@ from penjing.errors import WontFit
 from penjing.files import CannotWrite, cache_folder, drop_oldest
 from penjing.models.layers import bare
 from penjing.models.model import Model
+from penjing.models.modes import evaluating
 from penjing.models.precision import WORKING
 from penjing.plural import counted
 from penjing.records import Tokens
@@ -84,7 +84,7 @@ def keep(
                 f"{counted(need.n_rows, 'row is', 'rows are')} computed once and kept in {shelf.folder} "
                 f"({mib(need.missing_bytes)})"
             )
-            with _scoring(model):
+            with evaluating(model), torch.inference_mode():
                 for rows, own in missing:
                     _fill(model, shelf, rows, own, progress)
         shelf.refresh()
@@ -229,15 +229,3 @@ def _fill(
         sizes = np.full(len(piece), each, np.int64) if shelf.pooled else lengths[piece]
         shelf.add([keys[row] for row in piece], sizes, values)
         progress(len(piece))
-
-
-@contextlib.contextmanager
-def _scoring(model: Model) -> Iterator[None]:
-    """Evaluation mode, without gradients; then as before."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)

@@ -38,6 +38,7 @@ from penjing.jobs.prepare import (
     stream,
     task_of,
 )
+from penjing.models.modes import evaluating
 from penjing.models.packing import NATIVE, Way, run
 from penjing.records import Batch, Part
 from penjing.run import Run
@@ -245,10 +246,8 @@ def _saving(bench: _Bench) -> Difference:
 
 def _answered(bench: _Bench, model: Any) -> torch.Tensor:
     """What the model gives of the part: its loss and, where the task keeps them, its outputs."""
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         found = bench.task.loss(model, next(iter(_batches(bench))))
-    model.train()
     mean = found.mean.reshape(1).float()
     return mean if found.outputs is None else torch.cat([mean, found.outputs.float().flatten()])
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.models.layers import bare, depths_of, layers_of, path_of
+from penjing.models.modes import evaluating
 from penjing.models.packing import Way, forward
 
 BLOCK = 256  # tokens of a block of short rows
@@ -191,10 +192,8 @@ def _tried(plain: Frozen) -> Frozen:
     ids = torch.arange(5, 5 + sum(lengths), device=next(trunk.parameters()).device)
     ids %= int(trunk.config.vocab_size)  # type: ignore[union-attr, arg-type]
     trains = [p for p in trunk.parameters() if p.requires_grad]
-    training = trunk.training
-    trunk.eval()
     try:
-        with torch.enable_grad():
+        with evaluating(trunk), torch.enable_grad():
             whole, entrance = _watched(plain, lambda: forward(trunk, way, ids, lengths))
             apart = Frozen(trunk, way, plain.layers, plain.depth, plain.whole, entrance)
             with torch.no_grad():
@@ -209,8 +208,6 @@ def _tried(plain: Frozen) -> Frozen:
         reason = "" if same else "what trains reads layers below it"
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         apart, reason = plain, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    finally:
-        trunk.train(training)
     return apart if not reason else Frozen(trunk, way, plain.layers, plain.depth, plain.whole, None, reason)
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from penjing.models import varlen
 from penjing.models.attention import DroppedAttention
 from penjing.models.layout import Group, Layout, Regroup, Return, layout_of
+from penjing.models.modes import evaluating
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
@@ -273,38 +274,32 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
     special = {getattr(config, f"{k}_token_id", None) for k in ("pad", "bos", "eos", "cls", "sep", "mask")}
     allowed = torch.tensor([i for i in range(low, min(config.vocab_size, 5000)) if i not in special] or [low])
     ids = allowed[torch.randint(len(allowed), (sum(lengths),), generator=generator)].to(_device(trunk))
-    training = trunk.training
-    trunk.eval()
     _native(trunk)
-    try:
-        with torch.no_grad():
-            wanted = run(trunk, Way(False), ids, lengths)
-            try:
-                trunk.set_attn_implementation(NAME)  # type: ignore[operator]
-                kind: Any = type(trunk)
-                if "position_ids" not in _accepted(kind):
-                    raise TypeError("it takes no position_ids")
-                pad = getattr(config, "pad_token_id", None)
-                gap = float("inf")
-                for offset in dict.fromkeys([0, int(pad if pad is not None else -1) + 1]):
-                    gap = float(
-                        (run(trunk, Way(True, offset), ids, lengths) - wanted).abs().max()
-                        / wanted.abs().max()
-                    )
-                    if gap < tolerance:
-                        return Way(True, offset)
-                reason = f"packed and padded outputs differ by {gap:.1e}"
-            except (
-                TypeError,
-                ValueError,
-                RuntimeError,
-                IndexError,
-                AttributeError,
-                NotImplementedError,
-            ) as error:
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    finally:
-        trunk.train(training)
+    with evaluating(trunk), torch.no_grad():
+        wanted = run(trunk, Way(False), ids, lengths)
+        try:
+            trunk.set_attn_implementation(NAME)  # type: ignore[operator]
+            kind: Any = type(trunk)
+            if "position_ids" not in _accepted(kind):
+                raise TypeError("it takes no position_ids")
+            pad = getattr(config, "pad_token_id", None)
+            gap = float("inf")
+            for offset in dict.fromkeys([0, int(pad if pad is not None else -1) + 1]):
+                gap = float(
+                    (run(trunk, Way(True, offset), ids, lengths) - wanted).abs().max() / wanted.abs().max()
+                )
+                if gap < tolerance:
+                    return Way(True, offset)
+            reason = f"packed and padded outputs differ by {gap:.1e}"
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+            AttributeError,
+            NotImplementedError,
+        ) as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     _native(trunk)
     return Way(False, 0, reason)
 

@@ -19,6 +19,7 @@ from penjing.errors import NotSupported
 from penjing.models.dropout import fast_dropout
 from penjing.models.layout import Group, Layout, Return
 from penjing.models.load import quiet
+from penjing.models.modes import evaluating
 from penjing.models.packing import Way, attend, forward, how_to_run, pattern_of, spread
 from penjing.models.prompting import word_ids
 
@@ -184,8 +185,6 @@ def _of_words(trunk: nn.Module, way: Way, ids: Tensor) -> Tensor:
         out, _ = attend(module, q, k, v, None, scale, dropout, layout, **said)  # type: ignore[arg-type]
         return out[0]
 
-    training = trunk.training
-    with torch.no_grad():
-        forward(trunk.eval(), way, ids, [len(ids)], instead=record)
-    trunk.train(training)
+    with evaluating(trunk), torch.no_grad():
+        forward(trunk, way, ids, [len(ids)], instead=record)
     return torch.stack(found).permute(3, 0, 1, 2, 4).flatten(1).contiguous()
