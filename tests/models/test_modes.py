@@ -13,6 +13,6 @@ def test_every_module_has_its_own_mode_again_whatever_happened() -> None:
     with evaluating(model):
         assert not any(part.training for part in model.modules())
     assert [part.training for part in model.modules()] == before
-    with pytest.raises(RuntimeError), evaluating(model):
+    with pytest.raises(TypeError), evaluating(model):
         model(object())
     assert [part.training for part in model.modules()] == before
