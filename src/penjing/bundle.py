@@ -39,6 +39,7 @@ from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models import peft_files
 from penjing.models.embedding import whole_state
 from penjing.models.ensemble import Ensemble, share_weights
+from penjing.models.four_bit import held_in, hold
 from penjing.models.layers import bare
 from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
@@ -191,6 +192,7 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
             "pooling": base.pooling,
             "width": base.width,
             "kind": base.kind,
+            **({"held_in": held_in(model.trunk)} if held_in(model.trunk) else {}),
         }
         full = {"format": FORMAT, "saves": saves, **card, "base": about, "files": files}
         write_json(aside / "card.json", full)
@@ -235,6 +237,8 @@ def _load(
     trunk: nn.Module = found.trunk
     if card["saves"] == "peft":
         trunk = _with_adapter(place, trunk)
+        if card["base"].get("held_in"):
+            hold(trunk)
     elif card["saves"] in TRAINED:
         if card["saves"] == "added":
             trunk = plugin.build("methods", choice(card["method"], kind="methods", key="method")).apply(trunk)

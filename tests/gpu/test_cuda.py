@@ -23,7 +23,8 @@ from penjing.jobs import keep
 from penjing.jobs.news import News
 from penjing.jobs.train import resume
 from penjing.keys import TrainSpec
-from penjing.models import packing, varlen
+from penjing.methods.lora import lora
+from penjing.models import four_bit, packing, varlen
 from penjing.models.dropout import set_dropout
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
@@ -127,6 +128,20 @@ def test_a_stopped_run_comes_to_the_same_end(precision: str, small: dict[str, An
     one, other = (load_file(r.folder / keep.NAME) for r in (whole, half))
     assert one.keys() == other.keys()
     assert max(_gap(one[name], other[name]) for name in one if name.startswith("model.")) < 1e-3
+
+
+def test_weights_in_four_bits_are_the_cpus_and_learn(tiny: Tiny) -> None:
+    weight = torch.randn(64, 96)
+    here = four_bit.unpacked(four_bit.packed(weight), (64, 96), torch.float32)
+    there = four_bit.unpacked(four_bit.packed(weight.to(CUDA)), (64, 96), torch.float32)
+    assert torch.allclose(there.cpu(), here, atol=1e-6)
+    base = load(str(tiny("llama")), device=CUDA)
+    set_dropout(base.trunk, 0.0)
+    trunk = lora(rank=4, quantize="nf4").apply(base.trunk)
+    head = ClassHead(base.width, 3, pooling="last", dropout=0.0).to(CUDA)
+    model = Model(trunk, head, base.way).prepare("bf16")
+    found = run(model, rows_of(24, 30), steps=10)
+    assert found[-1].loss < 0.9 * found[0].loss
 
 
 def _gap(one: Tensor, other: Tensor) -> float:

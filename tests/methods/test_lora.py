@@ -10,10 +10,16 @@ from torch import Tensor, nn
 
 from common import stir, told
 from contract import in_peft, states
+from penjing import bundle as bundles
+from penjing.engine.optim import groups
 from penjing.errors import NotSupported, SpecError
+from penjing.keys import TrainSpec
 from penjing.methods.lora import lora
 from penjing.models import peft_files
+from penjing.models.heads import ClassHead
 from penjing.models.load import load
+from penjing.models.model import Model
+from penjing.models.wrap import merged
 
 Tiny = Callable[..., Path]
 SOME = ["bert", "gpt2", "llama"]
@@ -105,6 +111,60 @@ def test_targets_that_match_no_linear_layer_are_refused(targets: list[str], tiny
     with pytest.raises(NotSupported) as error:
         lora(targets=targets).apply(trunk)
     told(error, "`lora.targets`", str(targets[-1:]), "BertModel", "query", "`targets: all`")
+
+
+@pytest.mark.parametrize("ratio", [0.0, -4.0, float("nan")])
+def test_a_ratio_of_rates_that_would_not_train_is_refused(ratio: float) -> None:
+    with pytest.raises(SpecError) as error:
+        lora(plus_ratio=ratio)
+    told(error, "`lora.plus_ratio`", "above 0", str(ratio), "1 is plain LoRA")
+
+
+@pytest.mark.parametrize(("other", "settings"), [("dora", {"dora": True}), ("init", {"init": "pissa"})])
+def test_what_needs_the_base_as_it_came_is_refused_over_four_bits(
+    other: str, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(SpecError) as error:
+        lora(quantize="nf4", **settings)
+    told(error, "`lora.quantize`", "4 bits", f"lora.{other}", "Drop one")
+
+
+# ---- LoRA+ and QLoRA
+
+
+def test_rates_of_lora_plus_are_those_of_pefts_optimizer(tiny: Tiny) -> None:
+    from peft.optimizers import create_loraplus_optimizer
+
+    base = load(str(tiny("bert")))
+    trunk: Any = lora(rank=2, plus_ratio=16).apply(base.trunk)
+    theirs = create_loraplus_optimizer(trunk, torch.optim.AdamW, lr=2e-4, loraplus_lr_ratio=16)
+    rates = {id(p): group["lr"] for group in theirs.param_groups for p in group["params"]}
+    model = nn.ModuleDict({"trunk": trunk, "head": nn.Linear(4, 2)})
+    ours = groups(model, TrainSpec(weight_decay=0.0), 2e-4)
+    found = {id(p): group["lr"] for group in ours for p in group["params"]}  # type: ignore[attr-defined]
+    assert {key: found[key] for key in rates} == pytest.approx(rates)
+    assert sorted(set(found.values())) == pytest.approx([2e-4, 32e-4])
+
+
+@pytest.mark.parametrize("family", SOME)
+def test_over_four_bits_it_learns_and_opens_merges_and_answers_the_same(
+    family: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    base = load(str(tiny(family)))
+    plain = states(base, base.trunk)
+    trunk: Any = lora(rank=2, quantize="nf4").apply(base.trunk)
+    start = states(base, trunk)
+    assert 1e-4 < float((start - plain).norm() / plain.norm()) < 0.5  # random weights
+    stir(trunk, by=0.05)
+    wanted = states(base, trunk)
+    assert not torch.allclose(wanted, start, atol=1e-2)
+    head = ClassHead(base.width, 3, pooling="mean", dropout=0.0)
+    card = {"task": "classify", "method": {"lora": {"quantize": "nf4"}}, "labels": ["a", "b", "c"]}
+    model = Model(trunk, head, base.way)
+    bundles.save(tmp_path / "b", model=model, base=base, saves="peft", card={**card, "max_length": 64})
+    opened: Any = bundles.load(tmp_path / "b", device="cpu", precision="fp32").model
+    assert torch.equal(states(base, opened.trunk), wanted)
+    assert torch.allclose(states(base, merged(opened.trunk)), wanted, atol=2e-5)
 
 
 # ---- beginnings

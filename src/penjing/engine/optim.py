@@ -27,7 +27,8 @@ DECAY_ALONE = ("adamw", "lion", "muon")
 
 def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, object]]:
     """Parameters that train, by rate and decay: none of it on biases, norms and other vectors; lower layers
-    slower by `layer_decay` each; the head at `head_lr`. `hidden` tells which hold hidden matrices.
+    slower by `layer_decay` each; the head at `head_lr`; all times the `rate_factor` that a method gave some
+    (LoRA+). `hidden` tells which hold hidden matrices.
     """
     trunk = model.trunk
     inner = bare(trunk)  # type: ignore[arg-type]
@@ -45,6 +46,7 @@ def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, o
         elif decay_depth:
             own = name.removeprefix("trunk.").removeprefix("base_model.model.")
             rate *= settings.layer_decay ** (top - depth_of(inner, own))
+        rate *= getattr(parameter, "rate_factor", 1.0)
         decay = 0.0 if parameter.ndim < 2 else settings.weight_decay
         made.setdefault((rate, decay, inside), []).append(parameter)
     return [

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from penjing.errors import NotSupported, SpecError
+from penjing.models.four_bit import hold
 from penjing.models.mutated import keep_start
 from penjing.models.wrap import targets_of, wrapped
 from penjing.records import Method
@@ -23,6 +24,8 @@ def lora(
     rslora: bool = False,
     dora: bool = False,
     init: Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora"] = "kaiming",
+    plus_ratio: float = 1.0,
+    quantize: Literal["nf4"] | None = None,
 ) -> Method:
     """Train low-rank updates W + (alpha / rank) B A beside the frozen linear layers.
 
@@ -31,6 +34,8 @@ def lora(
     rslora: divide by the square root of the rank. dora: learn the columns' norms apart.
     init: how A begins, B being 0 (`kaiming`, `gaussian`); `orthogonal` rows; or A and B are the base's main
     parts by singular values (`pissa`, arXiv 2404.02948) or QR (`olora`, arXiv 2406.01775), and train alone.
+    plus_ratio: B's learning rate over A's (LoRA+, arXiv 2402.12354); its authors take 16, with a lower rate.
+    quantize: hold the frozen layers in 4 bits (`nf4`: QLoRA, arXiv 2305.14314); less memory, slower steps.
     """
     if rank < 1:
         raise SpecError(f"`lora.rank` must be at least 1; it is {rank}. 8 to 32 are usual.")
@@ -44,6 +49,17 @@ def lora(
         raise SpecError(
             f"`lora.dora` and `lora.init: {init}` both change how the base's weights are seen; what is "
             f"learned could not be saved over the base as it came. Drop one."
+        )
+
+    if not plus_ratio > 0:
+        raise SpecError(
+            f"`lora.plus_ratio` must be above 0; it is {plus_ratio}. 1 is plain LoRA, 4 to 16 are usual."
+        )
+    if quantize and (dora or init in MUTATING):
+        other = "lora.dora" if dora else f"lora.init: {init}"
+        raise SpecError(
+            f"`lora.quantize` holds the base's weights in 4 bits; `{other}` wants them as they "
+            "came. Drop one."
         )
 
     def apply(trunk: Any) -> nn.Module:
@@ -66,6 +82,11 @@ def lora(
         made = wrapped(trunk, config)
         if init in MUTATING:
             keep_start(made)
-        return made
+        if plus_ratio != 1.0:
+            for name, parameter in made.named_parameters():
+                if "lora_B" in name:
+                    parameter.rate_factor = plus_ratio  # type: ignore[attr-defined]
+        return hold(made) if quantize else made
 
-    return Method("lora", apply, lr=1e-3, saves="peft", keeps_start=init in ("kaiming", "gaussian"))
+    keeps = init in ("kaiming", "gaussian") and not quantize
+    return Method("lora", apply, lr=1e-3, saves="peft", keeps_start=keeps)

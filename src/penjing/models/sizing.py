@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from penjing.models.embedding import RowsInUse
+from penjing.models.four_bit import weights_held
 from penjing.models.frozen import frozen_depth
 from penjing.models.layers import layers_of, linears_of
 
@@ -74,7 +75,7 @@ def count(model: nn.Module) -> tuple[int, int]:
         for m in model.modules()
         if isinstance(m, RowsInUse)
     )
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(p.numel() for p in model.parameters()) + weights_held(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return total + unused, trainable + unused
 
@@ -86,7 +87,8 @@ def flops_a_token(model: Any, longest: float, *, passes: float | None = None) ->
     """
     trunk: nn.Module = model.trunk
     linear = [p for n in linears_of(trunk) for p in trunk.get_submodule(n).parameters()]
-    weights, trained = sum(p.numel() for p in linear), sum(p.numel() for p in linear if p.requires_grad)
+    weights = sum(p.numel() for p in linear) + weights_held(trunk)
+    trained = sum(p.numel() for p in linear if p.requires_grad)
     upper = _upper(trunk)
     forward = upper + (1.0 - upper) / (passes or 1.0)
     attention = 4.0 * len(layers_of(trunk)) * _width(trunk) * longest * (forward + 2.0 * upper)

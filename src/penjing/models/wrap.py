@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from penjing.errors import NotSupported
+from penjing.models.four_bit import let_go
 from penjing.models.layers import linears_of
 
 
@@ -70,6 +71,7 @@ def merged(trunk: Any) -> nn.Module:
     if not hasattr(trunk, "peft_config"):
         return trunk  # type: ignore[no-any-return]
     kind = trunk.peft_config["default"].peft_type.value
+    let_go(trunk)
     try:
         whole: nn.Module = trunk.merge_and_unload(safe_merge=True)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
