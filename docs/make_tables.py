@@ -134,6 +134,12 @@ def bases_table() -> str:
     return _table(["method", "works on", "refuses"], rows())
 
 
+def _verbs(command: Any) -> dict[str, Any]:
+    """The verbs of a group such as `penjing tokenizer`; of a plain verb none."""
+    found: dict[str, Any] = getattr(command, "commands", {})
+    return found
+
+
 def commands_table() -> str:
     """Every verb of the command line and its options."""
     from typer.main import get_command
@@ -141,7 +147,10 @@ def commands_table() -> str:
     group: Any = get_command(__import__("penjing.cli", fromlist=["app"]).app)
 
     def rows() -> Iterator[list[str]]:
-        for name, command in group.commands.items():
+        inner = {f"{verb} {name}": c for verb, g in group.commands.items() for name, c in _verbs(g).items()}
+        for name, command in {**group.commands, **inner}.items():
+            if _verbs(command):
+                continue
             options = [p.opts[-1] for p in command.params if p.param_type_name == "option"]
             given = [f"[{p.name}]" if not p.required else p.name for p in command.params]
             kept = [g for g, p in zip(given, command.params, strict=True) if p.param_type_name == "argument"]

@@ -19,7 +19,7 @@ SRC = ROOT / "src" / "penjing"
 
 # docs/design.md, section 1. A file or folder right under src/penjing is a unit; imports go to lower layers.
 LAYERS = {
-    7: ["__init__", "__main__", "cli", "screen"],
+    7: ["__init__", "__main__", "cli", "cli_tokenizer", "screen"],
     6: ["apps"],
     5: ["chains"],
     4: ["jobs", "serve"],

@@ -120,23 +120,29 @@ def is_quick(command: Command) -> bool:
 @pytest.mark.parametrize("command", COMMANDS, ids=shown)
 def test_a_documented_command_parses(command: Command) -> None:
     verb, *rest = command.words
-    group: Any = get_command(app)
     if verb.startswith("-"):
         assert verb in ("--version", "--help", "-h")
         return
-    assert verb in group.commands, f"there is no verb `{verb}`"
-    group.commands[verb].make_context(verb, list(rest))  # raises on what it does not know
+    found, rest = verb_of([verb, *rest])
+    found.make_context(verb, rest)  # raises on what it does not know
+
+
+def verb_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words begin with, in a group or not, and the rest of them."""
+    found: Any = get_command(app)
+    while hasattr(found, "commands") and words:
+        assert words[0] in found.commands, f"there is no verb `{words[0]}`"
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_verbs_and_options_named_in_running_text_exist(page: Path) -> None:
-    group: Any = get_command(app)
     for call in re.findall(r"`penjing ([^`]+)`", FENCE.sub("", text_of(page))):
-        verb, *rest = call.split()
-        if verb.startswith("-"):
+        if call.startswith("-"):
             continue
-        assert verb in group.commands, call
-        known = {option for p in group.commands[verb].params for option in (*p.opts, *p.secondary_opts)}
+        found, rest = verb_of(call.split())
+        known = {option for p in found.params for option in (*p.opts, *p.secondary_opts)}
         asked = {word.split("=")[0] for word in rest if word.startswith("--")}
         assert asked <= {*known, "--help"}, call
 

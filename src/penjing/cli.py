@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli_tokenizer import tokenizer
 from penjing.errors import SpecError
 from penjing.screen import (
     Screen,
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(tokenizer)
 SpecFile = Annotated[
     Path | None, typer.Argument(help="YAML spec; every key can also be given below", show_default=False)
 ]

@@ -1,0 +1,1 @@
+"""Tokenizers: learnt from a corpus, measured on texts."""
