@@ -1,4 +1,4 @@
-"""Text as a stream: passages end to end are the file, tables give their text column, missing things are named."""
+"""Text as a stream: passages end to end are the file, tables give a column, missing things are named."""
 
 import gzip
 import json
@@ -39,7 +39,7 @@ def test_a_folder_is_all_its_texts_by_name(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("")
-    with pytest.raises(DataError, match="there is none. Did you mean `corpus.txt`"):
+    with pytest.raises(DataError, match=r"there is none\. Did you mean `corpus.txt`"):
         files_of(tmp_path / "corpsu.txt")
     with pytest.raises(DataError, match="it is empty"):
         list(passages(tmp_path / "corpus.txt"))

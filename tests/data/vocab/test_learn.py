@@ -1,7 +1,8 @@
-"""Tokenizers learnt here: they come back exactly, transformers reads them, two makes are one, limits are said."""
+"""Tokenizers learnt here: texts come back, transformers reads them, two makes are one, limits are said."""
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_the_most_frequent_pair_is_merged_first() -> None:
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     pairs: Counter[tuple[str, str]] = Counter()
     for word in ["ab", "Ġab", "Ġab", "Ġcd", "Ġcd"]:
-        pairs.update(zip(word, word[1:], strict=False))
+        pairs.update(pairwise(word))
     assert tuple(merges[0]) == max(pairs, key=lambda pair: pairs[pair]) == ("a", "b")
 
 

@@ -1,4 +1,4 @@
-"""What was asked of a tokenizer, checked and complete: every default that hangs on another choice is settled."""
+"""What was asked of a tokenizer, checked and complete: defaults that hang on another choice are settled."""
 
 from __future__ import annotations
 
