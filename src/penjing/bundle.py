@@ -47,6 +47,7 @@ from penjing.models.model import Model
 from penjing.plugin import choice
 from penjing.records import Part, Rows, Tokens
 from penjing.task import Task
+from penjing.trust import opening
 
 
 @dataclass(frozen=True, repr=False)
@@ -205,11 +206,16 @@ def load(
     precision: str | None = None,
     base: str | None = None,
     machine: Machine | None = None,
+    trust: Sequence[str] = (),
 ) -> Bundle:
     """Open a bundle (or a run, whose best bundle is taken). `base` says where the base is, if it has moved.
 
+    `trust` names packages whose functions the bundle may name as its task or method; penjing's own, and those
+    that a spec of this process has named, always may.
+
     Raises:
-        NotSupported: not a bundle, damaged files, or a base that is not the one it was made with.
+        NotSupported: not a bundle, damaged files, a base that is not the one it was made with, or code of a
+            package that is not trusted.
     """
     place = Path(folder)
     if (place / "spec.yaml").is_file() and not (place / "card.json").is_file():
@@ -217,12 +223,14 @@ def load(
     for _ in range(5):
         seen = card_bytes(place)
         try:
-            return _load(standing(place), device, precision, base, machine)
+            with opening(place, trust):
+                return _load(standing(place), device, precision, base, machine)
         except (NotSupported, OSError):
             if card_bytes(place) == seen:
                 raise
             time.sleep(0.1)  # a run that goes on has just put a better bundle in its place
-    return _load(standing(place), device, precision, base, machine)
+    with opening(place, trust):
+        return _load(standing(place), device, precision, base, machine)
 
 
 def _load(

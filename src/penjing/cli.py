@@ -26,6 +26,7 @@ from penjing.screen import (
     print_scores,
     print_trials,
 )
+from penjing.trust import allow
 
 app = typer.Typer(
     name="penjing",
@@ -64,7 +65,9 @@ def _given(**options: Any) -> dict[str, Any]:
 @app.callback(invoke_without_command=True)
 def _penjing(
     version: Annotated[bool, typer.Option("--version", help="print the version and leave")] = False,
+    trust: Annotated[Files, typer.Option("--trust", help="package whose functions bundles may name")] = None,
 ) -> None:
+    allow(trust or ())
     if version:
         from penjing import __version__
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from penjing import trust
 from penjing.errors import SpecError, nearest
 
 # Kind (folder) -> the record that a plug-in of it gives.
@@ -87,6 +88,7 @@ def found(kind: str) -> dict[str, PlugIn]:
 def advice(kind: str, name: str) -> dict[str, Any]:
     """What a plug-in says of the spec's section `train` where the spec says nothing: `TRAIN` in its file."""
     if "." in name:
+        trust.check(kind, name)
         module = importlib.import_module(name.rpartition(".")[0])
         return dict(getattr(module, "TRAIN", {}))
     tree = ast.parse(_built_in(kind, name).path.read_text(encoding="utf-8"))
@@ -158,6 +160,7 @@ def about(kind: str, name: str) -> PlugIn:
 
 
 def _own_function(kind: str, name: str) -> Callable[..., Any]:
+    trust.check(kind, name)
     module, _, attribute = name.rpartition(".")
     try:
         made: Callable[..., Any] = getattr(importlib.import_module(module), attribute)

@@ -15,11 +15,11 @@ from penjing.records import Scores
 from penjing.run import Run
 
 
-def opened(model: Bundle | Run | str | Path, *, base: str | None = None) -> Bundle:
+def opened(model: Bundle | Run | str | Path, *, base: str | None = None, trust: Sequence[str] = ()) -> Bundle:
     """The bundle meant: itself, a run's best one, or that of a folder."""
     if isinstance(model, Bundle):
         return model
-    return load(model.folder if isinstance(model, Run) else model, base=base)
+    return load(model.folder if isinstance(model, Run) else model, base=base, trust=trust)
 
 
 def evaluate(
@@ -28,12 +28,13 @@ def evaluate(
     *,
     seed: int = 0,
     base: str | None = None,
+    trust: Sequence[str] = (),
     **reading: Any,
 ) -> dict[str, Any]:
     """Scores of a bundle (or a run's best one) on rows with labels.
 
     `reading` is as in a spec's `data` section: text, label, encoding, delimiter, drop_empty. `base` says
-    where the bundle's base is, if it has moved.
+    where the bundle's base is, if it has moved; `trust` is as in `load`.
     Returns values (floats), intervals (95 %, bootstrap), tables, the worst errors and notes on how the rows
     were read.
 
@@ -46,7 +47,7 @@ def evaluate(
             f"`{unknown[0]}` is not a way to read rows.{nearest(unknown[0], READING)} Those of `evaluate`: "
             f"{', '.join(READING)}."
         )
-    bundle = opened(model, base=base)
+    bundle = opened(model, base=base, trust=trust)
     task = bundle.task
     rows = rows_from(task, data, **reading)
     part = bundle.part(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,17 +15,19 @@ from penjing.models.model import Model
 from penjing.models.wrap import merged
 
 
-def merge(run: str | Path, folder: str | Path, *, base: str | None = None) -> Bundle:
+def merge(
+    run: str | Path, folder: str | Path, *, base: str | None = None, trust: Sequence[str] = ()
+) -> Bundle:
     """Add what an adapter changes into the base's weights and write the whole to `folder`.
 
-    It is made in fp32 from what was saved; the run and its base stay as they are.
+    It is made in fp32 from what was saved; the run and its base stay as they are. `trust` is as in `load`.
 
     Raises:
         NotSupported: no bundle there, what was learned is no change of the base's weights (prompts,
         bottlenecks, ensembles), or the base is not the one it was made with.
         CannotWrite: no room or no right.
     """
-    bundle = load(run, base=base, machine=choose("cpu", "fp32"))
+    bundle = load(run, base=base, machine=choose("cpu", "fp32"), trust=trust)
     card = bundle.card
     if not isinstance(bundle.model, Model) or card["saves"] == "added":
         raise NotSupported(
@@ -36,4 +39,4 @@ def merge(run: str | Path, folder: str | Path, *, base: str | None = None) -> Bu
     known = {key: value for key, value in card.items() if key not in ("format", "saves", "files")}
     with torch.no_grad():
         save(Path(folder), model=whole, base=bundle.base, saves="full", card=known)
-    return load(folder)
+    return load(folder, trust=trust)
