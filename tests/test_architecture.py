@@ -26,7 +26,7 @@ LAYERS = {
     3: ["engine", "bundle", "bundle_card", "run"],
     2: ["tasks", "objectives", "methods", "techniques", "compressors"],
     1: ["models", "data", "device", "measures", "intervals", "baseline", "files"],
-    0: ["records", "task", "spec", "yaml_file", "plugin", "errors", "keys", "plural", "threads"],
+    0: ["records", "task", "spec", "yaml_file", "plugin", "errors", "keys", "plural", "threads", "trust"],
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 OPEN_LAYERS = {0, 1, 3, 7}  # their units may import each other, so long as no circle arises

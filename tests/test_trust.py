@@ -77,9 +77,8 @@ def test_the_command_line_takes_the_packages_to_trust(strange: tuple[Path, Path]
     folder, ran = strange
 
     def predicted(*options: str) -> Any:
-        code = (
-            f"import sys; sys.path.insert(0, {str(ran.parent.parent)!r}); from penjing.cli import app; app()"
-        )
+        start = f"import sys; sys.path.insert(0, {str(ran.parent.parent)!r})"
+        code = f"{start}; from penjing.cli import app; app()"
         command = [sys.executable, "-c", code, *options, "predict", str(folder), "hello", "--json"]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -45,6 +45,6 @@ def check(kind: str, name: str) -> None:
         package = name.partition(".")[0]
         raise NotSupported(
             f"The bundle {place} names `{name}` ({kind}), which is not penjing's: opening it would run "
-            f"code of the package `{package}`. Nothing was imported. If you know that code, allow it: `load(…, "
-            f'trust=["{package}"])`, or `penjing --trust {package} …`.'
+            f"code of the package `{package}`. Nothing was imported. If you know that code, allow it: "
+            f'`load(…, trust=["{package}"])`, or `penjing --trust {package} …`.'
         )
