@@ -220,9 +220,7 @@ def evaluate(
     label: Annotated[str | None, typer.Option(help="column of the label")] = None,
     encoding: Annotated[str | None, typer.Option(help="such as gb18030")] = None,
     delimiter: Annotated[str | None, typer.Option(help="between the labels of one cell")] = None,
-    drop_empty: Annotated[
-        bool, typer.Option("--drop-empty", help="leave out rows without text or label")
-    ] = False,
+    drop_empty: Annotated[bool, typer.Option("--drop-empty", help="leave out rows that lack one")] = False,
     base: BaseFolder = None,
     as_json: AsJson = False,
 ) -> None:
