@@ -18,7 +18,7 @@ PIP_QUIET := --quiet --no-input --disable-pip-version-check --root-user-action=i
 FAST := -m "not slow and not data"
 # What the lock file pins: everything but Ray, which few need.
 COMMA := ,
-LOCKED := starter,hub,search,serve,bench,dev
+LOCKED := starter,hub,search,serve,corpus,bench,dev
 
 .DEFAULT_GOAL := setup
 .PHONY: setup demo test check bench docs fresh lock clean python

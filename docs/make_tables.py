@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from penjing import plugin
 from penjing.chains.asked import SearchSpec
+from penjing.corpus import asked as corpus
 from penjing.keys import SECTIONS
 from penjing.spec import Spec
 
@@ -75,7 +76,10 @@ def _fields(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
     defaults = {"task": "classify", "method": "full"}
     for name, field in model.model_fields.items():
         assert field.description, f"{model.__name__}.{name} says nothing about itself"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if any(
+            isinstance(one, type) and issubclass(one, BaseModel)
+            for one in (field.annotation, *get_args(field.annotation))
+        ):
             yield [f"`{name}`", "section", "–", field.description]
             continue
         default = defaults.get(name, field.default) if not prefix else field.default
@@ -87,6 +91,12 @@ def spec_table(section: str = "") -> str:
     """The keys of a spec, or of one of its sections."""
     rows = _fields(SECTIONS[section], f"{section}.") if section else _fields(Spec, "")
     return _table(["key", "value", "default", "meaning"], rows)
+
+
+def corpus_table(section: str = "") -> str:
+    """The keys of a corpus's spec, or of one of its sections."""
+    model = corpus.SECTIONS[section] if section else corpus.CorpusSpec
+    return _table(["key", "value", "default", "meaning"], _fields(model, f"{section}." if section else ""))
 
 
 def said_of(doc: str, names: list[str]) -> dict[str, str]:
@@ -166,6 +176,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "data": lambda: spec_table("data"),
     "search": lambda: _table(["key", "value", "default", "meaning"], _fields(SearchSpec, "search.")),
     "train": lambda: spec_table("train"),
+    "corpus": lambda: corpus_table(),
+    **{name: lambda name=name: corpus_table(name) for name in corpus.SECTIONS},
     "classify": lambda: settings_table("tasks", "classify"),
     "methods": methods_table,
     "bases": bases_table,

@@ -1,4 +1,4 @@
-"""The command line: one verb a job. Beside `screen.py` the only file that prints or exits."""
+"""The command line: one verb a job. With `cli_*.py` and `screen.py` all that prints or exits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli_corpus import app as corpus
 from penjing.cli_tokenizer import tokenizer
 from penjing.errors import SpecError
 from penjing.screen import (
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
+app.add_typer(corpus)
 app.add_typer(tokenizer)
 SpecFile = Annotated[
     Path | None, typer.Argument(help="YAML spec; every key can also be given below", show_default=False)
@@ -389,7 +390,6 @@ def main() -> None:
     from penjing.threads import wait_without_spinning
 
     sys.path.append(os.getcwd())  # a dotted plug-in may lie in the present folder, as with `python -m`
-
     wait_without_spinning()
     for name, value in (
         ("HF_HUB_DISABLE_TELEMETRY", "1"),

@@ -1,6 +1,6 @@
 """What a person sees of a job: news while it works, tables, findings, and errors as one clear text.
 
-Beside `cli.py` the only file that prints or exits.
+Beside `cli.py` and `cli_corpus.py` the only file that prints or exits.
 """
 
 from __future__ import annotations

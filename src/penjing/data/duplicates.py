@@ -19,7 +19,8 @@ import numpy as np
 _CHUNK_CHARACTERS = 2_000_000
 _N_BANDS = 16
 _PER_BAND = 4  # at Jaccard 0.8 a pair shares a band with probability 1 - (1 - 0.8**4)**16 = 0.9998
-_SKETCH = 1024  # long texts are compared by their 1,024 smallest shingle hashes
+SKETCH = 1024  # long texts are compared by their 1,024 smallest shingle hashes
+_STEP = 1.1  # sizes within this factor share a matrix
 _CROWD = 24  # buckets above this size compare neighbours, not all pairs
 _LEAST_PAIRS = 400_000  # candidates a band may have at any size; beyond that 1.5 times the number of texts
 _SPACELESS = (  # Thai and Lao, Burmese, Khmer, kana, Han
@@ -60,7 +61,8 @@ def both_groups(texts: Sequence[str], *, threshold: float = 0.8) -> tuple[np.nda
     plain = [normal(text) for text in texts]
     exact = _firsts(plain)
     firsts = np.flatnonzero(exact == np.arange(len(exact)))
-    component = _components(shingles([plain[i] for i in firsts.tolist()]), threshold)
+    sets = shingles([plain[i] for i in firsts.tolist()])
+    component = components(sets, *signatures(sets), threshold=threshold)
     smallest = np.full(len(firsts), len(texts), np.int64)
     np.minimum.at(smallest, component, firsts)
     group = np.arange(len(texts), dtype=np.int64)
@@ -87,7 +89,7 @@ class Shingles:
 
 
 @functools.lru_cache(maxsize=1)
-def _kinds() -> np.ndarray:
+def kinds_of_code_points() -> np.ndarray:
     """(0x110000,) uint8 by code point: 1 letter or digit of a spaced script, 2 of a spaceless one, else 0."""
     kinds = np.zeros(0x110000, np.uint8)
     # Marks (Mn, Mc) belong to the word they stand in, such as the vowel signs of Hindi.
@@ -111,8 +113,8 @@ def code_points(texts: Sequence[str]) -> Iterator[tuple[int, np.ndarray, np.ndar
 
 
 def of_kind(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For code points: kind (as in `_kinds`), and whether each is Han, Latin, a letter."""
-    kinds = _kinds()[codes]
+    """For code points: kind (as in `kinds_of_code_points`), and whether each is Han, Latin, a letter."""
+    kinds = kinds_of_code_points()[codes]
     han = (
         (codes >= 0x3400) & (codes <= 0x9FFF)
         | (codes >= 0xF900) & (codes <= 0xFAFF)
@@ -126,7 +128,7 @@ def of_kind(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return kinds, han, latin, (kinds > 0) & ~digit
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix(values: np.ndarray) -> np.ndarray:
     """splitmix64's finisher, on uint64, in place where possible (Steele, Lea and Flood 2014)."""
     values = values ^ (values >> np.uint64(30))
     values *= np.uint64(0xBF58476D1CE4E5B9)
@@ -138,7 +140,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 def tokens_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(position of the first character, 64-bit hash) of every shingle of a chunk of code points."""
-    kinds = _kinds()[codes]
+    kinds = kinds_of_code_points()[codes]
     word = kinds == 1
     before = np.concatenate([[False], word[:-1]])
     first = np.flatnonzero(word & ~before)
@@ -147,9 +149,9 @@ def tokens_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(first):
         n_before = np.searchsorted(inside, first)
         place = inside - np.repeat(first, np.diff(np.append(n_before, len(inside))))
-        mixed = _mix(codes[inside].astype(np.uint64) + (place.astype(np.uint64) << np.uint64(24)))
+        mixed = mix(codes[inside].astype(np.uint64) + (place.astype(np.uint64) << np.uint64(24)))
         pieces[0].append(first)
-        pieces[1].append(_mix(np.add.reduceat(mixed, n_before)))
+        pieces[1].append(mix(np.add.reduceat(mixed, n_before)))
     dense = kinds == 2
     pair = np.flatnonzero(dense[:-1] & dense[1:])
     alone = np.flatnonzero(
@@ -157,43 +159,53 @@ def tokens_of(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
     wide = codes.astype(np.uint64)
     pieces[0].extend((pair, alone))
-    pieces[1].extend(
-        (_mix((wide[pair] << np.uint64(32)) + wide[pair + 1]), _mix(wide[alone] << np.uint64(32)))
-    )
+    pieces[1].extend((mix((wide[pair] << np.uint64(32)) + wide[pair + 1]), mix(wide[alone] << np.uint64(32))))
     return np.concatenate(pieces[0]), np.concatenate(pieces[1])
 
 
 def shingles(texts: Sequence[str]) -> Shingles:
     """The shingle sets of normal texts, as 32-bit hashes; without letters or digits a set is empty."""
-    hashes: list[np.ndarray] = []
-    sizes = np.zeros(len(texts), np.int64)
-    for begin, codes, starts in code_points(texts):
+    parts = []
+    for _, codes, starts in code_points(texts):
         at, values = tokens_of(codes)
         owner = np.searchsorted(starts, at, side="right") - 1
-        # One sort key: owner above, hash below. 32 bits of hash make a false common shingle a 1 in 4e9 event.
-        keys = np.sort((owner.astype(np.uint64) << np.uint64(32)) | (values >> np.uint64(32)))
-        keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]  # np.unique hashes, ten times slower
-        owner = (keys >> np.uint64(32)).astype(np.int64)
-        counts = np.bincount(owner, minlength=len(starts) - 1)
-        if counts.max(initial=0) > _SKETCH:
-            place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
-            keys = keys[place < _SKETCH]
-            counts = np.minimum(counts, _SKETCH)
-        hashes.append(keys.astype(np.uint32))
-        sizes[begin : begin + len(counts)] = counts
-    return Shingles(
-        np.concatenate([*hashes, np.zeros(0, np.uint32)]), np.concatenate([[0], np.cumsum(sizes)])
-    )
+        parts.append(sets_of(owner, values, len(starts) - 1))
+    return end_to_end(parts)
 
 
-def _components(sets: Shingles, threshold: float) -> np.ndarray:
-    """(n,) component of each set, joined by verified pairs; sets without shingles stay alone."""
+def sets_of(owner: np.ndarray, values: np.ndarray, n: int, *, most: int = SKETCH) -> Shingles:
+    """The n sets of 64-bit hashes, each of the text `owner`, as 32-bit ones; of a large one its `most`
+    smallest."""
+    # One sort key: owner above, hash below. 32 bits of hash make a false common shingle a 1 in 4e9 event.
+    keys = np.sort((owner.astype(np.uint64) << np.uint64(32)) | (values >> np.uint64(32)))
+    keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]  # np.unique hashes, ten times slower
+    counts = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=n)
+    if counts.max(initial=0) > most:
+        place = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+        keys = keys[place < most]
+        counts = np.minimum(counts, most)
+    return Shingles(keys.astype(np.uint32), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def end_to_end(parts: Sequence[Shingles]) -> Shingles:
+    """The sets of several as one."""
+    hashes = np.concatenate([*(part.hashes for part in parts), np.zeros(0, np.uint32)])
+    sizes = np.concatenate([*(part.sizes for part in parts), np.zeros(0, np.int64)])
+    return Shingles(hashes, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def components(sets: Shingles, band_keys: np.ndarray, marks: np.ndarray, *, threshold: float) -> np.ndarray:
+    """(n,) component of each set, joined by verified pairs; sets without shingles stay alone.
+
+    Args:
+        band_keys, marks: as `signatures` gives them.
+        threshold: least Jaccard similarity of a pair.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     n = len(sets.sizes)
     component = np.arange(n, dtype=np.int64)
-    band_keys, marks = _signatures(sets)
     n_hashes = _N_BANDS * _PER_BAND
     # Hashes that agree are binomial: five deviations below the mean lose 3 pairs in 10 million.
     least = n_hashes * threshold - 5 * (n_hashes * threshold * (1 - threshold)) ** 0.5
@@ -212,11 +224,12 @@ def _components(sets: Shingles, threshold: float) -> np.ndarray:
     return component
 
 
-def _signatures(sets: Shingles) -> tuple[np.ndarray, np.ndarray]:
+def signatures(sets: Shingles) -> tuple[np.ndarray, np.ndarray]:
     """(bands, n) uint32 keys, each of `_PER_BAND` minimal hashes, and (n, hashes) uint8, a byte of each.
 
-    Sets of one size are a matrix, so that a minimum over each set is one over the first axis: 64 hash
-    functions over 15 million shingles take 2 s so, and 60 s with `minimum.reduceat` on 64-bit values.
+    Sets of about one size are a matrix, the smaller ones filled up with their last hash, so that a minimum
+    over each set is one over the first axis: 64 hash functions over 15 million shingles take 2 s so, and 60 s
+    with `minimum.reduceat` on 64-bit values.
     """
     generator = np.random.Generator(np.random.PCG64(20_240_601))
     odd = generator.integers(0, 2**31, size=(_N_BANDS, _PER_BAND), dtype=np.uint32) * np.uint32(
@@ -225,14 +238,17 @@ def _signatures(sets: Shingles) -> tuple[np.ndarray, np.ndarray]:
     plus = generator.integers(0, 2**32, size=(_N_BANDS, _PER_BAND), dtype=np.uint32)
     keys = np.zeros((_N_BANDS, len(sets.sizes)), np.uint32)
     marks = np.zeros((len(sets.sizes), _N_BANDS * _PER_BAND), np.uint8)
-    by_size = np.argsort(sets.sizes, kind="stable")
-    edges = np.flatnonzero(np.diff(sets.sizes[by_size], prepend=0))
+    steps = np.ceil(np.log(np.maximum(1, sets.sizes)) / np.log(_STEP)).astype(np.int64)
+    steps[sets.sizes == 0] = -1
+    by_size = np.argsort(steps, kind="stable")
+    edges = np.flatnonzero(np.diff(steps[by_size], prepend=-1))
     for rows in np.split(by_size, edges)[1:]:
-        size = int(sets.sizes[rows[0]])
+        size = int(sets.sizes[rows].max())
         step = max(1, 50_000 // size)  # a block that stays in the processor's cache
         for begin in range(0, len(rows), step):
             block = rows[begin : begin + step]
-            values = sets.hashes[sets.starts[block][None, :] + np.arange(size)[:, None]]
+            place = np.minimum(np.arange(size)[:, None], sets.sizes[block] - 1)
+            values = sets.hashes[sets.starts[block] + place]
             spread = np.empty_like(values)
             mark = np.empty((len(block), marks.shape[1]), np.uint8)
             for band in range(_N_BANDS):
@@ -299,12 +315,12 @@ def _jaccard(sets: Shingles, pairs: np.ndarray, *, step: int = 100_000) -> np.nd
         twice = both[1:] == both[:-1]
         owner = (both >> np.uint64(32)).astype(np.int64)
         new = np.concatenate([[True], ~twice])
-        cut = sets.sizes[part].max(axis=0) >= _SKETCH
+        cut = sets.sizes[part].max(axis=0) >= SKETCH
         if cut.any():
             # Bottom-k estimate: of the k smallest hashes of the union, the share that both have.
             union = np.bincount(owner[new], minlength=m)
             rank = np.cumsum(new) - 1 - np.repeat(np.cumsum(union) - union, np.bincount(owner, minlength=m))
-            inside = (rank < _SKETCH) | ~cut[owner]
+            inside = (rank < SKETCH) | ~cut[owner]
             new, twice = new & inside, twice & inside[1:]
         shared = np.bincount(owner[1:][twice], minlength=m)
         found[begin : begin + m] = shared / np.maximum(1, np.bincount(owner[new], minlength=m))

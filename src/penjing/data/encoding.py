@@ -1,7 +1,7 @@
 """Bytes to text: open files (compressed ones too), and find which encoding they are in, by evidence.
 
-`open_bytes` undoes gzip, bzip2, xz and one-file zips; `find_encoding` decides; `open_text` reads line by line
-and, where the bytes break the encoding, says file, line and byte.
+`open_bytes` undoes gzip, bzip2, xz, Zstandard and one-file zips; `find_encoding` decides; `open_text` reads
+line by line and, where the bytes break the encoding, says file, line and byte.
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ _COMMON = (
     "cp1251",
     "utf-16",
 )
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".docx", ".pdf")
 
 
 def plain_name(path: Path) -> str:
-    """The file's name in lower case without `.gz`, `.bz2` or `.xz`; of a zip the name of the file in it."""
+    """The file's name in lower case without `.gz`, `.bz2`, `.xz` or `.zst`; of a zip that of its file."""
     name = path.name.lower()
     if name.endswith(".zip") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return Path(_only_member(archive, path)).name.lower()
-    for suffix in (".gz", ".bz2", ".xz"):
+    for suffix in PACKED:
         name = name.removesuffix(suffix)
     return name
 
@@ -83,6 +85,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
                     stream = cast(BinaryIO, stack.enter_context(bz2.open(raw)))
                 elif magic.startswith(b"\xfd7zXZ\x00"):
                     stream = cast(BinaryIO, stack.enter_context(lzma.open(raw)))
+                elif magic.startswith(_ZSTD):
+                    stream = stack.enter_context(_zstd(raw))
                 elif magic.startswith(b"PK\x03\x04"):
                     archive = stack.enter_context(zipfile.ZipFile(raw))
                     stream = cast(BinaryIO, stack.enter_context(archive.open(_only_member(archive, path))))
@@ -94,6 +98,20 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         ) from error
     except PermissionError as error:
         raise DataError(f"{path} may not be read: {error.strerror}. Change its rights or copy it.") from error
+
+
+@contextlib.contextmanager
+def _zstd(raw: BinaryIO) -> Iterator[BinaryIO]:
+    """The bytes of a Zstandard stream; Arrow undoes it, so that no package more is needed."""
+    import pyarrow as pa
+
+    with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd") as packed:
+        try:
+            yield cast(BinaryIO, io.BufferedReader(packed, _CHUNK))
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise zlib.error(str(error)) from error  # as the other packers say it
 
 
 def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
