@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 import shutil
 import time
@@ -116,13 +117,15 @@ def _need(spec: CorpusSpec, files: Sequence[File]) -> None:
 
 def _plan(spec: CorpusSpec, files: Sequence[File]) -> str:
     """A hash of all that decides what the corpus will be."""
-    from penjing import __version__
-
     settings = {key: value for key, value in spec.written().items() if key not in ("out", "raw")}
     there = [(f.source, f.name, f.size, f.path.stat().st_mtime_ns) for f in files]
     tests = [(path, Path(path).stat().st_mtime_ns if Path(path).exists() else 0) for path in spec.against]
-    said = json.dumps([__version__, settings, there, tests], ensure_ascii=True, sort_keys=True)
+    said = json.dumps([_version(), settings, there, tests], ensure_ascii=True, sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _version() -> str:
+    return importlib.metadata.version("penjing")
 
 
 def _to_do(folder: Path, plan: str, *, fresh: bool) -> bool:
@@ -220,8 +223,6 @@ def _settle(sifted: Sequence[Path], fates: Fates, spec: CorpusSpec, folder: Path
 
 def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequence[Path]) -> dict[str, Any]:
     """What happened to every document, added up over the parts."""
-    from penjing import __version__
-
     first = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in sifted]
     last = [json.loads(path.read_text(encoding="utf-8")) for path in settled]
     read = _sums(part["read"] for part in first)
@@ -250,7 +251,7 @@ def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequ
     return {
         "plan": plan,
         "sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "made_by": f"penjing {__version__}",
+        "made_by": f"penjing {_version()}",
         "sources": sources,
         "dropped": dropped,
         "samples": {reason: _samples([*first, *last], reason, spec.samples) for reason in reasons},
