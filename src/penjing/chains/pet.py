@@ -1,0 +1,130 @@
+"""Pattern-exploiting training's last stage (Schick & Schütze 2021, arXiv 2001.07676, section 3.3): models of
+patterns, tuned on few labelled rows, say together what unlabelled rows are; a plain classifier learns from
+that.
+
+The soft label of a row is softmax(mean over teachers of log p / T), T = 2 in the paper. Left behind are
+`NAME-teachers/` (their runs, soft.jsonl, valid.jsonl) and the run `NAME`, whose spec.yaml repeats the
+classifier's training from these files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penjing import spec as specs
+from penjing.bundle import load
+from penjing.chains.trial import carried
+from penjing.data.read import read
+from penjing.device import choose
+from penjing.errors import SpecError
+from penjing.files import write_text
+from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.prepare import bound, load_base, rows_of, task_of
+from penjing.jobs.train import tune
+from penjing.jobs.training import Job
+from penjing.models.load import copy_of
+from penjing.run import Run
+from penjing.spec import Spec
+
+
+def pet(
+    source: str | Path | Mapping[str, Any] | None = None,
+    *,
+    unlabelled: str | Path | Sequence[str | Path],
+    name: str,
+    seeds: int = 3,
+    temperature: float = 2.0,
+    student: Mapping[str, Any] | None = None,
+    sets: tuple[str, ...] = (),
+    tell: Tell = silent,
+    **keywords: Any,
+) -> Run:
+    """Teach a classifier by models of a `few_shot` spec; returns the classifier's run.
+
+    Every template that the task names (else all of the base's own together) makes a teacher for each of
+    `seeds` seeds, all on the same drawn rows. `unlabelled` are rows without labels; `student` is laid over
+    the classifier's spec, such as `{"method": "lora"}`. The rest is as in `spec.read`.
+
+    Raises:
+        SpecError: the task is not `few_shot`, or a number is out of range.
+        DataError: rows are not usable.
+    """
+    spec = specs.read(source, sets=sets, **keywords)
+    _check(spec, seeds, temperature)
+    texts = read(unlabelled, labelled=False).texts
+    folder = Path(spec.out) / f"{name}-teachers"
+    machine, task = choose(spec.device, spec.precision), task_of(spec)
+    data, base = rows_of(spec, task, tell), load_base(spec, machine, tell)
+    logs = []
+    teachers = _teachers(spec, seeds)
+    for number, one in enumerate(teachers, 1):
+        tell(News("stage", f"teacher {number} of {len(teachers)}"))
+        place = folder / f"{number:03d}"
+        own = copy_of(base)
+        job = Job(one, bound(task_of(one), own, data.names), machine, data, own, silent)
+        it = carried(place, job)
+        found = load(place, machine=machine).probabilities(texts)
+        logs.append(np.log(np.maximum(found, 1e-12)))
+        tell(News("score", f"teacher {number}: {it.watch.best:.4f} on validation rows"))
+    names, valid = data.names, data.valid
+    _write(
+        folder / "soft.jsonl",
+        [
+            {"text": text, "probabilities": dict(zip(names, row.tolist(), strict=True))}
+            for text, row in zip(texts, softened(np.stack(logs), temperature), strict=True)
+        ],
+    )
+    _write(
+        folder / "valid.jsonl",
+        [{"text": text, "label": own[0]} for text, own in zip(valid.texts, valid.labels, strict=True)],
+    )
+    whole = {
+        "base": spec.base,
+        "data": {"train": str(folder / "soft.jsonl"), "valid": str(folder / "valid.jsonl")},
+        "task": {"soft": {"labels": names}},
+        **{key: getattr(spec, key) for key in ("device", "precision", "out", "seed", "language")},
+        **(student or {}),
+        "name": name,
+    }
+    if spec.data.test:
+        whole["data"] = {**whole["data"], "test": spec.data.test}
+    return tune(whole, tell=tell)
+
+
+def softened(logs_MSC: np.ndarray, temperature: float) -> np.ndarray:
+    """(S, C) soft labels of M teachers' log-probabilities: equation 3's mean, softened."""
+    mean = logs_MSC.mean(0) / temperature
+    raised = np.exp(mean - mean.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
+
+
+def _teachers(spec: Spec, seeds: int) -> list[Spec]:
+    """A spec for each template and seed."""
+    settings = spec.task.settings
+    named = settings["templates"]
+    patterns: list[list[str] | None] = [[one] for one in named] if named else [None]
+    return [
+        specs.read(spec, task={"few_shot": {**settings, "templates": pattern}}, seed=spec.seed + i)
+        for pattern in patterns
+        for i in range(seeds)
+    ]
+
+
+def _check(spec: Spec, seeds: int, temperature: float) -> None:
+    if spec.task.name != "few_shot":
+        raise SpecError(
+            f"Teachers are models of `task: few_shot`; the spec has `{spec.task.name}`. Set `task: few_shot`,"
+            f" or tune `{spec.task.name}` by itself."
+        )
+    for key, value, least in (("seeds", seeds, 1), ("temperature", temperature, 1e-3)):
+        if not value >= least:
+            raise SpecError(f"`{key}` of `pet` must be at least {least:g}; it is {value}. 3 and 2 are usual.")
+
+
+def _write(path: Path, lines: list[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
