@@ -5,7 +5,7 @@ A step is a list of micro-batches; how rows are cut into micro-batches changes n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -159,37 +159,65 @@ def count_targets(
 def halves(batch: Batch) -> tuple[Batch, Batch] | None:
     """A batch cut in two by rows; None when it is one row."""
     n = len(batch.rows)
-    if n < 2:
-        return None
-    middle, each = n // 2, len(batch.lengths) // n  # sequences a row
-    n_ids = int(batch.ids.shape[0])
-    split = int(batch.lengths[: middle * each].sum())
+    return None if n < 2 else (between(batch, 0, n // 2), between(batch, n // 2, n))
 
-    def part(first: int, last: int, low: int, high: int) -> Batch:
-        def own(x: Tensor | None) -> Tensor | None:
-            return None if x is None else (x[first:last] if len(x) == n else x[low:high])
 
-        labels, weights = own(batch.labels), own(batch.weights)
-        answer = None if batch.answer is None else _of_side(batch.answer, first, last)
-        return Batch(
-            ids=batch.ids[low:high],
-            lengths=batch.lengths[first * each : last * each],
-            labels=labels,
-            weights=weights,
-            n_targets=count_targets(last - first, labels, weights, answer),
-            rows=batch.rows[first:last],
-            segments=None if batch.segments is None else batch.segments[low:high],
-            states=None if batch.states is None else batch.states[low:high],
-            vectors=None if batch.vectors is None else batch.vectors[first * each : last * each],
-            answer=answer,
-            images=None if batch.images is None else batch.images[first:last],
-            marks=None if batch.marks is None else batch.marks[first:last],
-        )
+def between(batch: Batch, first: int, last: int) -> Batch:
+    """Rows `first` up to `last` (not with it) of a batch, counted from 0 within the batch."""
+    n = len(batch.rows)
+    each = len(batch.lengths) // n  # sequences a row
+    low = int(batch.lengths[: first * each].sum())
+    high = low + int(batch.lengths[first * each : last * each].sum())
 
-    return part(0, middle, 0, split), part(middle, n, split, n_ids)
+    def own(x: Tensor | None) -> Tensor | None:
+        return None if x is None else (x[first:last] if len(x) == n else x[low:high])
+
+    labels, weights = own(batch.labels), own(batch.weights)
+    answer = None if batch.answer is None else _of_side(batch.answer, first, last)
+    return Batch(
+        ids=batch.ids[low:high],
+        lengths=batch.lengths[first * each : last * each],
+        labels=labels,
+        weights=weights,
+        n_targets=count_targets(last - first, labels, weights, answer),
+        rows=batch.rows[first:last],
+        segments=None if batch.segments is None else batch.segments[low:high],
+        states=None if batch.states is None else batch.states[low:high],
+        vectors=None if batch.vectors is None else batch.vectors[first * each : last * each],
+        answer=answer,
+        images=None if batch.images is None else batch.images[first:last],
+        marks=None if batch.marks is None else batch.marks[first:last],
+    )
 
 
 def _of_side(side: Side, first: int, last: int) -> Side:
     low, high = int(side.lengths[:first].sum()), int(side.lengths[:last].sum())
     labels = None if side.labels is None else side.labels[low:high]
     return Side(side.ids[low:high], side.lengths[first:last], labels)
+
+
+def divide(batches: Sequence[Batch], ways: int) -> list[list[Batch]]:
+    """The rows of a step dealt `ways` ways, in their order, each with as even a share of the tokens as whole
+    rows allow: a row goes where its middle token lies. With few rows a share may be empty.
+    """
+    costs = [_costs(batch) for batch in batches]
+    total = sum(cost.sum() for cost in costs)
+    shares: list[list[Batch]] = [[] for _ in range(ways)]
+    before = 0
+    for batch, cost in zip(batches, costs, strict=True):
+        ends = before + np.cumsum(cost)
+        cuts = np.searchsorted((ends - cost / 2) * ways // total, np.arange(ways + 1))
+        for share, first, last in zip(shares, cuts[:-1], cuts[1:], strict=True):
+            if first < last:
+                whole = last - first == len(batch.rows)
+                share.append(batch if whole else between(batch, int(first), int(last)))
+        before = int(ends[-1])
+    return shares
+
+
+def _costs(batch: Batch) -> np.ndarray:
+    """(rows,) tokens of each row and its answer; an image is one."""
+    tokens: np.ndarray = batch.lengths.reshape(len(batch.rows), -1).sum(1).numpy()
+    if batch.answer is not None:
+        tokens = tokens + batch.answer.lengths.numpy()
+    return tokens.clip(min=1)

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from penjing.data.batches import halves
 from penjing.engine.optim import decay_unused_rows, set_rates
+from penjing.engine.ranks import ALONE, Ranks
 from penjing.engine.scaling import LossScale
 from penjing.errors import SpecError, TrainingFailed
 from penjing.models.embedding import tables_in_use
@@ -36,11 +38,14 @@ def train_steps(
     seed: int = 0,
     techniques: Sequence[Technique] = (),
     scale: LossScale | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Step]:
     """Train from update `start` to `steps`; each item of `stream` is the micro-batches of one update.
 
     The loss is averaged over the targets of the whole update, so micro-batches are a memory knob and nothing
     else. `scale` is for fp16: a step whose gradients overflowed changes nothing but the scale, and says so.
+    `ranks`: the processes that train this model together; each gets the same stream and takes its share of
+    every step, and all yield the same Steps.
 
     Raises:
         TrainingFailed: the loss or a gradient is not finite, or memory ran out with a single sequence.
@@ -59,21 +64,28 @@ def train_steps(
     for number in range(start, steps):
         began = time.perf_counter()
         batches = next(stream)
+        total = sum(b.n_targets for b in batches)
+        own, idle = ranks.mine(batches)
         lr = set_rates(optimizer, share(number))
         model.train()
         notes: list[str] = []
         factor = scale.value if scale else 1.0
         while True:
-            torch.manual_seed(seed_of(seed, number))
+            torch.manual_seed(ranks.seed(seed_of(seed, number)))
             optimizer.zero_grad(set_to_none=True)
             try:
-                batches = room.fit(batches)
-                total, mean, parts = _accumulate(model, batches, whole, backward or _plain, factor)
+                own = room.fit(own)
+                mean, parts = _accumulate(model, own, idle, total, whole, backward or _plain, factor)
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-                notes.append(room.halve(batches, error))
+                if ranks.sharded:  # the others wait in this very pass
+                    raise TrainingFailed(
+                        no_room("a micro-batch", max(b.n_tokens for b in own + idle), error)
+                    ) from error
+                notes.append(room.halve(own, error))
+        mean, parts, notes = ranks.put_together(mean, parts, notes, trained)
         norm = norm_of(trained) / factor
         skipped = scale.judge(norm) if scale and abs(mean) < float("inf") else ""
         if skipped:
@@ -109,15 +121,16 @@ def train_steps(
 def _accumulate(
     model: nn.Module,
     batches: list[Batch],
+    idle: list[Batch],
+    total: float,
     loss: LossFunction,
     backward: Callable[..., Loss],
     factor: float,
-) -> tuple[float, float, dict[str, float]]:
-    """Make gradients of `factor` times the mean loss over the targets of all batches; returns the number of
-    targets, the mean and its parts.
+) -> tuple[float, dict[str, float]]:
+    """Make gradients of `factor` times the mean loss over the targets of a step, of which it has `total`;
+    returns what these batches add to the mean and its parts. `idle` batches are run and add nothing.
     """
     device = next(p for p in model.parameters() if p.requires_grad).device
-    total = sum(b.n_targets for b in batches)
     mean, parts = 0.0, dict[str, float]()
     for batch in (b for b in batches if b.n_targets):
         share = batch.n_targets / total
@@ -125,7 +138,9 @@ def _accumulate(
         mean += share * float(found.mean.detach())
         for name, value in found.parts.items():
             parts[name] = parts.get(name, 0.0) + share * value
-    return total, mean, parts
+    for batch in idle:
+        backward(model, batch.to(device), lambda b: loss(model, b), 0.0)
+    return mean, parts
 
 
 def _plain(model: nn.Module, batch: Batch, loss: Callable[[Batch], Loss], weight: float) -> Loss:
@@ -163,8 +178,9 @@ def seed_of(seed: int, step: int) -> int:
 
 
 def norm_of(parameters: list[nn.Parameter]) -> float:
-    """The joint norm of all gradients."""
-    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    """The joint norm of all gradients, over all processes where each has a share of them."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _divide(parameters: list[nn.Parameter], factor: float) -> None:
@@ -196,7 +212,12 @@ def clip_to(
 
 
 def _divides(optimizer: Optimizer) -> bool:
-    return bool(optimizer.defaults.get("fused") and getattr(optimizer, "_step_supports_amp_scaling", False))
+    sharded = isinstance(optimizer.param_groups[0]["params"][0], DTensor)  # takes no plain scale
+    return bool(
+        optimizer.defaults.get("fused")
+        and getattr(optimizer, "_step_supports_amp_scaling", False)
+        and not sharded
+    )
 
 
 class _Room:
@@ -222,11 +243,7 @@ class _Room:
     def halve(self, batches: list[Batch], error: BaseException) -> str:
         largest = max(batches, key=lambda b: b.n_tokens)
         if len(largest.rows) < 2:
-            raise TrainingFailed(
-                f"Memory ran out on a single row of {largest.n_tokens} tokens "
-                f"({str(error)[:120] or type(error).__name__}). "
-                f"Set `train.checkpointing: true`, a smaller `data.max_length`, or `method: lora`."
-            ) from error
+            raise TrainingFailed(no_room("a single row", largest.n_tokens, error)) from error
         self.tokens = max(1, largest.n_tokens // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -234,6 +251,15 @@ class _Room:
             f"memory ran out with {largest.n_tokens} tokens at once; going on with at most {self.tokens} "
             f"(`train.micro_tokens: {self.tokens}` avoids the retry; results are the same)"
         )
+
+
+def no_room(on: str, n_tokens: int, error: BaseException) -> str:
+    """What to say where memory ran out and the loop cannot help itself."""
+    return (
+        f"Memory ran out on {on} of {n_tokens} tokens ({str(error)[:120] or type(error).__name__}). "
+        f"Set `train.checkpointing: true`, a smaller `data.max_length`"
+        f"{' or `train.micro_tokens`' if on != 'a single row' else ''}, or `method: lora`."
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:

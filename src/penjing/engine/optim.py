@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from penjing.engine.lion import Lion
@@ -76,7 +77,8 @@ def optimizer(model: nn.Module, settings: TrainSpec, lr: float) -> Optimizer:
         return _muon(made, settings, lr)
     if settings.optimizer == "sgd":
         momentum = 0.9 if settings.momentum is None else settings.momentum
-        return torch.optim.SGD(made, lr=lr, momentum=momentum, fused=True)
+        whole = not any(isinstance(p, DTensor) for p in model.parameters())  # torch fuses no shares here
+        return torch.optim.SGD(made, lr=lr, momentum=momentum, fused=whole)
     if settings.optimizer == "adafactor":
         return torch.optim.Adafactor(made, lr=lr)
     return _adamw(made, settings, lr)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from penjing.data.batches import cut, lengths_of, packed
+from penjing.engine.ranks import ALONE, Ranks
 from penjing.models.ensemble import Ensemble
 from penjing.models.heads import pool
 from penjing.models.model import Model
@@ -24,16 +25,18 @@ from penjing.records import NO_ROWS, Batch, Part, Tokens
 from penjing.task import Task
 
 
-def predictions(task: Task, model: Model | Ensemble, part: Part, *, tokens: int = 8192) -> Any:
+def predictions(
+    task: Task, model: Model | Ensemble, part: Part, *, tokens: int = 8192, ranks: Ranks = ALONE
+) -> Any:
     """What the model predicts of a part, as the task sees it (task.Task: `found`)."""
     if task.infer:
-        return task.infer(model, partial(each, model, tokens=tokens), part)
-    return task.probabilities(outputs(model, part.tokens, tokens=tokens))
+        return task.infer(model, partial(each, model, tokens=tokens, ranks=ranks), part)
+    return task.probabilities(outputs(model, part.tokens, tokens=tokens, ranks=ranks))
 
 
-def outputs(model: Model | Ensemble, rows: Tokens, *, tokens: int = 8192) -> Tensor:
+def outputs(model: Model | Ensemble, rows: Tokens, *, tokens: int = 8192, ranks: Ranks = ALONE) -> Tensor:
     """The head's output of every row, in the rows' order: (S, C) fp32 on the CPU."""
-    return over(model, rows, model, tokens=tokens)
+    return over(model, rows, model, tokens=tokens, ranks=ranks)
 
 
 def embed(model: Model, rows: Tokens, pooling: str, *, tokens: int = 8192) -> Tensor:
@@ -58,11 +61,16 @@ def nearest_name(
 
 
 def over(
-    model: Model | Ensemble, rows: Tokens, compute: Callable[[Batch], Tensor], *, tokens: int = 8192
+    model: Model | Ensemble,
+    rows: Tokens,
+    compute: Callable[[Batch], Tensor],
+    *,
+    tokens: int = 8192,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """What `compute` gives of every row, in the rows' order, on the CPU; at most `tokens` at once."""
     part = Part(NO_ROWS, rows, np.zeros(0, dtype=np.int64))
-    found = each(model, part, lambda batch: compute(batch).float().cpu(), tokens=tokens)
+    found = each(model, part, lambda batch: compute(batch).float().cpu(), tokens=tokens, ranks=ranks)
     return torch.stack(found) if found else torch.empty(0, 0)
 
 
@@ -72,13 +80,25 @@ def each(
     compute: Callable[[Batch], Sequence[Any] | Tensor],
     *,
     tokens: int = 8192,
+    ranks: Ranks = ALONE,
 ) -> list[Any]:
     """One item a sequence, in the part's order, of what `compute` gives of batches of at most `tokens`,
-    without gradients; the model is in evaluation mode meanwhile."""
+    without gradients; the model is in evaluation mode meanwhile.
+
+    Several processes take the batches in turn, and all get the whole. Where weights are sharded all of them
+    run every batch, as no pass can be made by one: `compute` may make any number of passes.
+    """
     device = next(model.head.parameters()).device
+    pieces = cut(np.arange(len(part)), lengths_of(part), tokens=tokens)
+    step = 1 if ranks.sharded else ranks.world
+    own = pieces if ranks.sharded else pieces[ranks.rank :: step]
+    # Weights put together of shares live on into training, where inference tensors may not be.
+    quiet = torch.no_grad() if ranks.sharded else torch.inference_mode()
+    with evaluating(model), quiet:
+        ours = [[*compute(packed(part, piece).to(device))] for piece in own]
+    theirs = [ours] if ranks.sharded else ranks.gather(ours)
     found: list[Any] = [None] * len(part)
-    with evaluating(model), torch.inference_mode():
-        for piece in cut(np.arange(len(part)), lengths_of(part), tokens=tokens):
-            for row, item in zip(piece, compute(packed(part, piece).to(device)), strict=True):
-                found[row] = item
+    for number, piece in enumerate(pieces):
+        for row, item in zip(piece, theirs[number % step][number // step], strict=True):
+            found[row] = item
     return found

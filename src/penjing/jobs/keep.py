@@ -1,4 +1,5 @@
-"""`last/`: what an exact resume needs, in one safetensors file that is replaced in one step.
+"""`last/`: what an exact resume needs, in one safetensors file that is replaced in one step (and beside it,
+where weights are sharded, a file a process: shares.py).
 
 Batches and dropout are functions of (seed, step), so the state is: weights that train, optimizer,
 techniques, counters.
@@ -6,7 +7,6 @@ techniques, counters.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from penjing.engine.ranks import ALONE, Ranks
 from penjing.errors import NotSupported
-from penjing.files import write_with
+from penjing.jobs.shares import saved, write
 from penjing.models.embedding import tables_in_use
 from penjing.records import Technique
 from penjing.run import Run
@@ -29,30 +30,32 @@ def save(
     optimizer: Optimizer,
     techniques: Sequence[Technique],
     counters: dict[str, Any],
+    *,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Write the state. `counters` are plain JSON values, such as the step.
+
+    All processes of a run come here at the same step; the first one's counters and techniques are kept.
 
     Raises:
         CannotWrite: no room or no right; the last good state stays.
     """
-    from safetensors.torch import save_file
-
+    if not ranks.first and not ranks.sharded:
+        return
     tensors: dict[str, Tensor] = {}
     state: dict[str, Any] = {}
     plain = {"counters": counters, "decay": [m.decay for m in tables_in_use(model).values()], "state": state}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            tensors[f"model.{name}"] = parameter.detach().contiguous()
+            tensors[f"model.{name}"] = parameter
     whole = {"optimizer": optimizer.state_dict()["state"]}
     whole |= {f"technique.{t.name}": t.state.state_dict() for t in techniques if t.state}
     for key, value in _leaves(whole, ""):
         if isinstance(value, Tensor):
-            tensors[f"state.{key}"] = value.detach().contiguous()
+            tensors[f"state.{key}"] = value
         else:
             state[key] = value
-    write_with(
-        run.folder / NAME, lambda aside: save_file(tensors, aside, metadata={"plain": json.dumps(plain)})
-    )
+    write(run.folder / NAME, tensors, plain, step=int(counters.get("step", 0)), ranks=ranks)
 
 
 def restore(
@@ -63,34 +66,36 @@ def restore(
     Raises:
         NotSupported: the file is damaged or of another spec.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     path = run.folder / NAME
     if not path.is_file():
         return None
+    weights = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
     try:
-        with safe_open(path, framework="pt") as file:
-            plain: dict[str, Any] = json.loads(file.metadata()["plain"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        with saved(path) as file:
+            plain = file.plain
+            same = file.keys("model.") == weights.keys()
+            same = same and all(file.shape(key) == tuple(p.shape) for key, p in weights.items())
+            wanted = {**weights, **_state_of(optimizer, file.keys("state."))} if same else {}
+            tensors = {key: file.get(key, like) for key, like in wanted.items()}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise NotSupported(
             f"{path} could not be read ({error}); a saved state was wanted. It is damaged: delete the folder "
             f"last/ to begin this run again, or start a new one."
         ) from error
-    own = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
-    saved = {k for k in tensors if k.startswith("model.")}
-    if saved != own.keys() or any(own[k].shape != tensors[k].shape for k in saved):
+    if not same:
         raise NotSupported(
             f"{path} holds other weights than this run trains. Its spec.yaml was changed: start a new run."
         )
     with torch.no_grad():
-        for key, parameter in own.items():
+        for key, parameter in weights.items():
             parameter.copy_(tensors[key])
     model.train()  # drops what was kept of the weights for evaluation
     for module, decay in zip(tables_in_use(model).values(), plain["decay"], strict=True):
         module.decay = decay
-    moved = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     state: dict[Any, Any] = {}
+    moved = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     for key, value in {**moved, **plain["state"]}.items():
         _place(state, key.split("/"), value)
     groups = optimizer.state_dict()["param_groups"]
@@ -100,6 +105,16 @@ def restore(
         if technique.state:
             technique.state.load_state_dict(state.get(f"technique.{technique.name}", {}))
     return dict(plain["counters"])
+
+
+def _state_of(optimizer: Optimizer, keys: set[str]) -> dict[str, Tensor | None]:
+    """Key of a saved tensor: the parameter whose moments it holds, which says how it is shared out."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    owners: dict[str, Tensor | None] = dict.fromkeys(keys)
+    for key in keys:
+        if key.startswith("state.optimizer/"):
+            owners[key] = parameters[int(key.split("/")[1])]
+    return owners
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -31,9 +31,12 @@ class Model(nn.Module):
         self._copies: WorkingCopies | None = None
         self._modes: tuple[bool, ...] = ()  # the mode last set everywhere, and what it left the parts in
 
-    def prepare(self, precision: str) -> Model:
+    def prepare(self, precision: str, *, sharded: bool = False) -> Model:
         """Call once, when it is settled what trains: sets the working type, quick dropout and quick LoRA, and
         finds the layers that nothing trains, which run without dropout from now on.
+
+        `sharded`: weights will lie in shares over several processes. Then whoever shards them sets the type
+        that layers run in, and frozen layers are run with all others: every process makes the same passes.
         """
         if next(self.trunk.parameters()).device.type == "cpu":
             hasten(self.trunk)
@@ -43,7 +46,9 @@ class Model(nn.Module):
         if self.frozen is not None:
             self._still = still(self.trunk, self.frozen.depth)
         self.precision = precision
-        if precision in WORKING:
+        if sharded:
+            self.frozen = None
+        elif precision in WORKING:
             self._copies = WorkingCopies(self.trunk, WORKING[precision])
         self._modes = ()
         return self
