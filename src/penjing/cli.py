@@ -10,6 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from penjing.cli_corpus import app as corpus
+from penjing.cli_log import export_log
+from penjing.cli_plan import plan
+from penjing.cli_show import list_, show
 from penjing.cli_tokenizer import tokenizer
 from penjing.errors import SpecError
 from penjing.screen import (
@@ -20,8 +23,6 @@ from penjing.screen import (
     print_findings,
     print_json,
     print_json_line,
-    print_list,
-    print_plugin,
     print_promises,
     print_result,
     print_scores,
@@ -38,6 +39,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(corpus)
+app.command()(plan)
+app.command()(export_log)
+app.command("list")(list_)
+app.command()(show)
 app.add_typer(tokenizer)
 SpecFile = Annotated[
     Path | None, typer.Argument(help="YAML spec; every key can also be given below", show_default=False)
@@ -294,27 +299,6 @@ def merge(
         from penjing.jobs.merge import merge as job
 
         typer.echo(str(job(run, out, base=base).folder))
-
-
-@app.command("list")
-def list_(
-    kind: Annotated[str | None, typer.Argument(help="tasks, methods, techniques …")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List what can be chosen: tasks, methods, techniques and presets."""
-    with Screen(as_json=as_json):
-        print_list(kind, as_json=as_json)
-
-
-@app.command()
-def show(
-    kind: Annotated[str, typer.Argument(help="tasks, methods, techniques …")],
-    name: Annotated[str, typer.Argument(help="such as lora")],
-    source: Annotated[bool, typer.Option("--source/--no-source", help="print the code, too")] = True,
-) -> None:
-    """Show a plug-in: settings, documentation, code."""
-    with Screen():
-        print_plugin(kind, name, source=source)
 
 
 @app.command()

@@ -16,6 +16,11 @@ from penjing.errors import NotSupported
 from penjing.files import CannotWrite, cache_folder, write_json
 from penjing.threads import cores
 
+CGROUPS = (  # limit and use of a container's memory, version 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -159,18 +164,28 @@ def resident_mib(device: torch.device) -> float:
 
 
 def free_mib(device: torch.device) -> float:
-    """Memory that can still be taken, MiB: the device's on CUDA, the machine's elsewhere."""
+    """Memory that a job may still take, MiB: of the device on CUDA, elsewhere of the machine, or of the
+    container where that is less.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2**20
     import psutil
 
-    return float(psutil.virtual_memory().available) / 2**20
+    free = float(psutil.virtual_memory().available)
+    for limit, used in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # `max` is no number: no limit
+            free = min(free, float(Path(limit).read_text()) - float(Path(used).read_text()))
+    return max(0.0, free) / 2**20
 
 
 def peak_mib(device: torch.device) -> float:
     """Highest memory so far, MiB: of the device on CUDA, resident of this process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError, StopIteration):
+        # not getrusage: its peak begins at that of the process which started this one
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10
     try:
         import resource
         import sys

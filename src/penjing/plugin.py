@@ -26,6 +26,7 @@ KINDS = {
     "objectives": "task.Task",
     "methods": "records.Method",
     "techniques": "records.Technique",
+    "trackers": "tracker.Tracker",
     "compressors": "records.Compressor",
 }
 # A task may be an objective by name: pretraining is tuning without labels.

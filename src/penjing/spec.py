@@ -25,6 +25,7 @@ CHOICES = {
     "task": ("tasks", "classify"),
     "method": ("methods", "full"),
 }  # key: kind, what it is when not given
+LISTS = {"techniques": "ema", "trackers": "tensorboard"}  # key and kind: an example
 
 
 class Spec(BaseModel):
@@ -44,6 +45,7 @@ class Spec(BaseModel):
     task: Choice = Field(description="what to learn; `penjing list tasks`")
     method: Choice = Field(description="what trains; `penjing list methods`")
     techniques: tuple[Choice, ...] = Field((), description="what changes a training step; a list")
+    trackers: tuple[Choice, ...] = Field((), description="where the log goes, too; a list")
     data: DataSpec = Field(description="the keys of `data`, below")
     train: TrainSpec = Field(description="the keys of `train`, below")
     seed: int = Field(
@@ -59,12 +61,12 @@ class Spec(BaseModel):
 
     def written(self) -> dict[str, Any]:
         """The spec as plain values, every default written out: the file that repeats the run."""
-        plain = self.model_dump(mode="json", exclude={"task", "method", "techniques"})
+        plain = self.model_dump(mode="json", exclude={"task", "method", *LISTS})
         return {
             **{key: plain.pop(key) for key in ("base", "tokenizer", "shape")},
             "task": self.task.written(),
             "method": self.method.written(),
-            "techniques": [t.written() for t in self.techniques],
+            **{key: [one.written() for one in getattr(self, key)] for key in LISTS},
             **plain,
         }
 
@@ -266,10 +268,11 @@ def _validated(given: dict[str, Any]) -> Spec:
     for key, (kind, default) in CHOICES.items():
         values[key] = choice(default if values.get(key) is None else values[key], kind=kind, key=key)
     values["train"] = _advised(values["train"], values["task"])
-    techniques = values.get("techniques") or []
-    if not isinstance(techniques, list | tuple):
-        raise SpecError(f"`techniques` must be a list such as [ema]; it is {techniques!r}.")
-    values["techniques"] = tuple(choice(t, kind="techniques", key="techniques") for t in techniques)
+    for key, example in LISTS.items():
+        asked = values.get(key) or []
+        if not isinstance(asked, list | tuple):
+            raise SpecError(f"`{key}` must be a list such as [{example}]; it is {asked!r}.")
+        values[key] = tuple(choice(one, kind=key, key=key) for one in asked)
     try:
         spec = Spec.model_validate(values)
     except ValidationError as error:

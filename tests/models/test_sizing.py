@@ -1,6 +1,7 @@
 """Forecasts: operations as torch counts them, time that grows with everything, a pace that is measured."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from penjing.models import calibrate
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
-from penjing.models.sizing import Forecast, Pace, Shape, flops_a_token, forecast
+from penjing.models.sizing import Forecast, Pace, Shape, Work, flops_a_token, forecast, work_of
 from penjing.records import Batch, Tokens
 
 Tiny = Callable[..., Path]
 CPU = Machine(torch.device("cpu"), "fp32", 1)
 PACE = Pace((Shape(16, 1e-4, 1e9), Shape(64, 4e-4, 4e9)), 1e-9)
-USUAL: dict[str, Any] = {"tokens_a_step": 500.0, "longest": 20.0, "steps": 100, "micro_tokens": 8192}
+USUAL = Work(steps=100, tokens_a_step=500.0, longest=20.0, micro_tokens=8192, widest=600.0, scored=900.0)
 
 
 def model_of(folder: Path, **method: Any) -> Model:
@@ -38,7 +39,8 @@ def equal_rows(n_rows: int, length: int) -> Batch:
 
 
 def expected(model: Model, pace: Pace = PACE, precision: str = "fp32", **changes: Any) -> Forecast:
-    return forecast(model, pace=pace, precision=precision, **{**USUAL, **changes})
+    work = replace(USUAL, **changes)
+    return forecast(model, work, pace=pace, precision=precision)
 
 
 @pytest.mark.parametrize("layers", [None, 1], ids=["full", "top layer"])
@@ -60,13 +62,15 @@ def test_operations_are_those_that_torch_counts(family: str, layers: int | None,
     ("key", "values"),
     [
         ("tokens_a_step", [10.0, 500.0, 9000.0, 20_000.0]),
+        ("widest", [600.0, 1200.0, 8192.0]),
         ("longest", [5.0, 20.0, 500.0]),
         ("steps", [1, 10, 100]),
     ],
 )
 def test_more_of_anything_never_takes_less(key: str, values: list[Any], tiny: Tiny) -> None:
     found = [expected(model_of(tiny("bert")), **{key: value}) for value in values]
-    assert [f.seconds for f in found] == sorted({f.seconds for f in found})
+    assert [f.seconds for f in found] == sorted(f.seconds for f in found)
+    assert found[0] != found[-1]
     assert [f.mib for f in found] == sorted(f.mib for f in found)
 
 
@@ -109,3 +113,36 @@ def test_the_pace_follows_what_steps_take(monkeypatch: pytest.MonkeyPatch) -> No
     assert shape.overhead_s == pytest.approx(1e-3)
     assert shape.flops_a_s == pytest.approx(flops * calibrate.ROW / 1e-4)
     assert isinstance(calibrate._trunk(CPU, 64), nn.Module)
+
+
+def test_the_largest_batch_of_grouped_rows_is_that_of_a_window_s_longest() -> None:
+    from penjing.data.batches import order
+
+    lengths = np.random.default_rng(0).integers(5, 60, 640)
+    found = work_of(lengths, n_rows=640, batch=32, steps=20, micro_tokens=8192)
+    batches = [int(lengths[rows].sum()) for rows in order(lengths, batch=32, seed=0, epoch=0)]
+    assert found.widest == pytest.approx(max(batches))
+    assert found.tokens_a_step == pytest.approx(np.mean(batches))
+    shuffled = work_of(lengths, n_rows=640, batch=32, steps=20, micro_tokens=8192, grouped=False)
+    mixed = [
+        lengths[rows].sum()
+        for e in range(9)
+        for rows in order(lengths, batch=32, seed=0, epoch=e, group=False)
+    ]
+    assert np.mean(mixed) < shuffled.widest < found.widest
+    assert max(mixed) < 1.1 * shuffled.widest
+
+
+def test_no_micro_batch_is_taken_for_larger_than_allowed_but_one_long_row() -> None:
+    lengths = np.array([10] * 62 + [300, 400])
+    assert work_of(lengths, n_rows=64, batch=16, steps=4, micro_tokens=128).widest == 400
+    assert work_of(lengths, n_rows=64, batch=16, steps=4, micro_tokens=512).widest == 512
+
+
+def test_a_layer_that_is_gone_through_often_counts_as_often(tiny: Tiny) -> None:
+    once = expected(model_of(tiny("albert", num_hidden_layers=1)))
+    often = expected(model_of(tiny("albert", num_hidden_layers=6)))
+    assert often.parameters == once.parameters
+    assert often.flops_a_token > 5 * once.flops_a_token
+    assert often.seconds > 2 * once.seconds
+    assert often.mib > once.mib

@@ -39,6 +39,7 @@ from penjing.jobs.prepare import (
     techniques_of,
 )
 from penjing.models.load import Base
+from penjing.models.sizing import MARGIN_MIB
 from penjing.plural import counted
 from penjing.spec import Spec
 from penjing.task import Task
@@ -202,10 +203,10 @@ def _tell_cost(spec: Spec, machine: Machine, made: Ready, data: Data, found: lis
         found.append(Finding("note", "rows", text))
     _tell_kept(spec, made, data, float(tokens.lengths.mean()), found)
     weights = 4 * expected.parameters / 2**20
-    need, free = weights + expected.mib, free_mib(machine.device)
+    need, free = weights + expected.mib * MARGIN_MIB, free_mib(machine.device)
     text = (
         f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
-        f"and {need:,.0f} MiB of memory, {free:,.0f} MiB are free"
+        f"and up to {need:,.0f} MiB of memory, {free:,.0f} MiB are free"
     )
     advice = "Try `method: lora`, a smaller `train.micro_tokens`, or `train.checkpointing: true`"
     if weights + 12 * expected.trainable / 2**20 > free:  # before a single activation

@@ -28,9 +28,10 @@ from penjing.models.calibrate import pace_of
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import train_rows_in_use
 from penjing.models.load import Base
+from penjing.models.miniature import layer_cost
 from penjing.models.model import Model
 from penjing.models.precision import recompute
-from penjing.models.sizing import Forecast, forecast
+from penjing.models.sizing import Forecast, forecast, work_of
 from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Technique, Tokens
 from penjing.spec import Spec
 from penjing.task import Task
@@ -267,18 +268,26 @@ def _renamed(batch: Batch, rows: np.ndarray) -> Batch:
 
 def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
     """What the run should take; `tokens` are those of its train rows, or of some of them."""
-    lengths = tokens.lengths + made.method.virtual
+    lengths, settings = tokens.lengths + made.method.virtual, spec.train
     passes = n_passes(spec, n_rows)
-    keeps = not why_not(spec.train, made.model, made.techniques, passes)
+    keeps = not why_not(settings, made.model, made.techniques, passes)
+    work = work_of(
+        lengths,
+        n_rows=n_rows,
+        batch=settings.batch,
+        steps=n_steps(spec, n_rows),
+        micro_tokens=settings.micro_tokens,
+        grouped=settings.group_by_length,
+    )
     return forecast(
         made.model,
-        tokens_a_step=float(lengths.mean()) * min(spec.train.batch, n_rows),
-        longest=float(np.quantile(lengths, 0.95)),
-        steps=n_steps(spec, n_rows),
-        micro_tokens=spec.train.micro_tokens,
+        work,
         pace=pace_of(machine),
         precision=machine.precision,
+        layer=layer_cost(made.model, machine.device),
+        optimizer=settings.optimizer,
         passes=passes if keeps else None,
+        cpu=machine.device.type == "cpu",
     )
 
 

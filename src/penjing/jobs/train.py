@@ -23,7 +23,7 @@ from penjing.spec import Spec
 # Keys that may change while a run is stopped: none of them changes what is learned.
 FREE = (
     "out", "name", "language", "train.micro_tokens", "train.minutes", "train.save_s", "data.cache",
-    "train.trunk_cache", "train.cache_gib",
+    "train.trunk_cache", "train.cache_gib", "trackers",
 )  # fmt: skip
 
 

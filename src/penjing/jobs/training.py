@@ -52,6 +52,7 @@ from penjing.jobs.prepare import (
 )
 from penjing.jobs.rehearse import rehearse
 from penjing.jobs.stopping import between_steps
+from penjing.jobs.track import following
 from penjing.models.load import Base
 from penjing.plural import counted
 from penjing.records import Part, Scores, Step
@@ -85,6 +86,7 @@ class Watch:
     stale: int = 0  # validations since the best
     seconds: float = 0.0
     tokens: int = 0
+    peak_mib: float = 0.0  # highest memory, of processes before a resume too
     stopped: str = ""  # why it ended early
 
 
@@ -111,6 +113,7 @@ class Training:
     def keep(self) -> None:
         """Save what an exact resume needs."""
         assert self.optimizer is not None
+        self.watch.peak_mib = max(self.watch.peak_mib, peak_mib(self.job.machine.device))
         counters = {**vars(self.watch), "scale": vars(self.scale) if self.scale else {}}
         keep.save(self.run, self.made.model, self.optimizer, self.made.techniques, counters)
 
@@ -201,8 +204,8 @@ def advance(it: Training, *, until: int | None = None) -> None:
     if it.over or it.watch.step >= last:
         return
     it.job.tell(News("stage", f"training {last:,} steps on {len(it.job.data.train):,} rows"))
-    with between_steps() as check:
-        _steps(it, last, check)
+    with between_steps() as check, following(it.run, it.watch.step) as track:
+        _steps(it, last, check, track)
     it.keep()
 
 
@@ -222,14 +225,14 @@ def finish(it: Training, *, into: Run | None = None) -> None:
         "tokens": watch.tokens,
         "tokens_per_s": watch.tokens / seconds,
         "rows_per_s": sum(line["n_rows"] for line in it.run.lines("log.jsonl")) / seconds,
-        "peak_mib": peak_mib(job.machine.device),
+        "peak_mib": max(watch.peak_mib, peak_mib(job.machine.device)),
         "stopped": watch.stopped,
     }
     best = {"step": watch.best_step, "score": -watch.best if job.task.lower else watch.best}
     conclude(run, job.spec, job.task, job.machine, job.data, cost, best, job.tell)
 
 
-def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
+def _steps(it: Training, last: int, check: Callable[[], None], track: Callable[[], None]) -> None:
     """Every step up to `last` and what follows it: log, validation, saving, stopping."""
     spec, watch, tell = it.job.spec, it.watch, it.job.tell
     assert it.optimizer is not None
@@ -253,6 +256,7 @@ def _steps(it: Training, last: int, check: Callable[[], None]) -> None:
             note(it, step, time.perf_counter() - began)
             if due(it, last):
                 judge(it)
+            track()
             whole = True
             if watch.stopped or time.perf_counter() - saved_at >= spec.train.save_s:
                 it.keep()

@@ -1,0 +1,154 @@
+"""What a spec will take here before it runs, and the cheaper ways to do it where that does not fit.
+
+No weight is loaded. A question without rows of one's own is answered by `advise`; how right forecasts were is
+told by `audit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing import spec as specs
+from penjing.data.tokenize import tokenize
+from penjing.device import Machine, choose, free_mib, resident_mib
+from penjing.errors import NotSupported, SpecError, WontFit
+from penjing.jobs.bases import base_of
+from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.prepare import Data, bound, forecast_of, max_length, n_steps, ready, rows_of, span, task_of
+from penjing.models.sizing import MARGIN_MIB, MARGIN_S, Forecast
+from penjing.spec import Spec
+from penjing.task import Task
+
+SAMPLED = 2000  # rows whose tokens are counted
+
+# From what costs least: keys, and what is said of them. Those that a spec refuses are passed over.
+CHEAPER = (
+    (("train.micro_tokens=2048",), "less at once, with the same result"),
+    (("train.micro_tokens=512",), "much less at once, with the same result"),
+    (("train.checkpointing=true", "train.micro_tokens=2048"), "activations are computed twice"),
+    (("method=lora",), "few weights train"),
+    (("method=lora", "train.micro_tokens=1024"), "few weights train, less at once"),
+    (("method=top", "method.layers=2"), "two layers train; the rest runs once, and is kept"),
+    (("method=top",), "the head trains alone; the base runs once, and is kept"),
+    (("data.max_length=128",), "ends of long rows are cut"),
+    (("base=minilm", "tokenizer=null"), "a small base"),
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to do a job. `sets` are the keys that differ from the spec; memory is beyond this process, and
+    `mib` and `seconds` are the forecast, `most_mib` and `most_s` what it should not pass.
+    """
+
+    sets: tuple[str, ...]
+    why: str
+    parameters: int
+    trainable: int
+    seconds: float
+    most_s: float
+    mib: float
+    most_mib: float
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a spec takes: `way` as asked, and `cheaper` ones where that does not fit."""
+
+    machine: str
+    free_mib: float
+    process_mib: float  # what Python and libraries hold already
+    rows: int
+    steps: int
+    tokens: float
+    way: Way
+    cheaper: tuple[Way, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    def refuse(self) -> None:
+        """Raise where the spec does not fit.
+
+        Raises:
+            WontFit: with the choices that do.
+        """
+        if self.way.fits:
+            return
+        fitting = [way for way in self.cheaper if way.fits]
+        choices = "; or ".join(
+            f"`--set {' --set '.join(way.sets)}` (about {way.mib:,.0f} MiB, {span(way.seconds)}: {way.why})"
+            for way in fitting[:4]
+        )
+        raise WontFit(
+            f"This job takes about {self.way.mib:,.0f} MiB, at most {self.way.most_mib:,.0f}; "
+            f"{self.machine} has {self.free_mib:,.0f} MiB free. "
+            + (f"Try {choices}." if fitting else "Take a smaller base, or a machine with more memory.")
+        )
+
+
+def plan(
+    source: str | Path | Mapping[str, Any] | Spec | None = None,
+    *,
+    sets: tuple[str, ...] = (),
+    memory_gib: float | None = None,
+    tell: Tell = silent,
+    **keywords: Any,
+) -> Plan:
+    """Forecast what a spec takes here. `memory_gib`: as if so much were free.
+
+    Raises:
+        SpecError, DataError, NotSupported: what would stop the job itself.
+    """
+    spec = specs.read(source, sets=sets, **keywords)
+    task, machine = task_of(spec), choose(spec.device, spec.precision)
+    data = rows_of(spec, task, tell)
+    tell(News("stage", "trying a layer of the base"))
+    free = free_mib(machine.device) if memory_gib is None else 1024 * memory_gib
+    found = _forecast(spec, task, machine, data)
+    asked = _way((), "as asked", found, free)
+    cheaper: list[Way] = []
+    for changes, why in () if asked.fits else CHEAPER:
+        try:
+            other = specs.read(spec, sets=changes)
+            if other != spec:
+                cheaper.append(_way(changes, why, _forecast(other, task_of(other), machine, data), free))
+        except (SpecError, NotSupported):
+            continue
+    steps = n_steps(spec, len(data.train))
+    place = f"{machine.device}, {machine.precision}, {machine.threads} threads"
+    own = resident_mib(machine.device)
+    return Plan(place, free, own, len(data.train), steps, found.tokens, asked, tuple(cheaper))
+
+
+def _forecast(spec: Spec, task: Task, machine: Machine, data: Data) -> Forecast:
+    """What this spec takes, by its base's shapes and a sample of its rows."""
+    base = base_of(spec, "meta")
+    own = bound(task, base, data.names)
+    n_rows = len(data.train)
+    texts = data.train.texts[:: max(1, n_rows // SAMPLED)]
+    tokens = tokenize(base.tokenizer, texts, max_length=max_length(spec, base), cache=False)
+    made = ready(spec, own, data.names, base, machine, None, steps=n_steps(spec, n_rows))
+    return forecast_of(spec, machine, made, tokens, n_rows)
+
+
+def _way(sets: tuple[str, ...], why: str, found: Forecast, free: float) -> Way:
+    """A forecast with its margins, weights included."""
+    weights = 4 * found.parameters / 2**20
+    mib, most = weights + found.mib, weights + found.mib * MARGIN_MIB
+    return Way(
+        sets,
+        why,
+        found.parameters,
+        found.trainable,
+        found.seconds,
+        found.seconds * MARGIN_S,
+        mib,
+        most,
+        most <= free,
+    )
