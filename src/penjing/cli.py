@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -369,8 +370,6 @@ def demo(
 
 def main() -> None:
     """Entry point of the command `penjing`."""
-    import os
-
     from penjing.threads import wait_without_spinning
 
     sys.path.append(os.getcwd())  # a dotted plug-in may lie in the present folder, as with `python -m`

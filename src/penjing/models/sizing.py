@@ -25,9 +25,9 @@ from penjing.models.miniature import LayerCost
 
 MOMENTS = {"adamw": 8, "lion": 4, "muon": 4, "sgd": 4, "adafactor": 1}  # bytes a parameter that trains
 MARGIN_MIB, MARGIN_S = 1.15, 1.35  # a forecast times this is not passed: bench/plan.py
-# oneDNN keeps a kernel of each size of two-byte product it has met, up to 1,024 of .6 MiB; a step brings some
-# 25 new ones, as hardly two batches have as many tokens.
-KERNELS_MIB, MOST_KERNELS_MIB = 15, 600
+# oneDNN keeps a kernel of each size of two-byte product it has met, 1,024 at most, and hardly two batches
+# have as many tokens: MiB a step, tokens of a batch that make another size likely, and MiB in all.
+KERNELS_MIB, SIZES, MOST_KERNELS_MIB = 7, 12, 220
 OWN_MIB = 25  # that libraries take of a CPU's memory with the first step
 HEAP = 1.3  # resident over alive, of activations on a CPU: glibc's heap has holes (bench/plan.py)
 WINDOW = 50  # batches whose rows are sorted by length together (data/batches.py)
@@ -200,9 +200,10 @@ def _memory(
         4 * m.num_embeddings * m.weight.shape[1] for m in model.modules() if isinstance(m, RowsInUse)
     )
     scoring = heap * passing * work.scored + tables
-    kernels = min(KERNELS_MIB * work.steps, MOST_KERNELS_MIB) * 2**20 if cpu and number == 2 else 0.0
+    met = min(work.steps, work.widest / SIZES)
+    kernels = min(KERNELS_MIB * met, MOST_KERNELS_MIB) * 2**20 if cpu and number == 2 else 0.0
     own = OWN_MIB * 2**20 if cpu else 0.0
-    return own + state + kernels + max(backward + 0.6 * grads, grads, scoring)
+    return float(own + state + kernels + max(backward + 0.6 * grads, grads, scoring))
 
 
 def activation_bytes(
