@@ -6,8 +6,8 @@
 Each spec is planned and run in processes of their own, on random bases of several widths with minilm's words
 and on minilm itself, by methods, batches and precisions, over whole passes, so that the largest batch occurs.
 Memory is the highest resident memory of the process that trains; the forecast is what `plan` said of the job
-and of the libraries. `rehearsed` is what the run itself expected after it had tried a batch. Times mean little
-on a machine that others use; memory does not care.
+and of the libraries. `rehearsed` is what the run itself expected after it had tried a batch. Times mean
+little on a machine that others use; memory does not care.
 """
 
 from __future__ import annotations
@@ -144,6 +144,14 @@ def measured(folder: Path, number: int) -> dict[str, Any]:
     }
 
 
+def line_of(one: dict[str, Any]) -> str:
+    """A row of the table."""
+    what = f"{one['spec']:<12} {one['method']:<8} {one['batch']:>5} {one['words']:>5} {one['precision']}"
+    memory = f"{one['plan_mib']:>9,.0f} {one['peak_mib']:>6,.0f} {one['peak_mib'] / one['plan_mib']:>5.2f}"
+    seconds = f"{one['plan_s']:>8.1f} {one['seconds']:>6.1f} {one['seconds'] / one['plan_s']:>5.2f}"
+    return f"{what} {memory} {one['rehearsed_mib']:>10,.0f} {seconds}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -158,13 +166,7 @@ def main() -> None:
         for number in numbers:
             one = measured(Path(folder), number)
             found.append(one)
-            print(
-                f"{one['spec']!s:<12} {one['method']:<8} {one['batch']:>5} {one['words']:>5} {one['precision']} "
-                f"{one['plan_mib']:>9,.0f} {one['peak_mib']:>6,.0f} {one['peak_mib'] / one['plan_mib']:>5.2f} "
-                f"{one['rehearsed_mib']:>10,.0f} {one['plan_s']:>8.1f} {one['seconds']:>6.1f} "
-                f"{one['seconds'] / one['plan_s']:>5.2f}",
-                flush=True,
-            )
+            print(line_of(one), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}; every figure is in {options.out}")

@@ -154,7 +154,7 @@ def test_too_little_room_on_the_disk_is_found(small: dict[str, Any], monkeypatch
 
 
 def test_too_little_memory_is_found(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "_free_mib", lambda device: 0.1)
+    monkeypatch.setattr(checking, "free_mib", lambda device: 0.1)
     assert "It does not fit. Try `method: lora`" in errors(check(small))["cost"]
 
 

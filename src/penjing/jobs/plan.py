@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from penjing import spec as specs
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, free_mib, resident_mib
@@ -23,6 +25,7 @@ from penjing.spec import Spec
 from penjing.task import Task
 
 SAMPLED = 2000  # rows whose tokens are counted
+HEAPS = 0.6  # different words grow as this power of text
 
 # From what costs least: keys, and what is said of them. Those that a spec refuses are passed over.
 CHEAPER = (
@@ -108,6 +111,8 @@ def plan(
     spec = specs.read(source, sets=sets, **keywords)
     task, machine = task_of(spec), choose(spec.device, spec.precision)
     data = rows_of(spec, task, tell)
+    base_of(spec, "meta")  # its libraries are part of what the process holds
+    own = resident_mib(machine.device)
     tell(News("stage", "trying a layer of the base"))
     free = free_mib(machine.device) if memory_gib is None else 1024 * memory_gib
     found = _forecast(spec, task, machine, data)
@@ -122,7 +127,6 @@ def plan(
             continue
     steps = n_steps(spec, len(data.train))
     place = f"{machine.device}, {machine.precision}, {machine.threads} threads"
-    own = resident_mib(machine.device)
     return Plan(place, free, own, len(data.train), steps, found.tokens, asked, tuple(cheaper))
 
 
@@ -133,7 +137,9 @@ def _forecast(spec: Spec, task: Task, machine: Machine, data: Data) -> Forecast:
     n_rows = len(data.train)
     texts = data.train.texts[:: max(1, n_rows // SAMPLED)]
     tokens = tokenize(base.tokenizer, texts, max_length=max_length(spec, base), cache=False)
-    made = ready(spec, own, data.names, base, machine, None, steps=n_steps(spec, n_rows))
+    words = len(np.unique(tokens.ids)) * (n_rows / len(texts)) ** HEAPS
+    used = np.arange(min(int(words), len(base.tokenizer)))  # as many, whichever they are
+    made = ready(spec, own, data.names, base, machine, used, steps=n_steps(spec, n_rows))
     return forecast_of(spec, machine, made, tokens, n_rows)
 
 
