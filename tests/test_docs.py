@@ -271,6 +271,7 @@ def test_every_page_is_in_the_contents() -> None:
     assert sorted(named) == sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
 
 
+@pytest.mark.slow
 def test_tables_are_those_of_the_code() -> None:
     spec = importlib.util.spec_from_file_location("make_tables", DOCS / "make_tables.py")
     assert spec

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from penjing.chains.importance import importance
 from penjing.chains.sampling import Tried, sampler
 from penjing.chains.space import axes
@@ -31,6 +33,7 @@ def told(score: str, n: int = 40) -> dict[str, float]:
     return importance([axes(SPACE, s) for s in settings_of], settings_of, [1.0] * n, scores)
 
 
+@pytest.mark.slow
 def test_the_axis_that_made_the_scores_comes_first() -> None:
     found = told("lr")
     assert next(iter(found)) == "lr"

@@ -63,6 +63,7 @@ def test_together_then_alone_then_together_equals_alone(job: Job) -> None:
         np.testing.assert_allclose(answers[1], answers[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_heads_on_kept_states_together_then_alone_equal_alone(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_heads_on_kept_states_together_then_alone_equal_alone(
             np.testing.assert_allclose(states[1][key].numpy(), value.numpy(), rtol=1e-3, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_what_the_bank_cannot_run_does_not_fit(job: Job) -> None:
     for changes in (
         {"method": "bitfit"},
