@@ -14,7 +14,7 @@ from typing import Any
 from penjing.chains.asked import Asked
 from penjing.chains.crowd import carry_together, seats
 from penjing.chains.trial import Leg, Outcome, Pool, carry, pool
-from penjing.errors import NotSupported, SpecError
+from penjing.jobs.crew import ray_of
 from penjing.jobs.news import silent
 from penjing.spec import Spec
 
@@ -64,26 +64,7 @@ def on_ray(address: str, asked: Asked) -> Runner:
         NotSupported: Ray is not installed, or the cluster does not answer.
         SpecError: the address is none of Ray's.
     """
-    if address != "ray" and not address.startswith("ray://"):
-        raise SpecError(
-            f"`--on` takes ray://HOST:PORT of a Ray cluster, or ray for one on this machine; it is "
-            f"`{address}`. Leave it out to search without Ray."
-        )
-    try:
-        import ray
-    except ImportError as error:
-        raise NotSupported(
-            f"`--on {address}` needs Ray; it is not installed. Install it with `pip install "
-            f"'penjing[cluster]'`, or leave `--on` out to search on this machine."
-        ) from error
-    try:
-        ray.init(address=None if address == "ray" else address, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise NotSupported(
-            f"The Ray cluster at `{address}` was to run the trials; it did not answer "
-            f"({str(error).strip().splitlines()[0][:160]}). Start it with `ray start --head`, or mend the "
-            "address."
-        ) from error
+    ray = ray_of(address)
     on_gpu = asked.first.device.startswith("cuda")
     task = ray.remote(num_gpus=1 if on_gpu else 0)(_carry_there)
     waiting: deque[Any] = deque()
