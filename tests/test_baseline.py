@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_probabilities() -> None:
 
 def test_features_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baseline, "MOST_FEATURES", 7)
-    _, matrix = baseline._fit_features(ENGLISH, plan_baseline(ENGLISH, 2))
+    _, matrix = baseline.fit_features(ENGLISH, plan_baseline(ENGLISH, 2))
     assert matrix.shape == (20, 14)  # 7 of words, 7 of characters
 
 

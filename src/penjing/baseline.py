@@ -115,8 +115,8 @@ def fit_baseline(
         chosen = np.sort(np.random.default_rng(seed).choice(len(texts), plan.n_rows, replace=False))
         texts, targets = [texts[i] for i in chosen], targets[chosen]
     truth_SC = targets.astype(bool) if multi_label else targets[:, None] == np.arange(n_classes)
-    features, train_SF = _fit_features(texts, plan)
-    weights_CF, bias_C = _fit_classes(train_SF, truth_SC, seed)
+    features, train_SF = fit_features(texts, plan)
+    weights_CF, bias_C = fit_classes(train_SF, truth_SC, seed)
 
     def probabilities(texts: Sequence[str]) -> NDArray[np.float64]:
         if not len(texts):
@@ -130,7 +130,7 @@ def fit_baseline(
     return Baseline(probabilities, plan.notes)
 
 
-def _fit_features(texts: Sequence[str], plan: BaselinePlan) -> tuple[Callable[[Sequence[str]], Any], Any]:
+def fit_features(texts: Sequence[str], plan: BaselinePlan) -> tuple[Callable[[Sequence[str]], Any], Any]:
     """A function from texts to a sparse matrix (S, F) float32, and that matrix of the train texts."""
     from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -164,7 +164,7 @@ def _cut(texts: Sequence[str]) -> list[str]:
     return [text[:MOST_CHARACTERS] for text in texts]
 
 
-def _fit_classes(
+def fit_classes(
     features_SF: Any, truth_SC: NDArray[np.bool_], seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Weights (C, F) and biases (C,), one regression a class; a class that is never or always there has an

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,7 +74,7 @@ class Tokens:
     ids: np.ndarray  # (total,) uint16 or int32, possibly memory-mapped
     starts: np.ndarray  # (n + 1,) int64
     cut: int = 0  # rows that were longer than the limit and lost their end
-    parts: np.ndarray | None = None  # (n, Q) int64: each row is read as Q sequences of these lengths
+    parts: np.ndarray | None = None  # (n, Q) int64: a row is up to Q sequences, of these lengths; 0: none
     segments: np.ndarray | None = None  # (total,) uint8, token types
     kept: Kept | None = None  # for the model they were made with, and no other
     labels: np.ndarray | None = None  # (total,) int64, what each token's state is asked for; -100: nothing
@@ -154,7 +155,7 @@ class Batch:
     `labels` belongs to the task: first dimension S (one a sequence) or T (one a token). `n_targets` is what
     the mean loss divides by (a sum of weights where targets are weighted). `rows` says which sequences of the
     part these are. Where a row is read as Q sequences (`Tokens.parts`), they follow one another: `lengths` is
-    (S * Q,).
+    (S * Q,), or fewer where rows have unequal numbers of them, which `counts` says.
     """
 
     ids: Tensor  # (T,) int64
@@ -169,6 +170,13 @@ class Batch:
     answer: Side | None = None
     images: Tensor | None = None  # (S, C, H, W); `ids` then only hold the places
     marks: Tensor | None = None  # (S, …) int64, what the task knows of each sequence beside labels
+    counts: Tensor | None = None  # (S,) int64, on the CPU: sequences of each row, where they are not as many
+
+    def ends(self) -> list[int]:
+        """S + 1 places in `lengths`: row i's sequences are those from the i-th to the next."""
+        n = max(1, len(self.rows))
+        counts = [len(self.lengths) // n] * n if self.counts is None else self.counts.tolist()
+        return [0, *accumulate(counts)]
 
     @property
     def n_tokens(self) -> int:

@@ -109,7 +109,9 @@ class Task:
     nearest; `own`, the model as it begins; None, nothing. reference(part, names) -> what a watch for drift
     compares with, beside lengths.
 
-    By base:
+    By rows and base:
+    measure(rows, names) -> the same task with what it takes from the train rows, such as the scale of their
+    numbers; `settled` holds it as settings, so that the card does.
     bind(base, names, weights) -> the same task for one base, where head and reading depend on it; `settled`
     are the settings that this decided (they go on the card), `notes` say so. Without `weights` the head has
     shapes only. fit(model, over, tokens, targets): solve for the head on the train rows, before each
@@ -146,6 +148,7 @@ class Task:
     untuned: Literal["names", "own"] | None = None
     reference: Callable[[Part, list[str]], dict[str, Any]] | None = None
     multi_label: bool = False
+    measure: Callable[[Rows, list[str]], Task] | None = None
     bind: Callable[..., Task] | None = None
     settled: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -93,7 +93,7 @@ class Pool:
         if spec.origin not in self.bases:
             self.bases[spec.origin] = load_base(spec, self.machine, self.tell)
         base = self.bases[spec.origin]
-        task = bound(self.task, base, self.data.names)
+        task = bound(self.task, base, self.data)
         job = Job(spec, task, self.machine, self.data, copy_of(base), silent)
         if whole and self.folds:
             return job

@@ -98,7 +98,11 @@ def pack(
         own_labels = torch.from_numpy(tokens.labels[places].astype(np.int64))
     own_weights = None if weights is None else torch.from_numpy(weights[rows])
     answer = None if answers is None else _side(answers, rows)
-    parts = lengths if tokens.parts is None else tokens.parts[rows].reshape(-1)
+    parts, counts = lengths, None
+    if tokens.parts is not None:
+        there = tokens.parts[rows] > 0
+        parts = tokens.parts[rows][there]
+        counts = None if there.all() else torch.from_numpy(there.sum(1))
     segments = None if tokens.segments is None else torch.from_numpy(tokens.segments[places].astype(np.int64))
     kept = None if tokens.kept is None else tokens.kept.of(rows)
     pooled = tokens.kept is not None and tokens.kept.pooled
@@ -115,6 +119,7 @@ def pack(
         answer=answer,
         images=None if images is None else torch.from_numpy(images[rows]),
         marks=None if marks is None else torch.from_numpy(marks[rows]),
+        counts=counts,
     )
 
 
@@ -164,10 +169,10 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
 
 def between(batch: Batch, first: int, last: int) -> Batch:
     """Rows `first` up to `last` (not with it) of a batch, counted from 0 within the batch."""
-    n = len(batch.rows)
-    each = len(batch.lengths) // n  # sequences a row
-    low = int(batch.lengths[: first * each].sum())
-    high = low + int(batch.lengths[first * each : last * each].sum())
+    n, ends = len(batch.rows), batch.ends()
+    begin, end = ends[first], ends[last]  # its sequences
+    low = int(batch.lengths[:begin].sum())
+    high = low + int(batch.lengths[begin:end].sum())
 
     def own(x: Tensor | None) -> Tensor | None:
         return None if x is None else (x[first:last] if len(x) == n else x[low:high])
@@ -176,17 +181,18 @@ def between(batch: Batch, first: int, last: int) -> Batch:
     answer = None if batch.answer is None else _of_side(batch.answer, first, last)
     return Batch(
         ids=batch.ids[low:high],
-        lengths=batch.lengths[first * each : last * each],
+        lengths=batch.lengths[begin:end],
         labels=labels,
         weights=weights,
         n_targets=count_targets(last - first, labels, weights, answer),
         rows=batch.rows[first:last],
         segments=None if batch.segments is None else batch.segments[low:high],
         states=None if batch.states is None else batch.states[low:high],
-        vectors=None if batch.vectors is None else batch.vectors[first * each : last * each],
+        vectors=None if batch.vectors is None else batch.vectors[begin:end],
         answer=answer,
         images=None if batch.images is None else batch.images[first:last],
         marks=None if batch.marks is None else batch.marks[first:last],
+        counts=None if batch.counts is None else batch.counts[first:last],
     )
 
 

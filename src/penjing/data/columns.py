@@ -34,7 +34,7 @@ LABEL_NAMES = tuple(
 TITLES = ("title", "headline", "subject", "标题", "题目")
 BODIES = ("body", "content", "text", "description", "abstract", "article", "正文", "内容", "描述", "摘要")
 # Columns whose name ends so are about the text, not the text.
-_NOT_TEXT = frozenset(
+NOT_TEXT = frozenset(
     """
     id idx index no num number date time url link lang language len length count source split author
     user
@@ -44,14 +44,14 @@ _NOT_TEXT = frozenset(
 
 def is_known(name: str) -> bool:
     """Whether a cell reads like the head of a text or label column."""
-    return _plain(name) in TEXT_NAMES or _plain(name) in LABEL_NAMES
+    return simple(name) in TEXT_NAMES or simple(name) in LABEL_NAMES
 
 
 def is_like_known(name: str) -> bool:
     """Whether a short cell ends like a usual name, such as `ticket_text` or 用户问题."""
     if " " in name.strip() or len(name) > 30:
         return False
-    word = _plain(name).split("_")[-1]
+    word = simple(name).split("_")[-1]
     return word in TEXT_NAMES or word in LABEL_NAMES or (len(word) <= 8 and _ends_like(word))
 
 
@@ -72,12 +72,10 @@ def choose(
         DataError: a named column is not there, or none can be guessed.
     """
     texts = (
-        _named(table, text, key="text", must=True)
-        if text is not None
-        else _text_by_name(table, besides=label)
+        named(table, text, key="text", must=True) if text is not None else text_by_name(table, besides=label)
     )
     labels = (
-        _named(table, label, key="label", must=labelled)
+        named(table, label, key="label", must=labelled)
         if label is not None
         else _label_by_name(table, besides=texts)
     )
@@ -90,12 +88,12 @@ def choose(
         )
     if not texts or (labelled and not labels):
         cells = sample(table)
-        texts = texts or _text_by_content(table, cells, besides=labels)
+        texts = texts or text_by_content(table, cells, besides=labels)
         if labelled and not labels:
-            labels = _label_by_content(table, cells, texts)
+            labels = label_by_content(table, cells, texts)
         rest = [c for c in table.columns if c not in texts and c not in labels]
     guessed = [
-        f"{kind} from {_listed(found)}"
+        f"{kind} from {listed(found)}"
         for kind, found, given in (("text", texts, text), ("label", labels, label))
         if given is None and found
     ]
@@ -106,18 +104,24 @@ def choose(
     return texts, labels, [f"{table.name}: {', '.join(guessed)} (guessed; say {sure} to be sure{aside})"]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Column names as a sentence has them."""
     return ("column " if len(names) == 1 else "columns ") + " + ".join(f"`{name}`" for name in names)
 
 
-def _named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
+def named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
+    """The columns that a user names, `a+b` for several.
+
+    Raises:
+        DataError: one is not there, and it must be.
+    """
     wanted = [given] if given in table.columns else [part.strip() for part in given.split("+")]
     missing = next((name for name in wanted if name not in table.columns), None)
     if missing is None:
         return wanted
     if not must:
         return []
-    spelled = next((c for c in table.columns if _plain(c) == _plain(missing)), None)
+    spelled = next((c for c in table.columns if simple(c) == simple(missing)), None)
     near = f" Did you mean `{spelled}`?" if spelled else nearest(missing, table.columns)
     head = (
         ""
@@ -130,15 +134,16 @@ def _named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
     )
 
 
-def _plain(name: str) -> str:
+def simple(name: str) -> str:
+    """A column's name in small letters, words joined by `_`."""
     return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).strip("_").lower()
 
 
-def _by_name(columns: Sequence[str], known: Sequence[str]) -> str | None:
+def by_name(columns: Sequence[str], known: Sequence[str]) -> str | None:
     """The column with the likeliest known name: by the whole name, then its last word, then any word."""
-    plain = {c: _plain(c) for c in columns}
+    plain = {c: simple(c) for c in columns}
     words = {c: p.split("_") for c, p in plain.items()}
-    usable = [c for c in columns if words[c][-1] not in _NOT_TEXT]
+    usable = [c for c in columns if words[c][-1] not in NOT_TEXT]
     whole = (c for name in known for c in columns if plain[c] == name)
     last = (c for name in known for c in usable if words[c][-1] == name)
     part = (c for name in known for c in usable if name in words[c])
@@ -146,53 +151,71 @@ def _by_name(columns: Sequence[str], known: Sequence[str]) -> str | None:
     return next((c for found in (whole, last, part, end) for c in found), None)
 
 
-def _text_by_name(table: Table, *, besides: str | None) -> list[str]:
+def text_by_name(table: Table, *, besides: str | None) -> list[str]:
+    """The columns that are the text by their usual names."""
     taken = (besides or "").split("+")
     labelish = {
         c
         for c in table.columns
-        if _plain(c).split("_")[0] in ("label", "labels", "class", "category", "标签", "类别")
+        if simple(c).split("_")[0] in ("label", "labels", "class", "category", "标签", "类别")
     }
     free = [c for c in table.columns if c not in taken and c not in labelish]
-    title = next((c for c in free if _plain(c) in TITLES), None)
-    body = next((c for name in BODIES for c in free if _plain(c) == name), None)
+    title = next((c for c in free if simple(c) in TITLES), None)
+    body = next((c for name in BODIES for c in free if simple(c) == name), None)
     if title is not None and body is not None:
         return [title, body]
-    hit = _by_name(free, TEXT_NAMES)
+    hit = by_name(free, TEXT_NAMES)
     return [hit] if hit is not None else []
 
 
 def _label_by_name(table: Table, *, besides: Sequence[str]) -> list[str]:
-    hit = _by_name([c for c in table.columns if c not in besides], LABEL_NAMES)
+    hit = by_name([c for c in table.columns if c not in besides], LABEL_NAMES)
     return [hit] if hit is not None else []
 
 
-def _column(cells: Sequence[Sequence[Any]], i: int) -> list[str]:
+def filled(cells: Sequence[Sequence[Any]], i: int) -> list[str]:
+    """The cells of a column that hold something, as texts."""
     return [str(row[i]) for row in cells if row[i] is not None and str(row[i]).strip()]
 
 
-def _text_by_content(table: Table, cells: Sequence[Sequence[Any]], *, besides: Sequence[str]) -> list[str]:
+def wordy(table: Table, cells: Sequence[Sequence[Any]], *, besides: Sequence[str]) -> dict[str, float]:
+    """The columns whose cells read like texts, and the mean length of those."""
     lengths: dict[str, float] = {}
     for i, name in enumerate(table.columns):
-        values = _column(cells, i)
-        if name in besides or not values or _plain(name).split("_")[-1] in _NOT_TEXT:
+        values = filled(cells, i)
+        if name in besides or not values or simple(name).split("_")[-1] in NOT_TEXT:
             continue
-        wordy = sum(
+        share = sum(
             bool(re.search(r"[^\W\d_]", v)) and not re.match(r"https?://|\S+@\S+$", v) for v in values
         ) / len(values)
-        if wordy > 0.5 and (len(set(values)) > 0.3 * len(values) or len(table.columns) - len(besides) == 1):
+        if share > 0.5 and (len(set(values)) > 0.3 * len(values) or len(table.columns) - len(besides) == 1):
             lengths[name] = sum(map(len, values)) / len(values)
+    return lengths
+
+
+def text_by_content(table: Table, cells: Sequence[Sequence[Any]], *, besides: Sequence[str]) -> list[str]:
+    """The one column whose cells read like texts.
+
+    Raises:
+        DataError: there is not just one.
+    """
+    lengths = wordy(table, cells, besides=besides)
     ranked = sorted(lengths, key=lambda name: -lengths[name])
     if not ranked or (len(ranked) > 1 and lengths[ranked[1]] > 0.7 * lengths[ranked[0]]):
-        raise _unclear(table, cells, "text")
+        raise unclear(table, cells, "text")
     return ranked[:1]
 
 
-def _label_by_content(table: Table, cells: Sequence[Sequence[Any]], texts: Sequence[str]) -> list[str]:
+def label_by_content(table: Table, cells: Sequence[Sequence[Any]], texts: Sequence[str]) -> list[str]:
+    """The one column whose cells read like labels.
+
+    Raises:
+        DataError: there is not just one.
+    """
     free = [(i, name) for i, name in enumerate(table.columns) if name not in texts]
     found = []
     for i, name in free:
-        values = _column(cells, i)
+        values = filled(cells, i)
         n_distinct = len(set(values))
         short = sum(map(len, values)) <= 40 * len(values)
         few = n_distinct <= max(2, len(values) // 2) or (len(free) == 1 and len(values) < 10)
@@ -201,22 +224,23 @@ def _label_by_content(table: Table, cells: Sequence[Sequence[Any]], texts: Seque
             and short
             and few
             and (n_distinct > 1 or len(free) == 1)
-            and _plain(name).split("_")[-1] not in _NOT_TEXT
+            and simple(name).split("_")[-1] not in NOT_TEXT
         ):
             found.append(name)
     if len(found) != 1:
-        raise _unclear(table, cells, "label")
+        raise unclear(table, cells, "label")
     return found
 
 
-def _unclear(table: Table, cells: Sequence[Sequence[Any]], kind: str) -> DataError:
+def unclear(table: Table, cells: Sequence[Sequence[Any]], kind: str) -> DataError:
+    """The complaint that a column cannot be guessed, with what the columns hold."""
     shown = []
     for i, name in enumerate(table.columns[:12]):
-        values = list(dict.fromkeys(_column(cells, i)))[:2]
+        values = list(dict.fromkeys(filled(cells, i)))[:2]
         shown.append(
             f"`{name}` ({', '.join(repr(v if len(v) <= 30 else v[:29] + '…') for v in values) or 'empty'})"
         )
-    likely = max(table.columns, key=lambda c: sum(map(len, _column(cells, table.columns.index(c)))))
+    likely = max(table.columns, key=lambda c: sum(map(len, filled(cells, table.columns.index(c)))))
     likely = likely if kind == "text" else next(c for c in table.columns if c != likely)
     return DataError(
         f"{table.name}: which column is the {kind} could not be guessed. Columns: {', '.join(shown)}. "

@@ -53,7 +53,7 @@ def gather(
     for line, cells in table.rows([*text_columns, *label_columns]):
         file = first_file + (n_rows if table.file_a_row else 0)
         n_rows += 1
-        body = _text(cells[0], table, line) if n_texts == 1 else _several(cells[:n_texts], table, line)
+        body = text_of(cells[0], table, line) if n_texts == 1 else _several(cells[:n_texts], table, line)
         labels = make(cells[n_texts:], line)
         if labels is None and not labelled:
             labels = found.known.setdefault((), ())
@@ -93,7 +93,12 @@ def _empty(found: Found, lacking: dict[str, list[tuple[int, int, Any]]], n_rows:
     )
 
 
-def _text(cell: Any, table: Table, line: int) -> str:
+def text_of(cell: Any, table: Table, line: int) -> str:
+    """A cell as a text; empty where it is missing.
+
+    Raises:
+        DataError: it is of a type that is none.
+    """
     if is_missing(cell, typed=table.typed):
         return ""
     if isinstance(cell, str):
@@ -109,7 +114,7 @@ def _text(cell: Any, table: Table, line: int) -> str:
 
 
 def _several(cells: Sequence[Any], table: Table, line: int) -> str:
-    return "\n".join(part for part in (_text(cell, table, line) for cell in cells) if part)
+    return "\n".join(part for part in (text_of(cell, table, line) for cell in cells) if part)
 
 
 def _label_maker(

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,12 @@ def tokenize(
     most_bytes: int = _MOST_BYTES,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
+    seconds: Sequence[str] | None = None,
 ) -> Tokens:
     """The token ids of texts, with the tokenizer's special tokens, cut to `max_length` tokens a text.
+
+    With `seconds`, each text and its second one are one sequence in the tokenizer's frame for pairs, with
+    segments where the tokenizer tells them apart; of a pair that is too long the longer text is cut first.
 
     Ids are uint16 where the vocabulary is smaller than 65,536, else int32. With `cache`, they are kept in
     `cache_folder()/tokens`, keyed by tokenizer, limit and texts, and memory-mapped when they are there; the
@@ -49,15 +53,16 @@ def tokenize(
     Raises:
         SpecError: `max_length` leaves no room beside the special tokens.
     """
-    room = max_length - int(tokenizer.num_special_tokens_to_add(pair=False))
-    if room < 1:
+    room = max_length - int(tokenizer.num_special_tokens_to_add(pair=seconds is not None))
+    if room < (1 if seconds is None else 2):
         raise SpecError(
             f"`data.max_length` is {max_length}; this tokenizer adds {max_length - room} special tokens, so "
             f"no text would be left. "
             f"Use at least {max_length - room + 4}."
         )
     folder = cache_folder() if cache and len(texts) else None
-    path = None if folder is None else folder / "tokens" / f"{_key(tokenizer, texts, max_length)}.safetensors"
+    key = "" if folder is None else _key(tokenizer, texts, max_length, seconds)
+    path = None if folder is None else folder / "tokens" / f"{key}.safetensors"
     tell = tell or (lambda sentence: None)
     if path is not None and path.exists():
         found = _load(path, len(texts))
@@ -66,7 +71,10 @@ def tokenize(
                 path.touch()  # the oldest by use go first
             return found
         tell(f"{path} is broken; the texts are tokenized anew and it is replaced.")
-    tokens = _made(tokenizer, texts, max_length, room, progress)
+    if seconds is None:
+        tokens = _made(tokenizer, texts, max_length, room, progress)
+    else:
+        tokens = _made_pairs(tokenizer, texts, seconds, max_length, progress)
     if path is not None:
         try:
             write_with(path, lambda aside: _save(aside, tokens))
@@ -107,6 +115,56 @@ def _made(
     return Tokens(np.concatenate([*ids, np.zeros(0, dtype)]), starts, cut)
 
 
+def _made_pairs(
+    tokenizer: Any,
+    texts: Sequence[str],
+    seconds: Sequence[str],
+    max_length: int,
+    progress: Callable[[int, int], None] | None,
+) -> Tokens:
+    dtype = np.uint16 if len(tokenizer) < 65536 else np.int32
+    ids: list[np.ndarray] = []
+    types: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
+    cut = 0
+    backend = _backend(tokenizer)
+    for begin in range(0, len(texts), _CHUNK):
+        pairs = list(zip(texts[begin : begin + _CHUNK], seconds[begin : begin + _CHUNK], strict=True))
+        if backend is not None:
+            own = _own_backend(tokenizer, max_length).encode_batch(pairs)
+            found = [(one.ids, one.type_ids) for one in own]
+            cut += sum(bool(one.overflowing) for one in own)
+        else:
+            found, n_cut = _slow_pairs(tokenizer, pairs, max_length)
+            cut += n_cut
+        sizes = np.fromiter((len(one) for one, _ in found), np.int64, len(found))
+        ids.append(np.fromiter((i for one, _ in found for i in one), dtype, int(sizes.sum())))
+        types.append(np.fromiter((i for _, one in found for i in one), np.uint8, int(sizes.sum())))
+        lengths.append(sizes)
+        if progress is not None:
+            progress(begin + len(pairs), len(texts))
+    starts = np.concatenate([[0], *lengths]).cumsum().astype(np.int64)
+    segments = np.concatenate([*types, np.zeros(0, np.uint8)])
+    typed = "token_type_ids" in tokenizer.model_input_names and segments.any()
+    return Tokens(
+        np.concatenate([*ids, np.zeros(0, dtype)]), starts, cut, segments=segments if typed else None
+    )
+
+
+def _slow_pairs(
+    tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length: int
+) -> tuple[list[tuple[list[int], list[int]]], int]:
+    found, cut = [], 0
+    for a, b in pairs:
+        whole = tokenizer(a, b, verbose=False, return_token_type_ids=True)
+        kept = tokenizer(
+            a, b, truncation="longest_first", max_length=max_length, verbose=False, return_token_type_ids=True
+        )
+        cut += len(whole["input_ids"]) > len(kept["input_ids"])
+        found.append((kept["input_ids"], kept["token_type_ids"]))
+    return found, cut
+
+
 def _fast(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[list[int]], int]]:
     backend = _own_backend(tokenizer, max_length)
     for begin in range(0, len(texts), _CHUNK):
@@ -138,7 +196,7 @@ def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[lis
         yield whole, sum(len(row) > room for row in bare)
 
 
-def _key(tokenizer: Any, texts: Sequence[str], max_length: int) -> str:
+def _key(tokenizer: Any, texts: Sequence[str], max_length: int, seconds: Sequence[str] | None = None) -> str:
     """SHA-256 over what decides the ids: the tokenizer's description, the limit, texts and their lengths."""
     digest = hashlib.sha256(f"{_FORMAT}\0{max_length}\0{type(tokenizer).__name__}\0".encode())
     backend = _backend(tokenizer)
@@ -150,6 +208,9 @@ def _key(tokenizer: Any, texts: Sequence[str], max_length: int) -> str:
     else:
         settings = {k: repr(v) for k, v in sorted(getattr(tokenizer, "init_kwargs", {}).items())}
         digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), settings]).encode())
+    if seconds is not None:
+        names = ",".join(tokenizer.model_input_names)
+        digest.update(f"\0pairs {names}\0{_key(tokenizer, seconds, max_length)}".encode())
     for begin in range(0, len(texts), _CHUNK):
         part = texts[begin : begin + _CHUNK]
         digest.update(np.fromiter(map(len, part), np.int64, len(part)).tobytes())
@@ -161,13 +222,18 @@ def _save(path: Path, tokens: Tokens) -> None:
     from safetensors.numpy import save_file
 
     ids = np.ascontiguousarray(tokens.ids)
-    facts = {"format": _FORMAT, "cut": str(tokens.cut), "sha256": _checksum(ids, tokens.starts)}
-    save_file({"ids": ids, "starts": tokens.starts}, str(path), metadata=facts)
+    arrays = {"ids": ids, "starts": tokens.starts}
+    if tokens.segments is not None:
+        arrays["segments"] = np.ascontiguousarray(tokens.segments)
+    facts = {"format": _FORMAT, "cut": str(tokens.cut), "sha256": _checksum(arrays)}
+    save_file(arrays, str(path), metadata=facts)
 
 
-def _checksum(ids: np.ndarray, starts: np.ndarray) -> str:
-    digest = hashlib.sha256(starts.data)
-    digest.update(ids.data)
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(arrays["starts"]).data)
+    for name in ("ids", "segments"):
+        if name in arrays:
+            digest.update(arrays[name].data)
     return digest.hexdigest()
 
 
@@ -177,8 +243,8 @@ def _load(path: Path, n_rows: int) -> Tokens | None:
         facts, arrays = mapped(path)
         starts = np.array(arrays["starts"])
         whole = len(starts) == n_rows + 1 and starts[-1] == len(arrays["ids"]) and facts["format"] == _FORMAT
-        if not whole or facts["sha256"] != _checksum(arrays["ids"], starts):
+        if not whole or facts["sha256"] != _checksum(arrays):
             return None
-        return Tokens(arrays["ids"], starts, int(facts["cut"]))
+        return Tokens(arrays["ids"], starts, int(facts["cut"]), segments=arrays.get("segments"))
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None

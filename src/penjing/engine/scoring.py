@@ -88,7 +88,7 @@ def each(
     Several processes take the batches in turn, and all get the whole. Where weights are sharded all of them
     run every batch, as no pass can be made by one: `compute` may make any number of passes.
     """
-    device = next(model.head.parameters()).device
+    device = next(model.parameters()).device
     pieces = cut(np.arange(len(part)), lengths_of(part), tokens=tokens)
     step = 1 if ranks.sharded else ranks.world
     own = pieces if ranks.sharded else pieces[ranks.rank :: step]

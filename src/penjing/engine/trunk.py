@@ -179,9 +179,9 @@ def _need(
 ) -> Need:
     assert model.frozen is not None
     a_row = {
-        key: size_of(model, _sequences(part), int(n))
+        key: size_of(model, int(each), int(n))
         for own, part in zip(keys, parts, strict=True)
-        for key, n in zip(own, part.lengths, strict=True)
+        for key, each, n in zip(own, _sequences(part), part.lengths, strict=True)
     }
     lacking = [key for _, own in missing for key in own]
     return Need(
@@ -193,9 +193,9 @@ def _need(
     )
 
 
-def _sequences(tokens: Tokens) -> int:
-    """Sequences that a row is read as."""
-    return 1 if tokens.parts is None else int(tokens.parts.shape[1])
+def _sequences(tokens: Tokens) -> np.ndarray:
+    """(n,) sequences that each row is read as."""
+    return np.ones(len(tokens), np.int64) if tokens.parts is None else (tokens.parts > 0).sum(1)
 
 
 def _make_room(shelf: Shelf, need: Need, most_bytes: int, keys: Sequence[bytes]) -> None:
@@ -222,10 +222,10 @@ def _fill(
 ) -> None:
     """Compute the rows, rows of like length together, and put them on the shelf a chunk at a time."""
     lengths, each = rows.lengths, _sequences(rows)
-    most = MOST_TOKENS if shelf.pooled else CHUNK // size_of(model, each, 1)
-    device = next(model.head.parameters()).device
+    most = MOST_TOKENS if shelf.pooled else CHUNK // size_of(model, 1, 1)
+    device = next(model.parameters()).device
     for piece in cut(np.arange(len(rows)), lengths, tokens=most):
         values = model.kept(pack(rows, piece).to(device))
-        sizes = np.full(len(piece), each, np.int64) if shelf.pooled else lengths[piece]
+        sizes = each[piece] if shelf.pooled else lengths[piece]
         shelf.add([keys[row] for row in piece], sizes, values)
         progress(len(piece))

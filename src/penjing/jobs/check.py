@@ -41,6 +41,7 @@ from penjing.jobs.prepare import (
 from penjing.models.load import Base
 from penjing.models.sizing import MARGIN_MIB
 from penjing.plural import counted
+from penjing.records import NO_ROWS
 from penjing.spec import Spec
 from penjing.task import Task
 
@@ -108,9 +109,9 @@ def check(
         _tell_rows(spec, data, found)
     made: Ready | None = None
     if task and machine and base:
-        names = data.names if data else ["a", "b"]
-        steps = n_steps(spec, len(data.train) if data else 1)
-        asked: Task | None = _look(found, "task", lambda: bound(task, base, names))
+        seen = data or Data(NO_ROWS, NO_ROWS, None, ["a", "b"], {}, ())
+        names, steps = seen.names, n_steps(spec, max(1, len(seen.train)))
+        asked: Task | None = _look(found, "task", lambda: bound(task, base, seen))
         for note in asked.notes if asked else ():
             found.append(Finding("note", "task", note))
         if asked:
@@ -255,7 +256,7 @@ def show_batch(
     task = task_of(spec)
     data = rows_of(spec, task)
     base = base_of(spec, "meta")
-    task = bound(task, base, data.names)
+    task = bound(task, base, data)
     part = part_of(spec, task, data.train, data.names, base)
     batches = next(stream(spec, task, part))
     targets = part.targets
@@ -263,7 +264,14 @@ def show_batch(
     for row in islice((row for batch in batches for row in batch.rows), rows):
         ids = part.tokens.ids[part.tokens.starts[row] : part.tokens.starts[row + 1]]
         tokens = base.tokenizer.convert_ids_to_tokens([int(i) for i in ids])
-        classes = [int(targets[row])] if targets.ndim == 1 else np.flatnonzero(targets[row]).tolist()
-        learned = ", ".join(data.names[c] for c in classes) or "no label"
-        shown.append(Shown(data.train.where(row), tokens, learned))
+        shown.append(Shown(data.train.where(row), tokens, _learned(targets[row], data.names)))
     return shown
+
+
+def _learned(target: Any, names: list[str]) -> str:
+    """A row's target as words: labels by name, numbers as they are."""
+    if isinstance(target, np.integer) and names:
+        return names[int(target)]
+    if names and np.ndim(target) and len(target) == len(names):
+        return ", ".join(names[c] for c in np.flatnonzero(target)) or "no label"
+    return ", ".join(f"{float(x):g}" for x in np.ravel(target))

@@ -91,9 +91,14 @@ def techniques_of(spec: Spec) -> tuple[Technique, ...]:
     return built
 
 
-def bound(task: Task, base: Base, names: list[str], *, weights: bool = True) -> Task:
-    """The task on this base and these labels; itself where it is the same on all."""
-    return task.bind(base, names, weights=weights) if task.bind else task
+def bound(task: Task, base: Base, data: Data) -> Task:
+    """The task on this base, these labels and these train rows; itself where it is the same on all."""
+    own = task.measure(data.train, data.names) if task.measure and len(data.train) else task
+    if not own.bind:
+        return own
+    fit = own.bind(base, data.names, weights=True)
+    notes = tuple(dict.fromkeys((*own.notes, *fit.notes)))
+    return replace(fit, settled={**own.settled, **fit.settled}, notes=notes)
 
 
 def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:

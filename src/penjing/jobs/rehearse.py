@@ -40,7 +40,7 @@ def rehearse(
         part, places = task.vary(train, rows, 0), np.arange(size)
     pieces = batches.cut(places, batches.lengths_of(part), tokens=micro_tokens)
     packed = [batches.packed(part, piece) for piece in pieces]
-    device = next(made.model.head.parameters()).device
+    device = next(made.model.parameters()).device
     resident = resident_mib(device)
     best = float("inf")
     made.model.train()

@@ -123,7 +123,7 @@ def selfcheck(
     data = rows_of(spec, task, tell)
     precise = Machine(machine.device, "fp32", machine.threads)
     base = load_base(spec, precise, tell)
-    task = bound(task, base, data.names)
+    task = bound(task, base, data)
     if not task.learns:
         raise NotSupported(
             f"Selfcheck tries what training promises; `{task.name}` as set makes no step. Try it on a spec "

@@ -126,7 +126,7 @@ def opened(spec: Spec, tell: Tell) -> Job:
     data = rows_of(spec, task, tell)
     base = load_base(spec, machine, tell)
     max_length(spec, base)
-    task = bound(task, base, data.names)
+    task = bound(task, base, data)
     for note in task.notes:
         tell(News("note", note))
     return Job(spec, task, machine, data, base, tell)

@@ -1,0 +1,1 @@
+"""Cheap baselines beside the one of labels (baseline.py): numbers, pairs of texts, search."""

@@ -1,0 +1,104 @@
+"""Columns of numbers: which they are, and their cells as floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from penjing.data.columns import LABEL_NAMES, NOT_TEXT, by_name, choose, filled, listed, named, unclear
+from penjing.data.fields import Columns
+from penjing.data.table import Table, sample
+from penjing.errors import DataError
+from penjing.records import Rows
+
+NUMBER_NAMES = (
+    "score scores similarity relatedness_score relatedness rating stars value target grade price "
+    "label labels y gold mean 分数 评分 得分 相似度 数值 价格"
+).split()
+
+
+def number_columns(*, text: str | None, label: str | None, labelled: bool) -> Callable[[Table], Columns]:
+    """A function that finds the text of a table and its column (`a+b`: columns) of numbers."""
+
+    def find(table: Table) -> Columns:
+        if label is not None:
+            labels = named(table, label, key="label", must=labelled)
+        else:
+            labels = number_column(table, besides=(text or "").split("+"), must=labelled)
+        texts, _, _ = choose(table, text=text, label="+".join(labels) or None, labelled=False)
+        guessed = [f"text from {listed(texts)}"] if text is None else []
+        guessed += [f"numbers from {listed(labels)}"] if label is None and labels else []
+        sure = " and ".join(f"`{k}:`" for k, given in (("text", text), ("label", label)) if given is None)
+        note = f"{table.name}: {', '.join(guessed)} (guessed; say {sure} to be sure)"
+        return Columns(tuple(texts), tuple(labels), (note,) if guessed else ())
+
+    return find
+
+
+def number_column(table: Table, *, besides: Sequence[str], must: bool) -> list[str]:
+    """The column of numbers by its usual name, else the only one that holds numbers alone.
+
+    Raises:
+        DataError: there is not just one, and there must be.
+    """
+    rest = [c for c in table.columns if c not in besides]
+    hit = by_name(rest, NUMBER_NAMES) or (None if must else by_name(rest, LABEL_NAMES))
+    if hit is not None:
+        return [hit]
+    if not must:
+        return []
+    cells = sample(table)
+    found = [
+        c
+        for i, c in enumerate(table.columns)
+        if c in rest and c.lower() not in NOT_TEXT and filled(cells, i) and all(map(_reads, filled(cells, i)))
+    ]
+    if len(found) != 1:
+        raise unclear(table, cells, "label")
+    return found
+
+
+def numbers_of(
+    rows: Rows, labels: Sequence[Sequence[str]], *, low: float | None, high: float | None
+) -> np.ndarray:
+    """(n, K) float32 of the labels' texts.
+
+    Raises:
+        DataError: one is no finite number, or lies outside `low` to `high`.
+    """
+    found = np.empty((len(labels), len(labels[0]) if labels else 1), np.float32)
+    for i, row in enumerate(labels):
+        for k, text in enumerate(row):
+            value = float(text) if _reads(text) else math.nan
+            if not math.isfinite(value):
+                n = sum(not all(map(_is_finite, one)) for one in labels)
+                raise DataError(
+                    f"{rows.where(i)}: a finite number was wanted as label; it is `{text}`. {n:,} of "
+                    f"{len(labels):,} rows have none. Mend or drop them, or name another column with "
+                    f"`label:`."
+                )
+            if (low is not None and value < low) or (high is not None and value > high):
+                raise DataError(
+                    f"{rows.where(i)}: a score from {low:g} to {high:g} was wanted; it is {value:g}. Mend the "
+                    f"row, or set the task's `low` and `high` to the range of the scores."
+                    if low is not None and high is not None
+                    else f"{rows.where(i)}: a score {'of at least' if low is not None else 'of at most'} "
+                    f"{low if low is not None else high:g} was wanted; it is {value:g}. Mend the row, or set "
+                    f"the task's `low` or `high`."
+                )
+            found[i, k] = value
+    return found
+
+
+def _reads(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_finite(text: str) -> bool:
+    return _reads(text) and math.isfinite(float(text))
