@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penjing.data.tokenize import tokenize
+from penjing.data.tokenize import in_parts, tokenize
 from penjing.errors import SpecError
+from penjing.records import Tokens
 
 TEXTS = ["my card was charged twice", "我的快递还没有到", "", "a " * 300, "ok"]
 
@@ -165,3 +166,43 @@ def test_no_texts_are_no_tokens(tokenizer: Any) -> None:
 def test_a_limit_without_room_is_a_spec_error(tokenizer: Any) -> None:
     with pytest.raises(SpecError, match="max_length"):
         tokenize(tokenizer, TEXTS, max_length=2)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "gpt2", "llama"])
+@pytest.mark.parametrize("max_length", [64, 12])
+def test_pairs_are_read_as_transformers_reads_them(
+    family: str, max_length: int, tiny: Callable[..., Path]
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny(family))
+    firsts = ["my card was charged twice this morning", "late", "the parcel is late again", ""]
+    seconds = ["i was billed", "the courier says it is lost and will not come", "我的快递还没有到", "late"]
+    found = tokenize(tokenizer, firsts, max_length=max_length, cache=False, seconds=seconds)
+    wanted = tokenizer(firsts, seconds, truncation=True, max_length=max_length, return_token_type_ids=True)
+    whole = tokenizer(firsts, seconds)["input_ids"]
+    assert lists(found) == wanted["input_ids"]
+    assert found.cut == sum(len(row) > max_length for row in whole)
+    if family in ("bert", "albert"):
+        assert found.segments is not None
+        assert found.segments.tolist() == [t for row in wanted["token_type_ids"] for t in row]
+    else:
+        assert found.segments is None
+
+
+def test_pairs_are_kept_with_their_segments(tokenizer: Any, kept: Path) -> None:
+    made, again = (tokenize(tokenizer, ["a", "b"], max_length=9, seconds=["c", "d"]) for _ in range(2))
+    other = tokenize(tokenizer, ["a", "b"], max_length=9, seconds=["c", "e"])
+    assert len(list(kept.glob("*.safetensors"))) == 2
+    assert np.array_equal(made.ids, again.ids)
+    assert again.segments is not None
+    assert np.array_equal(made.segments, again.segments)
+    assert not np.array_equal(made.ids, other.ids)
+
+
+def test_rows_of_several_sequences_may_have_unequal_numbers_of_them() -> None:
+    flat = Tokens(np.arange(10, dtype=np.int32), np.array([0, 2, 3, 6, 10]))
+    assert in_parts(flat, 2).parts.tolist() == [[2, 1], [3, 4]]  # type: ignore[union-attr]
+    rows = in_parts(flat, [1, 3])
+    assert rows.parts is not None
+    assert (rows.parts.tolist(), rows.starts.tolist()) == ([[2, 0, 0], [1, 3, 4]], [0, 2, 10])

@@ -157,7 +157,7 @@ def _cell(cell: Any, table: Table, line: int, *, lists: bool) -> Cell:
             try:
                 cell = json.loads(cell)
             except ValueError:
-                return cell.strip()
+                return text_of(cell, table, line).strip()
         if isinstance(cell, dict) and isinstance(cell.get("text"), list):  # ARC: {"text": […], "label": […]}
             cell = cell["text"]
         if isinstance(cell, list | tuple):

@@ -13,10 +13,12 @@ from penjing.data.table import Table, sample
 from penjing.errors import DataError
 from penjing.records import Rows
 
-NUMBER_NAMES = (
-    "score scores similarity relatedness_score relatedness rating stars value target grade price "
-    "label labels y gold mean 分数 评分 得分 相似度 数值 价格"
-).split()
+NUMBER_NAMES = tuple(
+    """
+    score scores similarity relatedness_score relatedness rating stars value target grade price label labels
+    y gold mean 分数 评分 得分 相似度 数值 价格
+    """.split()  # noqa: SIM905
+)
 
 
 def number_columns(*, text: str | None, label: str | None, labelled: bool) -> Callable[[Table], Columns]:
@@ -80,13 +82,12 @@ def numbers_of(
                     f"`label:`."
                 )
             if (low is not None and value < low) or (high is not None and value > high):
+                wanted = " and ".join(
+                    f"at {side} {end:g}" for side, end in (("least", low), ("most", high)) if end is not None
+                )
                 raise DataError(
-                    f"{rows.where(i)}: a score from {low:g} to {high:g} was wanted; it is {value:g}. Mend the "
-                    f"row, or set the task's `low` and `high` to the range of the scores."
-                    if low is not None and high is not None
-                    else f"{rows.where(i)}: a score {'of at least' if low is not None else 'of at most'} "
-                    f"{low if low is not None else high:g} was wanted; it is {value:g}. Mend the row, or set "
-                    f"the task's `low` or `high`."
+                    f"{rows.where(i)}: a number of {wanted} was wanted; it is {value:g}. Mend the row, or "
+                    f"set the task's `low` and `high` to the true range."
                 )
             found[i, k] = value
     return found

@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from penjing.data.columns import LABEL_NAMES, NOT_TEXT, by_name, filled, label_by_content, listed, named
+from penjing.data.columns import (
+    LABEL_NAMES,
+    NOT_TEXT,
+    by_name,
+    filled,
+    label_by_content,
+    listed,
+    named,
+    wordy,
+)
 from penjing.data.columns import simple as plain
-from penjing.data.columns import wordy
 from penjing.data.fields import Columns, as_object, given_rows
 from penjing.data.numbers import number_column
 from penjing.data.table import Table, sample
@@ -23,7 +31,8 @@ PAIRS = (
     ("query", "document"), ("query", "doc"), ("query", "title"), ("query", "text"), ("query", "answer"),
     ("query", "response"), ("question", "sentence"), ("question", "answer"), ("question", "passage"),
     ("question", "context"), ("question", "document"), ("claim", "evidence"), ("context", "response"),
-    ("source", "target"), ("title", "body"), ("前提", "假设"), ("问题", "答案"), ("查询", "文档"), ("问题", "回答"),
+    ("title", "body"), ("前提", "假设"), ("问题", "答案"), ("查询", "文档"),
+    ("问题", "回答"),
 )  # fmt: skip
 MARKS = (
     ("1", "2"),
@@ -34,6 +43,7 @@ MARKS = (
     ("一", "二"),
     ("甲", "乙"),
 )
+_NO_TEXT = NOT_TEXT | {"score", "scores", "rating", "label", "labels"}  # `id1`, `sentence1_id`
 MORE_LABELS = ("quality", "is_duplicate", "duplicate", "paraphrase", "entailment", "gold_label", "match")
 
 
@@ -46,8 +56,8 @@ def pair_columns(
         texts = named(table, text, key="text", must=True) if text is not None else _by_names(table, label)
         if text is not None and len(texts) != 2:
             raise DataError(
-                f"{table.name}: `text: {text}` names {len(texts)} column{'s' * (len(texts) != 1)}; a pair has "
-                f"two. Name both, such as `text: sentence1+sentence2`. Columns: "
+                f"{table.name}: `text: {text}` names {len(texts)} column{'s' * (len(texts) != 1)}; a pair "
+                f"has two. Name both, such as `text: sentence1+sentence2`. Columns: "
                 f"{', '.join(table.columns[:20])}."
             )
         labels = named(table, label, key="label", must=labelled) if label is not None else []
@@ -61,7 +71,7 @@ def pair_columns(
 
 
 def asked_pairs(inputs: Sequence[Any]) -> Rows:
-    """Pairs given by hand as rows: two texts, an object with two texts, or a line of JSON or of TSV with such.
+    """Pairs given by hand as rows: two texts, an object with two, or a line of JSON or TSV with such.
 
     Raises:
         DataError: one is none of these, or one of its texts is empty.
@@ -94,22 +104,18 @@ def _by_names(table: Table, label: str | None) -> list[str]:
 
 def _named_pair(columns: Sequence[str]) -> tuple[str, str] | None:
     """Two columns whose names say that they are a pair."""
-    usable = [c for c in columns if plain(c).split("_")[-1] not in NOT_TEXT]
+    usable = [c for c in columns if plain(c).split("_")[-1].rstrip("0123456789") not in _NO_TEXT]
     bare = {c: plain(c).replace("_", "") for c in usable}
     for first, second in MARKS:
         for a in usable:
             for b in usable:
-                if a != b and _differ_by(bare[a], bare[b], first, second) and not _is_label(a):
+                if a != b and _differ_by(bare[a], bare[b], first, second):
                     return a, b
     for first, second in PAIRS:
         hits = [next((c for c in usable if plain(c) == name), None) for name in (first, second)]
         if hits[0] is not None and hits[1] is not None:
             return hits[0], hits[1]
     return None
-
-
-def _is_label(name: str) -> bool:
-    return plain(name).split("_")[0] in ("label", "labels", "score", "scores", "rating", "label1")
 
 
 def _differ_by(a: str, b: str, first: str, second: str) -> bool:
@@ -122,7 +128,7 @@ def _by_content(table: Table, label: str | None) -> list[str]:
     cells = sample(table)
     besides = (label or "").split("+")
     lengths = wordy(table, cells, besides=besides)
-    found = [c for c in table.columns if c in lengths and not _is_label(c) and plain(c) not in LABEL_NAMES]
+    found = [c for c in table.columns if c in lengths and plain(c) not in LABEL_NAMES]
     if len(found) != 2:
         shown = ", ".join(f"`{c}` ({(filled(cells, i) or ['empty'])[0][:30]!r})"
                           for i, c in enumerate(table.columns[:12]))  # fmt: skip

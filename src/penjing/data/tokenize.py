@@ -8,6 +8,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,17 @@ def _load(path: Path, n_rows: int) -> Tokens | None:
         return Tokens(arrays["ids"], starts, int(facts["cut"]), segments=arrays.get("segments"))
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def in_parts(tokens: Tokens, each: int | Sequence[int]) -> Tokens:
+    """Rows of several sequences from sequences that lie one after another: `each` of them make a row, or as
+    many as it says for every row."""
+    lengths = tokens.lengths
+    if isinstance(each, int):
+        parts = lengths.reshape(-1, each)
+    else:
+        counts = np.asarray(each, np.int64)
+        parts = np.zeros((len(counts), int(counts.max(initial=1))), np.int64)
+        parts[np.arange(parts.shape[1]) < counts[:, None]] = lengths
+    starts = np.concatenate([[0], parts.sum(1).cumsum()]).astype(np.int64)
+    return replace(tokens, starts=starts, parts=parts)

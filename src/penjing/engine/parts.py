@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def part_of(
     if task.part:
         part = task.part(base, rows, names, max_length, labelled=labelled)
         assert isinstance(part, Part)
-        return part
+        weights = task.weigh(part.targets, names) if weigh and labelled and part.weights is None else None
+        return part if weights is None else replace(part, weights=weights)
     if task.read:
         tokens = task.read(rows.texts, max_length)
     else:

@@ -102,11 +102,11 @@ def _baseline(
 
 
 def worst(bundle: Bundle, found: Any, part: Part) -> list[dict[str, Any]]:
-    """The wrong answers of which the model was surest."""
+    """The wrong answers of which the model was surest, or the numbers that are furthest off."""
     if bundle.task.mistakes is None:
         return []
     wrong = bundle.task.mistakes(found, part.rows, part.targets, bundle.labels, bundle.card["chosen"])
-    return sorted(wrong, key=lambda one: -float(one["confidence"]))[:SHOWN]
+    return sorted(wrong, key=lambda one: -float(one.get("confidence", one.get("error", 0))))[:SHOWN]
 
 
 def _data(spec: Spec, data: Data, tell: Tell) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _data(spec: Spec, data: Data, tell: Tell) -> dict[str, Any]:
         **({"test": data.test} if data.test is not None else {}),
     }
     summary = clean.summary(named)
-    labelled = any(data.train.labels)
+    labelled = any(data.train.labels) and data.train.items is None  # words alone do not judge a pair
     suspects = clean.suspects(data.train, seed=spec.seed) if labelled else {}
     return {**summary, "suspects": suspects, "notes": list(data.notes)}
 

@@ -45,7 +45,8 @@ class Nearness(nn.Module):
     def forward(self, hidden_TD: Tensor, lengths: Sequence[int] | Tensor) -> Tensor:
         """(T, D) -> (S,) in -1..1."""
         first, second = self.embed(hidden_TD, lengths).unflatten(0, (-1, 2)).unbind(1)
-        return (first * second).sum(-1)
+        near: Tensor = (first * second).sum(-1)
+        return near
 
 
 class Towers(nn.Module):
