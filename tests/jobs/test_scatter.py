@@ -3,7 +3,7 @@
 import random
 from xml.etree import ElementTree
 
-from penjing.jobs.scatter import Spot, front, scatter
+from penjing.jobs.scatter import Spot, agreement, front, scatter
 
 
 def test_the_front_is_what_no_other_spot_beats() -> None:
@@ -36,3 +36,15 @@ def test_every_spot_is_drawn_and_told() -> None:
     assert float(circles[0].attrib["cx"]) < float(circles[1].attrib["cx"])
     assert float(circles[0].attrib["cy"]) > float(circles[1].attrib["cy"])
     assert scatter([], title="t", about="d", x_label="x", x_write=str) == ""
+
+
+def test_rows_stand_at_their_truth_and_prediction() -> None:
+    drawn = agreement(
+        [(0.0, 1.0), (5.0, 4.0)], title="t", about="d", x_label="x", y_label="y", write=lambda v: f"{v:g}"
+    )
+    tree = ElementTree.fromstring(drawn)
+    low, high = (e for e in tree.iter() if e.tag.endswith("circle"))
+    assert (low[0].text, high[0].text) == ("0 → 1", "5 → 4")
+    assert float(low.attrib["cx"]) < float(high.attrib["cx"])
+    assert float(low.attrib["cy"]) > float(high.attrib["cy"])
+    assert agreement([], title="t", about="d", x_label="x", y_label="y", write=str) == ""

@@ -9,7 +9,10 @@ from typing import Any
 from penjing.jobs.words import Say
 
 GAP = "\u00a0"  # a space at which no line breaks
-IN_PERCENT = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece")
+IN_PERCENT = (
+    "accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece",
+    "recall_1", "recall_5", "recall_10", "recall_100",
+)  # fmt: skip
 
 
 def percent(value: Any) -> str:
@@ -47,7 +50,9 @@ def span(pair: Any, name: str = "accuracy", *, signed: bool = False) -> str:
     if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(map(finite, pair))):
         return ""
     sign = "+" if signed else ""
-    low, high = (f"{100 * v:{sign}.1f}" if name in IN_PERCENT else plain(v) for v in pair)
+    low, high = (
+        f"{100 * v:{sign}.1f}" if name in IN_PERCENT else (sign if v > 0 else "") + plain(v) for v in pair
+    )
     return f"[{low},{GAP}{high}]".replace("-", "−")
 
 
@@ -92,6 +97,13 @@ def short_count(n: Any) -> str:
 def finite(value: Any) -> bool:
     """Whether this is a number one can write (True and False are not)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def gain(name: str, difference: float, *, signed: bool = False) -> str:
+    """A difference of scores: in percentage points where they are shares, else with three decimals."""
+    if name in IN_PERCENT:
+        return points(difference, signed=signed)
+    return f"{difference:{'+' if signed else ''}.3f}".replace("-", "−")
 
 
 def points(difference: float, *, signed: bool = False) -> str:

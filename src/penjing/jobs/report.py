@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from penjing.files import write_bytes
 from penjing.jobs import provenance, sections
-from penjing.jobs.reading import Facts, of, read_facts
+from penjing.jobs.reading import Facts, dicts, of, read_facts
 from penjing.jobs.verdict import honesty, verdict
 from penjing.jobs.words import LANGUAGES, speaker
 
@@ -83,6 +83,9 @@ def _view(facts: Facts, language: str) -> dict[str, Any]:
     curves, more_curves = sections.learning(facts, say)
     class_part, class_table = sections.per_class(facts, say)
     heat_part, pairs = sections.confusion(facts, say)
+    agree_parts, agree_table = sections.agreement(facts, say)
+    worst = sections.quotes(of(facts.result, "worst"), say)
+    off = "furthest" if any("error" in row for row in dicts(of(facts.result, "worst"))) else "worst"
     repeat, resume, started = provenance.commands(facts)
     return {
         "say": say,
@@ -98,7 +101,11 @@ def _view(facts: Facts, language: str) -> dict[str, Any]:
         "class_table": class_table,
         "heat_part": heat_part,
         "pairs": pairs,
-        "worst": sections.quotes(of(facts.result, "worst"), say),
+        "agree_parts": agree_parts,
+        "agree_table": agree_table,
+        "worst": worst,
+        "worst_title": say(off),
+        "worst_lead": say(f"{off}_lead"),
         "honesty": honesty(facts, say),
         "reliability": sections.calibration(facts, say),
         "data_files": provenance.data_files(facts, say),

@@ -1,4 +1,5 @@
-"""Points of price and quality, with the line of those that nothing beats in both: the Pareto front."""
+"""Points in a plane: price and quality with the line of those that nothing beats in both (the Pareto front),
+and predicted against true numbers."""
 
 from __future__ import annotations
 
@@ -53,3 +54,32 @@ def scatter(
     parts.append(svg.path(corners, "line"))
     parts += [svg.dot(x_of(s.price), y_of(100 * s.quality), 3.2, s.told) for s in drawn]
     return svg.picture(title, about, WIDTH, bottom + 38, parts)
+
+
+def agreement(
+    dots: Sequence[tuple[float, float]],
+    *,
+    title: str,
+    about: str,
+    x_label: str,
+    y_label: str,
+    write: Callable[[float], str],
+) -> str:
+    """(truth, prediction) of rows on equal axes, with the line on which they agree."""
+    if not dots:
+        return ""
+    values = [value for dot in dots for value in dot]
+    marks = svg.ticks(min(values), max(values), 5)
+    low, high = marks[0], max(marks[-1], marks[0] + 1e-9)
+    left, top, side = 60.0, 24.0, 300.0
+    bottom = top + side
+    x_of, y_of = svg.scale(low, high, left, left + side), svg.scale(low, high, bottom, top)
+    parts = []
+    for value in marks:
+        parts.append(svg.line(left, y_of(value), left + side, y_of(value), "grid"))
+        parts.append(svg.text(write(value), left - 7, y_of(value) + 4, "tick end"))
+        parts.append(svg.text(write(value), x_of(value), bottom + 17, "tick mid"))
+    parts.append(svg.line(left, bottom, left + side, top, "ideal"))
+    parts += [svg.dot(x_of(x), y_of(y), 2.2, f"{write(x)} → {write(y)}") for x, y in dots]
+    parts += [svg.text(x_label, left + side, bottom + 36, "tick end"), svg.text(y_label, 4, 10, "tick")]
+    return svg.picture(title, about, left + side + 24, bottom + 42, parts, "square")

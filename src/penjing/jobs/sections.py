@@ -15,14 +15,16 @@ from markupsafe import Markup
 
 from penjing.jobs import figures
 from penjing.jobs.figures import Bar, Series
-from penjing.jobs.numbers import duration, finite, memory, percent, plain, points, score, span, tick
+from penjing.jobs.numbers import IN_PERCENT, duration, finite, gain, memory, percent, plain, score, span, tick
 from penjing.jobs.reading import Facts, dicts, of
+from penjing.jobs.scatter import agreement as agreement_figure
 from penjing.jobs.verdict import Verdict, reliability_bins, validation
 from penjing.jobs.words import Say, capital
 
 MOST_BLOCK = 25  # classes of the heat map
 MOST_BARS = 15
 MOST_PAIRS = 12
+MOST_PARTS = 4  # figures of numbers
 MOST_ROWS = 20  # quoted of worst rows, suspects, and any list of which nothing is known
 MOST_TEXT = 400  # characters of a quoted row
 SCORES = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece", "nll", "brier")
@@ -64,9 +66,10 @@ def tiles(facts: Facts, say: Say, seen: Verdict) -> list[tuple[str, str, str, st
         under = say("fitted_in", time=duration(took, say)) if finite(took) else ""
         found.append((say("baseline"), score(name, cheap), under, "cheap"))
     if finite(before):
-        gain = say("points_gain", points=points(after - before, signed=True)) if finite(after) else ""
+        key = "points_gain" if name in IN_PERCENT else "plain_gain"
+        more = say(key, points=gain(name, after - before, signed=True)) if finite(after) else ""
         found.append(
-            (say("before"), score(name, before), flat(of(result, "before", "how")) or gain, "before")
+            (say("before"), score(name, before), flat(of(result, "before", "how")) or more, "before")
         )
     seconds, steps = of(result, "cost", "seconds"), of(result, "cost", "steps")
     if finite(seconds):
@@ -187,10 +190,30 @@ def quotes(rows: Any, say: Say) -> list[dict[str, str]]:
             "where": flat(row.get("where")),
             "given": flat(row.get("given")) or say("nothing"),
             "other": flat(row.get("predicted", row.get("likely"))) or say("nothing"),
-            "sure": say("sure", score=percent(row.get("confidence", row.get("probability")))),
+            "sure": _how_sure(row, say),
         }
         for row in dicts(rows)[:MOST_ROWS]
     ]
+
+
+def agreement(facts: Facts, say: Say) -> tuple[list[Part], Table | None]:
+    """Predicted against true numbers, a figure each, and the scores of each where there are several."""
+    tables = of(facts.result, "after", "tables")
+    parts = []
+    for one in dicts(of(tables, "predicted"))[:MOST_PARTS]:
+        truth, found = one.get("truth"), one.get("predicted")
+        pairs = zip(truth, found, strict=False) if isinstance(truth, list) and isinstance(found, list) else ()
+        dots = [(float(x), float(y)) for x, y in pairs if finite(x) and finite(y)]
+        title, lead = say("agreement_figure", name=flat(one.get("name"))), say("agreement_about")
+        axes = {"x_label": say("truth"), "y_label": say("predicted_axis")}
+        drawn = agreement_figure(dots, title=title, about=lead, write=plain, **axes)
+        parts += [Part(title, Markup(drawn), lead)] if drawn else []
+    rows = dicts(of(tables, "per_number"))
+    if not rows:
+        return parts, None
+    names = [key for key in rows[0] if key != "name"]
+    lines = [(flat(row.get("name")), *(score(n, row.get(n)) for n in names)) for row in rows]
+    return parts, Table((say("number"), *map(say, names)), lines)
 
 
 def flat(value: Any) -> str:
@@ -211,6 +234,13 @@ def cut(value: Any) -> str:
     """As `flat`, and short enough to quote."""
     text = flat(value)
     return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"
+
+
+def _how_sure(row: dict[str, Any], say: Say) -> str:
+    """How sure the model was of an answer, or how far off its number is."""
+    if finite(row.get("error")):
+        return say("off_by", by=plain(row["error"]))
+    return say("sure", score=percent(row.get("confidence", row.get("probability"))))
 
 
 def _loss(facts: Facts, log: list[dict[str, Any]], say: Say) -> Part:

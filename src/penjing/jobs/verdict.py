@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penjing.jobs.numbers import duration, finite, plain, points, score, span
+from penjing.jobs.numbers import IN_PERCENT, duration, finite, gain, plain, points, score, span
 from penjing.jobs.reading import Facts, dicts, of
 from penjing.jobs.words import Say
 
@@ -92,11 +92,13 @@ def _compared(facts: Facts, say: Say, name: str) -> str:
     if tested is None:
         return say("stop")
     mean, low, high = tested
+    unit = "" if name in IN_PERCENT else "_plain"
     if low > 0:
-        return say("worth", points=points(mean), interval=span((low, high), name))
+        return say(f"worth{unit}", points=gain(name, mean), interval=span((low, high), name))
     if high < 0:
-        return say("worse", points=points(-mean), interval=span((-high, -low), name))
-    return say("chance", points=points(mean, signed=True), interval=span((low, high), name, signed=True))
+        return say(f"worse{unit}", points=gain(name, -mean), interval=span((-high, -low), name))
+    told, interval = gain(name, mean, signed=True), span((low, high), name, signed=True)
+    return say(f"chance{unit}", points=told, interval=interval)
 
 
 def _sentences(facts: Facts, say: Say, name: str, split: str) -> tuple[str, ...]:
