@@ -66,7 +66,7 @@ def pet(
         tell(News("stage", f"teacher {number} of {len(teachers)}"))
         place = folder / f"{number:03d}"
         own = copy_of(base)
-        job = Job(one, bound(task_of(one), own, data.names), machine, data, own, silent)
+        job = Job(one, bound(task_of(one), own, data), machine, data, own, silent)
         it = carried(place, job)
         found = load(place, machine=machine).probabilities(texts)
         logs.append(np.log(np.maximum(found, 1e-12)))

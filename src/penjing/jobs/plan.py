@@ -133,7 +133,7 @@ def plan(
 def _forecast(spec: Spec, task: Task, machine: Machine, data: Data) -> Forecast:
     """What this spec takes, by its base's shapes and a sample of its rows."""
     base = base_of(spec, "meta")
-    own = bound(task, base, data.names)
+    own = bound(task, base, data)
     n_rows = len(data.train)
     texts = data.train.texts[:: max(1, n_rows // SAMPLED)]
     tokens = tokenize(base.tokenizer, texts, max_length=max_length(spec, base), cache=False)
