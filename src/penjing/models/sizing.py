@@ -27,7 +27,7 @@ MOMENTS = {"adamw": 8, "lion": 4, "muon": 4, "sgd": 4, "adafactor": 1}  # bytes 
 MARGIN_MIB, MARGIN_S = 1.15, 1.35  # a forecast times this is not passed: bench/plan.py
 # oneDNN keeps a kernel of each size of two-byte product it has met, 1,024 at most, and hardly two batches
 # have as many tokens: MiB a step, tokens of a batch that make another size likely, and MiB in all.
-KERNELS_MIB, SIZES, MOST_KERNELS_MIB = 7, 12, 220
+KERNELS_MIB, SIZES, MOST_KERNELS_MIB = 12, 25, 220
 OWN_MIB = 25  # that libraries take of a CPU's memory with the first step
 HEAP = 1.3  # resident over alive, of activations on a CPU: glibc's heap has holes (bench/plan.py)
 WINDOW = 50  # batches whose rows are sorted by length together (data/batches.py)
