@@ -21,6 +21,7 @@ from penjing import plugin
 from penjing.chains.asked import SearchSpec
 from penjing.corpus import asked as corpus
 from penjing.keys import SECTIONS
+from penjing.models.shapes import SHAPES
 from penjing.spec import Spec
 
 DOCS = Path(__file__).resolve().parent
@@ -150,6 +151,14 @@ def _verbs(command: Any) -> dict[str, Any]:
     return found
 
 
+def presets_table() -> str:
+    """Presets to grow: family, parameters, where the shape was published."""
+    rows = (
+        [f"`{p.name}`", p.about, f"{p.parameters:,}", p.words or "images", p.source] for p in SHAPES.values()
+    )
+    return _table(["preset", "what it is", "parameters", "words", "shape of"], rows)
+
+
 def commands_table() -> str:
     """Every verb of the command line and its options."""
     from typer.main import get_command
@@ -195,6 +204,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ema": lambda: settings_table("techniques", "ema"),
     "swa": lambda: settings_table("techniques", "swa"),
     "commands": commands_table,
+    "presets": presets_table,
 }
 
 

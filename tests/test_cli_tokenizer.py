@@ -1,6 +1,7 @@
 """`penjing tokenizer …` from files to folders, and what it says when something is in the way."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,33 @@ def test_an_unknown_kind_is_one_clear_line(corpus: Path, tmp_path: Path) -> None
     assert said.exit_code == 1
     assert "`kind` must be one of bpe, wordpiece, unigram, char; it is `sp`" in said.output
     assert not (tmp_path / "t").exists()
+
+
+def test_report_sets_tokenizers_side_by_side(corpus: Path, tmp_path: Path, tiny: Callable[..., Path]) -> None:
+    runner, names = CliRunner(), [str(tmp_path / "char"), str(tiny("bert"))]
+    made = runner.invoke(app, ["tokenizer", "train", str(corpus), "-o", names[0], "--kind", "char"])
+    assert made.exit_code == 0, made.output
+    words = ["tokenizer", "report", *names, "--data", str(corpus)]
+    found = json.loads(runner.invoke(app, [*words, "--json"]).stdout)
+    every = {one["tokenizer"]: one for one in found if one["by"] == "all"}
+    assert every[names[0]]["tokens_a_character"] == every[names[0]]["exact_share"] == 1
+    assert every[names[1]]["tokens_a_word"] < every[names[0]]["tokens_a_word"]
+    assert {one["of"] for one in found if one["by"] == "language"} == {"latin", "zh"}
+    assert len([one for one in found if one["by"] == "source"]) == 4
+    assert "tokens/word" in runner.invoke(app, words).output
+
+
+def test_report_of_what_is_no_tokenizer_is_refused(corpus: Path) -> None:
+    said = CliRunner().invoke(app, ["tokenizer", "report", str(corpus), "--data", str(corpus)])
+    assert said.exit_code == 1
+    assert "the tokenizer of the base in" in said.output
+
+
+def test_extend_writes_a_base_with_the_domains_words(tmp_path: Path, tiny: Callable[..., Path]) -> None:
+    (tmp_path / "domain.txt").write_text("tabletinol\n" * 6 + "my card was charged\n")
+    words = ["tokenizer", "extend", str(tiny("bert")), "--data", str(tmp_path / "domain.txt"), "--words", "1"]
+    said = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "new")])
+    assert said.exit_code == 0, said.output
+    assert "1 word added" in said.output
+    assert "of them read otherwise    0" in said.output
+    assert "tabletinol" in AutoTokenizer.from_pretrained(tmp_path / "new").tokenize("order tabletinol")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from penjing.plural import counted
 from penjing.screen import Screen, print_json, print_table
 
 tokenizer = typer.Typer(
@@ -76,3 +77,81 @@ def train(
         ["folder", str(out)],
     ]
     print_table([card["kind"], ""], rows)
+
+
+@tokenizer.command()
+def report(
+    names: Annotated[list[str], typer.Argument(help="folders of tokenizers, or bases")],
+    data: Annotated[list[str], typer.Option("--data", help="texts: files, folders, patterns")],
+    text: Column = None,
+    encoding: Encoding = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare tokenizers on texts: tokens a word, what is unknown, by language and by source."""
+    with Screen(as_json=as_json) as screen:
+        from penjing.jobs.vocabulary import report_tokenizers as job
+
+        found = job(names, data, text=text, encoding=encoding, tell=screen.tell)
+    if as_json:
+        print_json(found)
+        return
+    head = ["of", "tokenizer", "ids", "tokens/word", "tokens/char", "bytes/token", "unknown", "exact lines"]
+    rows = [
+        [
+            one["of"] or "all",
+            one["tokenizer"],
+            f"{one['ids']:,}",
+            f"{one['tokens_a_word']:.3f}",
+            f"{one['tokens_a_character']:.3f}",
+            f"{one['bytes_a_token']:.2f}",
+            f"{one['unknown_share']:.3%}",
+            f"{one['exact_share']:.1%}",
+        ]
+        for one in found
+    ]
+    print_table(head, rows)
+
+
+@tokenizer.command()
+def extend(
+    base: Annotated[str, typer.Argument(help="a base with weights: preset, folder or hub name")],
+    data: Annotated[list[str], typer.Option("--data", help="texts of the domain")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new base")],
+    words: Annotated[int, typer.Option("--words", help="most words to add")] = 500,
+    min_count: Annotated[int, typer.Option("--min-count", help="occurrences that a word must have")] = 5,
+    text: Column = None,
+    encoding: Encoding = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a domain's words to a base and its tokenizer; each begins as the mean of its pieces."""
+    with Screen(as_json=as_json) as screen:
+        from penjing.jobs.vocabulary import extend_tokenizer as job
+
+        found = job(
+            base,
+            data,
+            out,
+            n_words=words,
+            min_count=min_count,
+            text=text,
+            encoding=encoding,
+            tell=screen.tell,
+        )
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [one["word"], f"{one['count']:,}", " ".join(one["pieces"]), f"{one['saved']:,}"]
+        for one in found["words"][:10]
+    ]
+    title = f"{counted(len(found['words']), 'word')} added"
+    print_table(["word", "occurs", "was", "tokens saved"], rows, title=title)
+    before, after = found["tokens_before"], found["tokens"]
+    sums = [
+        ["tokens before", f"{before:,}"],
+        ["tokens now", f"{after:,} ({after / before - 1:+.1%})"],
+        ["lines without a new word", f"{found['lines_without']:,}"],
+        ["of them read otherwise", f"{found['changed']:,}"],
+        ["folder", str(out)],
+    ]
+    print_table(["the texts", ""], sums)

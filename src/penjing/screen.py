@@ -240,13 +240,36 @@ def print_plugin(kind: str, name: str, *, source: bool) -> None:
         typer.echo("\n" + about.path.read_text(encoding="utf-8"))
 
 
+def _print_shape(name: str) -> None:
+    from penjing.jobs.card import TOKENS, card_of
+    from penjing.models.shapes import SHAPES
+
+    known, card = SHAPES[name], card_of(name)
+    typer.echo(f"{known.summary}\nshape of {known.source}; {known.words or 'sees images, has no words'}\n")
+    typer.echo("  " + "\n  ".join(f"{key}: {value}" for key, value in known.shape.items()))
+    of = f" of {card.words:,} words" if card.words else ""
+    rows = [["parameters", f"{card.parameters:,}{of}"]]
+    if card.words:
+        rows.append(["a word more or less", f"{card.a_word:,} parameters"])
+    for part, flops in card.flops.items():
+        rows.append([f"operations a token{f', {part}' if part else ''}", f"{flops / 1e6:,.1f} M"])
+    if card.words:
+        rows.append(["and a word that is predicted", f"{card.head_flops / 1e6:,.1f} M"])
+    typer.echo("")
+    print_table(["forward and backward", f"rows of {card.longest} tokens"], rows)
+    if card.mib:
+        methods = [[m, *(f"{mib:,.0f}" for mib in by.values())] for m, by in card.mib.items()]
+        typer.echo("")
+        title = f"MiB to train the trunk, weights and {TOKENS:,} tokens at once"
+        print_table(["method", *next(iter(card.mib.values()))], methods, title=title)
+
+
 def _print_preset(name: str) -> None:
     from penjing.models.presets import PRESETS
     from penjing.models.shapes import SHAPES
 
     if name in SHAPES:
-        grown = SHAPES[name]
-        typer.echo(f"{grown.summary}\nshape of {grown.source}; words: {grown.words or 'none, it sees'}")
+        _print_shape(name)
         return
     if name not in PRESETS:
         known = [*PRESETS, *SHAPES]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from penjing.data.passages import files_of, passages
 from penjing.data.vocab.learn import learn
+from penjing.data.vocab.measure import batched, measure
 from penjing.data.vocab.settings import settled
-from penjing.errors import SpecError
+from penjing.errors import DataError, SpecError
 from penjing.files import new_folder, write_json
 from penjing.jobs.news import News, Tell, silent
+from penjing.models.extend import Word, extend, worth
+from penjing.models.load import find, tokenizer_at
+from penjing.plural import counted
 
 CARD = "tokenizer_card.json"
 Source = str | Path | Sequence[str | Path]
@@ -38,7 +42,7 @@ def train_tokenizer(
     settings = settled(**asked)
     place = _free(Path(out))
     files = files_of(source)
-    tell(News("stage", f"learning a tokenizer ({settings.kind}) from {len(files):,} files"))
+    tell(News("stage", f"learning a tokenizer ({settings.kind}) from {counted(len(files), 'file')}"))
     began = time.perf_counter()
     made = learn(lambda: (passage for _, passage in passages(files, text=text, encoding=encoding)), settings)
     for note in made.notes:
@@ -72,3 +76,105 @@ def _free(place: Path) -> Path:
             "`--out`."
         )
     return place
+
+
+def report_tokenizers(
+    names: Sequence[str],
+    source: Source,
+    *,
+    text: str | None = None,
+    encoding: str | None = None,
+    tell: Tell = silent,
+) -> list[dict[str, Any]]:
+    """Compare tokenizers (folders, or bases) on texts: a row for each, by all, by language and by source.
+
+    Raises:
+        DataError: no text. NotSupported: a name that is no tokenizer.
+    """
+    tokenizers = {name: tokenizer_at(_place_of(name)) for name in names}
+    files = files_of(source)
+    tell(News("stage", f"reading {counted(len(files), 'file')} with {len(names)} tokenizers"))
+    found = measure(tokenizers, passages(files, text=text, encoding=encoding))
+    first = next(iter(found.values()))
+    order = sorted(first.groups, key=lambda key: (("all", "language", "source").index(key[0]), key[1]))
+    if not order:
+        raise DataError(
+            f"Texts were wanted in {', '.join(files[:3])}; there are only empty lines. Give others with "
+            "`--data`."
+        )
+    return [
+        {
+            "by": by,
+            "of": group,
+            "tokenizer": name,
+            "ids": len(tokenizers[name]),
+            **found[name].at(by, group).plain(),
+        }
+        for by, group in order
+        for name in names
+    ]
+
+
+def _place_of(name: str) -> Path:
+    """A tokenizer's folder, or the folder of a base."""
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else find(name)
+
+
+def extend_tokenizer(
+    name: str,
+    source: Source,
+    out: str | Path,
+    *,
+    n_words: int = 500,
+    min_count: int = 5,
+    text: str | None = None,
+    encoding: str | None = None,
+    tell: Tell = silent,
+) -> dict[str, Any]:
+    """Add the words of a domain to a base and its tokenizer; says which, what is saved, and that other texts
+    read as before.
+
+    Raises:
+        DataError: no text, or no word worth an id.
+        NotSupported: no such base.
+        SpecError: the folder holds something else.
+    """
+    place = Path(out)
+    if place.exists() and (place.is_file() or any(place.iterdir())):
+        raise SpecError(
+            f"A base was to be written to {place}; something is there. Give a new folder with `--out`."
+        )
+    files = files_of(source)
+    old = tokenizer_at(find(name))
+
+    def lines() -> Iterator[str]:
+        for _, passage in passages(files, text=text, encoding=encoding):
+            yield from passage.splitlines()
+
+    tell(News("stage", f"looking for words that {name} spells in many pieces"))
+    found = worth(old, lines(), n_words=n_words, min_count=min_count)
+    tell(News("stage", f"adding {counted(len(found), 'word')}"))
+    sizes = extend(name, place, found)
+    words = [_plain(old, one) for one in found]
+    return {**sizes, "words": words, **_compared(old, tokenizer_at(place), lines(), found)}
+
+
+def _plain(tokenizer: Any, one: Word) -> dict[str, Any]:
+    pieces = tokenizer.convert_ids_to_tokens(list(one.pieces))
+    return {**vars(one), "pieces": pieces}
+
+
+def _compared(old: Any, new: Any, lines: Iterable[str], found: list[Word]) -> dict[str, int]:
+    """Tokens of the texts before and after; of the lines without a new word, how many read differently."""
+    added = {new.convert_tokens_to_ids(one.word) for one in found}
+    sums = {"tokens_before": 0, "tokens": 0, "lines_without": 0, "changed": 0}
+    for part in batched(line for line in lines if line.strip()):
+        pairs = (tokenizer(list(part), add_special_tokens=False)["input_ids"] for tokenizer in (old, new))
+        for before, after in zip(*pairs, strict=True):
+            sums["tokens_before"] += len(before)
+            sums["tokens"] += len(after)
+            if added.isdisjoint(after):
+                sums["lines_without"] += 1
+                sums["changed"] += before != after
+    return sums

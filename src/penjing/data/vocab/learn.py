@@ -109,7 +109,8 @@ def _no_room(asked: Settings, needed: int, alphabet: int) -> SpecError:
 def _normalizer(asked: Settings) -> Any:
     from tokenizers import normalizers
 
-    steps: list[Any] = {"nfc": [normalizers.NFC()], "nfkc": [normalizers.NFKC()]}.get(asked.form, [])
+    forms: dict[str, Any] = {"nfc": normalizers.NFC, "nfkc": normalizers.NFKC}
+    steps = [forms[asked.form]()] if asked.form in forms else []
     if asked.kind == "wordpiece":
         characters = asked.chinese == "characters"
         steps.append(normalizers.BertNormalizer(handle_chinese_chars=characters, lowercase=asked.lower))
@@ -144,9 +145,7 @@ def _untrained(asked: Settings) -> Any:
     if asked.kind == "bpe":
         inner, decoder = Tokenizer(models.BPE()), decoders.ByteLevel()
     elif asked.kind == "wordpiece":
-        longest = (
-            100 if asked.chinese == "characters" else 1000
-        )  # a longer word is unknown; Chinese runs are long
+        longest = 100 if asked.chinese == "characters" else 1000  # a longer word, or run, is unknown
         model = models.WordPiece(unk_token=unknown, max_input_chars_per_word=longest)
         inner, decoder = Tokenizer(model), decoders.WordPiece()
     else:
