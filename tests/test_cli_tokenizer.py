@@ -1,6 +1,7 @@
 """`penjing tokenizer …` from files to folders, and what it says when something is in the way."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,3 +81,36 @@ def test_extend_writes_a_base_with_the_domains_words(tmp_path: Path, tiny: Calla
     assert "1 word added" in said.output
     assert "of them read otherwise    0" in said.output
     assert "tabletinol" in AutoTokenizer.from_pretrained(tmp_path / "new").tokenize("order tabletinol")
+
+
+def test_of_a_prepared_corpus_the_training_documents_are_read(tmp_path: Path) -> None:
+    from penjing.corpus.corpus import open_corpus
+    from penjing.jobs.corpus import prepare
+    from penjing.jobs.vocabulary import train_tokenizer
+
+    draw, small = random.Random(0), ["the", "of", "and", "to", "in", "that", "with", "have"]
+    long = ["harbour", "morning", "water", "people", "market", "garden", "winter", "river", "letter"]
+        "harbour",
+        "morning",
+        "house",
+        "water",
+        "people",
+        "market",
+        "garden",
+        "winter",
+        "light",
+        "river",
+        "bridge",
+        "letter",
+        "music",
+    ]
+    documents = [" ".join(draw.choice((small, long)[i % 2]) for i in range(60)) + "." for _ in range(40)]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.txt").write_text("\n\n".join(documents))
+    corpus = prepare(raw=str(tmp_path / "raw"), out=str(tmp_path / "made"), processes=1)
+    kept, held = (
+        [text for text, _ in open_corpus(corpus.folder).texts(split)] for split in ("train", "valid")
+    )
+    card = train_tokenizer(corpus.folder, tmp_path / "tok", kind="char")
+    assert (card["corpus"]["texts"], card["corpus"]["characters"]) == (len(kept), sum(map(len, kept)))
+    assert len(kept) + len(held) == len(documents)

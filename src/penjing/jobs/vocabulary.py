@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from penjing.corpus.corpus import MANIFEST, open_corpus
 from penjing.data.passages import files_of, passages
 from penjing.data.vocab.learn import learn
 from penjing.data.vocab.measure import batched, measure
@@ -41,10 +42,10 @@ def train_tokenizer(
     """
     settings = settled(**asked)
     place = _free(Path(out))
-    files = files_of(source)
+    files = _places(source)
     tell(News("stage", f"learning a tokenizer ({settings.kind}) from {counted(len(files), 'file')}"))
     began = time.perf_counter()
-    made = learn(lambda: (passage for _, passage in passages(files, text=text, encoding=encoding)), settings)
+    made = learn(lambda: (passage for _, passage in _texts(files, text, encoding)), settings)
     for note in made.notes:
         tell(News("note", note))
     card = {
@@ -62,6 +63,22 @@ def train_tokenizer(
         made.tokenizer.save_pretrained(aside)
         write_json(aside / CARD, card)
     return card
+
+
+def _places(source: Source) -> list[str]:
+    """Prepared corpora as they are, and the files of everything else."""
+    parts = [source] if isinstance(source, str | Path) else list(source)
+    found = [[str(one)] if (Path(one) / MANIFEST).is_file() else files_of(one) for one in parts]
+    return [name for names in found for name in names] or files_of([])
+
+
+def _texts(places: list[str], text: str | None, encoding: str | None) -> Iterator[tuple[str, str]]:
+    """(source, text) of files; of a prepared corpus its training documents: what is held out stays unseen."""
+    for place in places:
+        if not (Path(place) / MANIFEST).is_file():
+            yield from passages(place, text=text, encoding=encoding)
+        else:
+            yield from ((source, body) for body, source in open_corpus(place).texts("train"))
 
 
 def _free(place: Path) -> Path:
@@ -92,9 +109,9 @@ def report_tokenizers(
         DataError: no text. NotSupported: a name that is no tokenizer.
     """
     tokenizers = {name: tokenizer_at(_place_of(name)) for name in names}
-    files = files_of(source)
+    files = _places(source)
     tell(News("stage", f"reading {counted(len(files), 'file')} with {len(names)} tokenizers"))
-    found = measure(tokenizers, passages(files, text=text, encoding=encoding))
+    found = measure(tokenizers, _texts(files, text, encoding))
     first = next(iter(found.values()))
     order = sorted(first.groups, key=lambda key: (("all", "language", "source").index(key[0]), key[1]))
     if not order:
@@ -145,11 +162,11 @@ def extend_tokenizer(
         raise SpecError(
             f"A base was to be written to {place}; something is there. Give a new folder with `--out`."
         )
-    files = files_of(source)
+    files = _places(source)
     old = tokenizer_at(find(name))
 
     def lines() -> Iterator[str]:
-        for _, passage in passages(files, text=text, encoding=encoding):
+        for _, passage in _texts(files, text, encoding):
             yield from passage.splitlines()
 
     tell(News("stage", f"looking for words that {name} spells in many pieces"))
