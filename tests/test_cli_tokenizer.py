@@ -90,20 +90,6 @@ def test_of_a_prepared_corpus_the_training_documents_are_read(tmp_path: Path) ->
 
     draw, small = random.Random(0), ["the", "of", "and", "to", "in", "that", "with", "have"]
     long = ["harbour", "morning", "water", "people", "market", "garden", "winter", "river", "letter"]
-        "harbour",
-        "morning",
-        "house",
-        "water",
-        "people",
-        "market",
-        "garden",
-        "winter",
-        "light",
-        "river",
-        "bridge",
-        "letter",
-        "music",
-    ]
     documents = [" ".join(draw.choice((small, long)[i % 2]) for i in range(60)) + "." for _ in range(40)]
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.txt").write_text("\n\n".join(documents))
