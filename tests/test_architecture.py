@@ -47,6 +47,7 @@ LAYERS = {
         "retrieval",
         "baseline",
         "baselines",
+        "entities",
         "files",
     ],
     0: [

@@ -69,6 +69,60 @@ def paired_difference(
     return first - second, _percentiles(drawn[0] - drawn[1])
 
 
+def of_counts(
+    hits_SC: NDArray[Any], support_SC: NDArray[Any], predicted_SC: NDArray[Any], *, seed: int
+) -> dict[str, Interval]:
+    """95 % intervals of `micro_f1` and `macro_f1` where a row holds any number of things of each class: how
+    many were found right, are there, and were answered."""
+    drawn = _drawn_counts((hits_SC,), support_SC, (predicted_SC,), seed)
+    return {name: _percentiles(scores[0]) for name, scores in drawn.items()}
+
+
+def difference_of_counts(
+    hits: tuple[NDArray[Any], NDArray[Any]],
+    support_SC: NDArray[Any],
+    predicted: tuple[NDArray[Any], NDArray[Any]],
+    name: str,
+    *,
+    seed: int,
+) -> tuple[float, Interval]:
+    """`micro_f1` or `macro_f1` of the first system minus that of the second, and its 95 % interval, as in
+    `paired_difference`; counts as in `of_counts`."""
+    drawn = _drawn_counts(hits, support_SC, predicted, seed)[name]
+    first, second = (
+        float(_of_sums(h.sum(0)[None], support_SC.sum(0)[None], p.sum(0)[None])[name][0])
+        for h, p in zip(hits, predicted, strict=True)
+    )
+    return first - second, _percentiles(drawn[0] - drawn[1])
+
+
+def _drawn_counts(
+    hits: Sequence[NDArray[Any]], support_SC: NDArray[Any], predicted: Sequence[NDArray[Any]], seed: int
+) -> dict[str, Floats]:
+    """name -> (systems, B): the scores of every draw of rows."""
+    rng, n_rows = np.random.default_rng(seed), len(support_SC)
+    tables = [np.asarray(table, dtype=np.float32) for table in (support_SC, *hits, *predicted)]
+    parts: dict[str, list[Floats]] = {"micro_f1": [], "macro_f1": []}
+    for start in range(0, DRAWS, CHUNK):
+        weights_BS = _resampled(np.arange(n_rows), n_rows, min(CHUNK, DRAWS - start), rng)
+        support, *others = (weights_BS @ table for table in tables)
+        half = len(others) // 2
+        found = [_of_sums(h, support, p) for h, p in zip(others[:half], others[half:], strict=True)]
+        for name, kept in parts.items():
+            kept.append(np.stack([one[name] for one in found]))
+    return {name: np.concatenate(kept, axis=1) for name, kept in parts.items()}
+
+
+def _of_sums(
+    hits_BC: NDArray[Any], support_BC: NDArray[Any], predicted_BC: NDArray[Any]
+) -> dict[str, Floats]:
+    """(B,) F1 over all things and the mean over classes that are there or were answered."""
+    present = (support_BC + predicted_BC) > 0
+    macro: Floats = f1(hits_BC, support_BC, predicted_BC).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+    sums = (counts.sum(axis=1, dtype=np.float64) for counts in (hits_BC, support_BC, predicted_BC))
+    return {"micro_f1": f1(*sums), "macro_f1": macro}
+
+
 def one_hot(classes_S: NDArray[Any], n_classes: int) -> Bools:
     """(S, C) bool with one True a row; a class outside 0..C-1 gives a row without any."""
     found: Bools = np.asarray(classes_S)[:, None] == np.arange(n_classes)[None, :]

@@ -114,10 +114,12 @@ def print_findings(found: list[Any]) -> None:
 def print_batch(shown: list[Any]) -> None:
     """Rows as the model reads them, with what is learned."""
     for row in shown:
-        typer.echo(
-            f"\n{row.where}\n  read     {len(row.tokens)} tokens: {' '.join(row.tokens)}"
-            f"\n  learned  the row's label: {row.learned}"
-        )
+        typer.echo(f"\n{row.where}\n  read     {len(row.tokens)} tokens: {' '.join(row.tokens)}")
+        if row.learned:
+            typer.echo(f"  learned  the row's label: {row.learned}")
+        if any(row.each):
+            own = (f"{token} {said}" for token, said in zip(row.tokens, row.each, strict=True) if said)
+            typer.echo(f"  learned  of tokens: {' · '.join(own)}")
 
 
 def print_json(value: Any) -> None:

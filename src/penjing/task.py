@@ -89,7 +89,9 @@ class Task:
     draw(rows, valid, names, share, seed) -> train rows, validation rows and notes, where not all rows are
     taken or others are added; `valid` are those that the spec names, `share` is what else it would hold out.
     read(texts, max_length) -> Tokens, where texts are not read as they are. part(base, rows, names,
-    max_length, labelled=) -> Part, where a row is more than one text's tokens and one target.
+    max_length, labelled=) -> Part, where a row is more than one text's tokens and one target; notes that the
+    part's rows have beyond those given are told. learned(part, sequence, names) -> what is learned from a
+    sequence as a whole, and from each of its tokens, in words for people; empty where nothing is.
 
     Batches:
     order(targets, batch, seed, epoch) -> rows of each step, where chance and length do not decide. joint: a
@@ -133,6 +135,7 @@ class Task:
     draw: Callable[..., tuple[Rows, Rows, tuple[str, ...]]] | None = None
     read: Callable[[Sequence[str], int], Tokens] | None = None
     part: Callable[..., Part] | None = None
+    learned: Callable[[Part, int, list[str]], tuple[str, list[str]]] | None = None
     order: Callable[[np.ndarray, int, int, int], list[np.ndarray]] | None = None
     joint: bool = False
     vary: Callable[[Part, np.ndarray, int], Part] | None = None

@@ -151,7 +151,7 @@ def by_name(columns: Sequence[str], known: Sequence[str]) -> str | None:
     return next((c for found in (whole, last, part, end) for c in found), None)
 
 
-def text_by_name(table: Table, *, besides: str | None) -> list[str]:
+def text_by_name(table: Table, *, besides: str | None = None) -> list[str]:
     """The columns that are the text by their usual names."""
     taken = (besides or "").split("+")
     labelish = {

@@ -1,7 +1,7 @@
 """CoNLL-style files: a token and its tags a line, a blank line between sentences, comments above.
 
-`sentences` is for tasks that tag tokens; `read_conll` gives a table of whole sentences with the label in a
-comment.
+`read_conll` gives a table of sentences: the text, what comments say, and as lists the tokens and each further
+column by its number; `read_parallel` gives the same of a folder with a file a column.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from penjing.data.encoding import find_encoding, open_text
+from penjing.data.encoding import find_encoding, open_text, plain_name
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError
 
 _COMMENT = re.compile(r"#\s*([\w.]+(?: \w+)?)\s*[=:]\s*(\S.*?)\s*$")
 _TAG = re.compile(r"(O|[BIESMLUS][-_].+)$")
-_WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+# Written without spaces: kana, Han, and the punctuation that goes with them.
+_SIGNS = r"\u3001-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+WIDE = re.compile(rf"[{_SIGNS}\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 @dataclass(frozen=True)
@@ -96,32 +99,91 @@ def is_conll(lines: Sequence[str]) -> bool:
 
 def joined(tokens: Sequence[str]) -> str:
     """Tokens as running text: spaces between words, none between Han characters."""
+    return laid_out(tokens)[0]
+
+
+def laid_out(tokens: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """The running text of tokens, and where in it each of them stands, as (first, end) characters."""
     parts: list[str] = []
+    places = []
+    at = 0
     for token in tokens:
-        if parts and token and not (_WIDE.match(parts[-1][-1:]) and _WIDE.match(token)):
+        if parts and token and not (WIDE.match(parts[-1][-1:]) and WIDE.match(token)):
             parts.append(" ")
+            at += 1
         parts.append(token)
-    return "".join(parts)
+        places.append((at, at + len(token)))
+        at += len(token)
+    return "".join(parts), tuple(places)
 
 
 def read_conll(path: Path, *, name: str, encoding: str | None = None) -> Table:
-    """A table of sentences: column `text` (or the comment `# text = …`), and one for each key of comments."""
+    """A table of sentences: column `text` (or the comment `# text = …`), one for each key of comments; lists
+    `tokens`, `tags` (the last column of the file), and its further columns by number, `2`, `3`, …"""
     _, note = find_encoding(path, encoding=encoding)
     keys: dict[str, None] = {}
-    n_sentences = 0
+    n_sentences = n_columns = 0
     for sentence in sentences(path, name=name, encoding=encoding):
         keys.update(dict.fromkeys(sentence.comments))
         n_sentences += 1
+        n_columns = len(sentence.columns)
     if not n_sentences:
         raise DataError(
             f"{name} was to hold sentences; it is empty. Give one token a line and a blank line between "
             f"sentences."
         )
     columns = ("text", *(key for key in keys if key != "text"))
+    numbers = tuple(str(i + 2) for i in range(n_columns))
 
     def rows(names: Sequence[str]) -> Cells:
         for sentence in sentences(path, name=name, encoding=encoding):
+            lists: dict[str, Any] = dict(zip(numbers, sentence.columns, strict=True))
+            lists |= {"tokens": sentence.tokens, "tags": sentence.columns[-1] if numbers else None}
             cells = {"text": joined(sentence.tokens), **sentence.comments}
-            yield sentence.line, [cells.get(column) for column in names]
+            yield sentence.line, [lists[n] if n in lists else cells.get(n) for n in names]
 
-    return Table(name, columns, rows, (name,), (note,) if note else (), typed=True)
+    lists = ("tokens", "tags", *numbers) if numbers else ("tokens",)
+    return Table(name, columns, rows, (name,), (note,) if note else (), typed=True, lists=lists)
+
+
+PARALLEL = ("seq.in", "seq.out")  # tokens and tags; beside them `label`, the intents
+
+
+def parallel_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder with one of tokens, one of their tags and perhaps one of intents, a sentence a
+    line, packed or not; none where it is no such folder."""
+    files = {plain_name(path): path for path in sorted(folder.iterdir()) if path.is_file()}
+    if not all(part in files for part in PARALLEL):
+        return {}
+    return {part: files[part] for part in (*PARALLEL, "label") if part in files}
+
+
+def read_parallel(folder: Path, *, name: str, encoding: str | None = None) -> Table:
+    """The table of a folder with seq.in, seq.out and perhaps label: columns `text` and `label`, lists
+    `tokens` and `tags`.
+
+    Raises:
+        DataError: the files are not of one length.
+    """
+    files = parallel_files(folder)
+    lines = {}
+    for kind, path in files.items():
+        codec, _ = find_encoding(path, encoding=encoding)
+        with open_text(path, codec) as stream:
+            lines[kind] = [line.strip() for line in stream]
+    if len({len(one) for one in lines.values()}) > 1:
+        sizes = ", ".join(f"{kind} {len(one):,}" for kind, one in lines.items())
+        raise DataError(
+            f"{name} was to hold as many lines in each file, a sentence a line; there are {sizes}. Mend the "
+            "file that is too short."
+        )
+
+    def rows(names: Sequence[str]) -> Cells:
+        labels = lines.get("label", [None] * len(lines["seq.in"]))
+        each = zip(lines["seq.in"], lines["seq.out"], labels, strict=True)
+        for number, (words, tags, label) in enumerate(each, start=1):
+            cells = {"text": words, "label": label, "tokens": words.split(), "tags": tags.split()}
+            yield number, [cells[n] for n in names]
+
+    columns = ("text", "label") if "label" in files else ("text",)
+    return Table(name, columns, rows, (str(files["seq.in"]),), typed=True, lists=("tokens", "tags"))

@@ -6,14 +6,15 @@ A new format is a reader that gives a Table and a line in `_of_file`.
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from penjing.data.columnar import is_saved_dataset, read_hub, read_parquet, read_saved
-from penjing.data.conll import read_conll
+from penjing.data.conll import is_conll, parallel_files, read_conll, read_parallel
 from penjing.data.delimited import read_delimited
-from penjing.data.encoding import find_encodings, open_text, plain_name
+from penjing.data.encoding import find_encoding, find_encodings, open_text, plain_name
 from penjing.data.objects import read_json
 from penjing.data.plain import read_plain
 from penjing.data.table import Cells, Table
@@ -90,6 +91,8 @@ def _of_file(path: Path, name: str, key: str | None, encoding: str | None, wante
             f"`{name}#{key}`: `#` chooses a list of a JSON file or a split of a saved dataset; {name} is "
             f"neither. Leave it out."
         )
+    if suffix in (".tsv", ".tab") and _is_sentences(path, encoding):
+        return read_conll(path, name=name, encoding=encoding)
     if suffix in (".csv", ".tsv", ".tab"):
         return read_delimited(path, name=name, encoding=encoding, wanted=wanted)
     if suffix in (".conll", ".conllu", ".bio", ".iob"):
@@ -105,11 +108,21 @@ def _of_file(path: Path, name: str, key: str | None, encoding: str | None, wante
     return read_plain(path, name=name, encoding=encoding, wanted=wanted)
 
 
+def _is_sentences(path: Path, encoding: str | None) -> bool:
+    """Whether a file of tab-separated cells holds a token a line, and sentences with blank lines between."""
+    codec, _ = find_encoding(path, encoding=encoding)
+    with open_text(path, codec) as stream:
+        head = list(itertools.islice(stream, 1000))
+    return is_conll(head) and any(not line.strip() for line in head[:-1])
+
+
 def _of_folder(
     folder: Path, name: str, key: str | None, encoding: str | None, wanted: Sequence[str]
 ) -> list[Table]:
     if is_saved_dataset(folder):
         return [read_saved(folder, name=name, key=key)]
+    if parallel_files(folder):
+        return [read_parallel(folder, name=name, encoding=encoding)]
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
     files = sorted(
         p for p in folder.iterdir() if p.is_file() and os.path.splitext(plain_name(p))[1] in _TABLES

@@ -20,6 +20,7 @@ class Table:
     `rows(names)` yields for each row its first physical line (1-based) and the cells of these columns, in
     this order. `typed` says that cells have types of their own, so that the string "None" is a string.
     `names` gives the label names of integer columns. With `file_a_row`, row i is the whole of `files[i]`.
+    `lists` are further columns, of a list a cell, which only tasks that tag tokens ask for: `tokens`, `tags`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Table:
     headed: bool = True
     file_a_row: bool = False
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
 
 
 def sample(table: Table, *, n_rows: int = 2000) -> list[Sequence[Any]]:

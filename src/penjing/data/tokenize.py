@@ -85,7 +85,7 @@ def tokenize(
     return tokens
 
 
-def _backend(tokenizer: Any) -> Any | None:
+def backend_of(tokenizer: Any) -> Any | None:
     """The Rust tokenizer inside a fast one, else None."""
     return getattr(tokenizer, "backend_tokenizer", None) if getattr(tokenizer, "is_fast", False) else None
 
@@ -101,7 +101,7 @@ def _made(
     ids: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     cut = 0
-    backend = _backend(tokenizer)
+    backend = backend_of(tokenizer)
     chunks = _slow(tokenizer, texts, room) if backend is None else _fast(tokenizer, texts, max_length)
     done = 0
     for rows, n_cut in chunks:
@@ -128,11 +128,11 @@ def _made_pairs(
     types: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     cut = 0
-    backend = _backend(tokenizer)
+    backend = backend_of(tokenizer)
     for begin in range(0, len(texts), _CHUNK):
         pairs = list(zip(texts[begin : begin + _CHUNK], seconds[begin : begin + _CHUNK], strict=True))
         if backend is not None:
-            own = _own_backend(tokenizer, max_length).encode_batch(pairs)
+            own = own_backend(tokenizer, max_length).encode_batch(pairs)
             found = [(one.ids, one.type_ids) for one in own]
             cut += sum(bool(one.overflowing) for one in own)
         else:
@@ -167,13 +167,13 @@ def _slow_pairs(
 
 
 def _fast(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[list[int]], int]]:
-    backend = _own_backend(tokenizer, max_length)
+    backend = own_backend(tokenizer, max_length)
     for begin in range(0, len(texts), _CHUNK):
         found = backend.encode_batch_fast(list(texts[begin : begin + _CHUNK]))
         yield [one.ids for one in found], sum(bool(one.overflowing) for one in found)
 
 
-def _own_backend(tokenizer: Any, max_length: int) -> Any:
+def own_backend(tokenizer: Any, max_length: int) -> Any:
     """A copy of the Rust tokenizer that cuts at `max_length` and never pads, kept while its tokenizer lives.
 
     Setting the limit on the caller's would change it for them, and fails ("Already borrowed") while another
@@ -200,7 +200,7 @@ def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[lis
 def _key(tokenizer: Any, texts: Sequence[str], max_length: int, seconds: Sequence[str] | None = None) -> str:
     """SHA-256 over what decides the ids: the tokenizer's description, the limit, texts and their lengths."""
     digest = hashlib.sha256(f"{_FORMAT}\0{max_length}\0{type(tokenizer).__name__}\0".encode())
-    backend = _backend(tokenizer)
+    backend = backend_of(tokenizer)
     if backend is not None:
         described = json.loads(backend.to_str())
         described.pop("truncation", None)

@@ -30,6 +30,9 @@ def part_of(
     if task.part:
         part = task.part(base, rows, names, max_length, labelled=labelled)
         assert isinstance(part, Part)
+        for note in part.rows.notes[len(rows.notes) :]:  # what reading them as tokens showed
+            if tell:
+                tell(note)
         weights = task.weigh(part.targets, names) if weigh and labelled and part.weights is None else None
         return part if weights is None else replace(part, weights=weights)
     if task.read:

@@ -41,7 +41,7 @@ from penjing.jobs.prepare import (
 from penjing.models.load import Base
 from penjing.models.sizing import MARGIN_MIB
 from penjing.plural import counted
-from penjing.records import NO_ROWS
+from penjing.records import NO_ROWS, Part
 from penjing.spec import Spec
 from penjing.task import Task
 
@@ -117,8 +117,8 @@ def check(
         if asked:
             made = _look(found, "method", lambda: ready(spec, asked, names, base, machine, None, steps=steps))
     _tell_place(spec, made, found)
-    if made and machine and data and len(data.train):
-        _look(found, "cost", lambda: _tell_cost(spec, machine, made, data, found))
+    if made and asked and machine and data and len(data.train):
+        _look(found, "cost", lambda: _tell_cost(spec, asked, machine, made, data, found))
     return found
 
 
@@ -194,13 +194,18 @@ def _mib_on_disk(made: Ready) -> float:
     return 2 * 4 * (kept + 3 * trained) / 2**20
 
 
-def _tell_cost(spec: Spec, machine: Machine, made: Ready, data: Data, found: list[Finding]) -> None:
-    texts = data.train.texts[:: max(1, len(data.train) // SAMPLED)]
-    tokens = tokenize(made.base.tokenizer, texts, max_length=max_length(spec, made.base), cache=False)
+def _tell_cost(
+    spec: Spec, task: Task, machine: Machine, made: Ready, data: Data, found: list[Finding]
+) -> None:
+    rows = data.train.take(np.arange(0, len(data.train), max(1, len(data.train) // SAMPLED)))
+    longest = max_length(spec, made.base)
+    if task.part:
+        tokens = task.part(made.base, rows, data.names, longest, labelled=True).tokens
+    else:
+        tokens = tokenize(made.base.tokenizer, rows.texts, max_length=longest, cache=False)
     expected = forecast_of(spec, machine, made, tokens, len(data.train))
     if tokens.cut:
-        limit = max_length(spec, made.base)
-        text = f"{tokens.cut / len(texts):.1%} of rows are longer than {limit} tokens; their ends are cut"
+        text = f"{tokens.cut / len(rows):.1%} of rows are longer than {longest} tokens; their ends are cut"
         found.append(Finding("note", "rows", text))
     _tell_kept(spec, made, data, float(tokens.lengths.mean()), found)
     weights = 4 * expected.parameters / 2**20
@@ -236,11 +241,13 @@ def _tell_kept(spec: Spec, made: Ready, data: Data, mean_length: float, found: l
 
 @dataclass(frozen=True)
 class Shown:
-    """One row as the model reads it: its tokens, special ones too, and what is learned from them."""
+    """One row as the model reads it: its tokens, special ones too, what is learned from the whole, and from
+    each token where that is asked for (empty where nothing is)."""
 
     where: str
     tokens: list[str]
     learned: str
+    each: list[str]
 
 
 def show_batch(
@@ -250,8 +257,8 @@ def show_batch(
     rows: int = 4,
     **keywords: Any,
 ) -> list[Shown]:
-    """The first rows of the first step, as training will see them: all tokens are read, the row's label is
-    learned."""
+    """The first rows of the first step, as training will see them: all tokens are read, and the row's label
+    or those of its tokens are learned."""
     spec = specs.read(source, sets=sets, **keywords)
     task = task_of(spec)
     data = rows_of(spec, task)
@@ -259,19 +266,21 @@ def show_batch(
     task = bound(task, base, data)
     part = part_of(spec, task, data.train, data.names, base)
     batches = next(stream(spec, task, part))
-    targets = part.targets
     shown = []
-    for row in islice((row for batch in batches for row in batch.rows), rows):
-        ids = part.tokens.ids[part.tokens.starts[row] : part.tokens.starts[row + 1]]
+    for one in islice((one for batch in batches for one in batch.rows), rows):
+        ids = part.tokens.ids[part.tokens.starts[one] : part.tokens.starts[one + 1]]
         tokens = base.tokenizer.convert_ids_to_tokens([int(i) for i in ids])
-        shown.append(Shown(data.train.where(row), tokens, _learned(targets[row], data.names)))
+        whole, each = (task.learned or _of_row)(part, one, data.names)
+        row = one if part.owners is None else int(part.owners[one])
+        shown.append(Shown(data.train.where(row), tokens, whole, each))
     return shown
 
 
-def _learned(target: Any, names: list[str]) -> str:
+def _of_row(part: Part, row: int, names: list[str]) -> tuple[str, list[str]]:
     """A row's target as words: labels by name, numbers as they are."""
+    target = part.targets[row]
     if isinstance(target, np.integer) and names:
-        return names[int(target)]
+        return names[int(target)], []
     if names and np.ndim(target) and len(target) == len(names):
-        return ", ".join(names[c] for c in np.flatnonzero(target)) or "no label"
-    return ", ".join(f"{float(x):g}" for x in np.ravel(target))
+        return ", ".join(names[c] for c in np.flatnonzero(target)) or "no label", []
+    return ", ".join(f"{float(x):g}" for x in np.ravel(target)), []

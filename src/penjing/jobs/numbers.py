@@ -12,6 +12,7 @@ GAP = "\u00a0"  # a space at which no line breaks
 IN_PERCENT = (
     "accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece",
     "recall_1", "recall_5", "recall_10", "recall_100",
+    "precision", "recall", "intent_accuracy", "frame_accuracy", "official_f1",
 )  # fmt: skip
 
 

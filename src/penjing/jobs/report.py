@@ -117,6 +117,7 @@ def _view(facts: Facts, language: str) -> dict[str, Any]:
         ],
         "data_rest": provenance.data_rest(facts, say),
         "suspects": sections.quotes(of(facts.data, "suspects"), say),
+        "how": sections.how(facts, say),
         "cost": provenance.cost(facts, say),
         "about_run": provenance.about_run(facts, say),
         "notes": provenance.notes(facts, say),

@@ -126,6 +126,7 @@ def per_class(facts: Facts, say: Say) -> tuple[Part | None, Table | None]:
     rows = [r for r in dicts(of(facts.result, "after", "tables", "per_class")) if finite(r.get("f1"))]
     if not rows:
         return None, None
+    unit = counted_in(facts)
     rows.sort(key=lambda r: (r["f1"], -(r["support"] if finite(r.get("support")) else 0)))
     weak = ([r for r in rows if finite(r.get("support")) and r["support"] > 0] or rows)[:MOST_BARS]
     title = say("class_figure", n=len(weak)) if len(rows) > MOST_BARS else say("class_figure_all")
@@ -133,17 +134,28 @@ def per_class(facts: Facts, say: Say) -> tuple[Part | None, Table | None]:
         Bar(
             flat(r.get("label")),
             float(r["f1"]),
-            f"{percent(r['f1'])} · {say('rows_n', n=plain(r.get('support')))}",
+            f"{percent(r['f1'])} · {say(f'{unit}_n', n=plain(r.get('support')))}",
         )
         for r in weak
     ]
     about = say("class_about", label=drawn[0].label, score=percent(weak[0]["f1"]))
     shares = ("precision", "recall", "f1")
     table = Table(
-        tuple(say(k) for k in ("label", *shares, "support")),
+        tuple(say(k) for k in ("label", *shares, "support" if unit == "rows" else unit)),
         [(flat(r.get("label")), *(percent(r.get(k)) for k in shares), plain(r.get("support"))) for r in rows],
     )
     return Part(title, Markup(figures.bars(drawn, title=title, about=about, high=1.0))), table
+
+
+def counted_in(facts: Facts) -> str:
+    """What classes are counted in: rows, or entities."""
+    return "entities" if facts.result.get("task") == "tag" else "rows"
+
+
+def how(facts: Facts, say: Say) -> str:
+    """How the numbers of this task are made."""
+    key = f"how_{facts.result.get('task')}"
+    return said if (said := say(key)) != key else say("how_text")
 
 
 def confusion(facts: Facts, say: Say) -> tuple[Part | None, list[tuple[str, str, str]]]:
@@ -156,8 +168,13 @@ def confusion(facts: Facts, say: Say) -> tuple[Part | None, list[tuple[str, str,
     names, n = [flat(label) for label in labels], len(labels)
     missed = [(counts[i][j], i, j) for i in range(n) for j in range(n) if i != j and counts[i][j] > 0]
     missed.sort(key=lambda m: (-m[0], m[1], m[2]))
+    unit = counted_in(facts)
     pairs = [
-        (names[i], names[j], say("of_its_rows", count=plain(count), total=plain(sum(counts[i]))))
+        (
+            names[i],
+            names[j],
+            say(f"of_its_{unit}", count=plain(count), total=plain(sum(counts[i]))),
+        )
         for count, i, j in missed[:MOST_PAIRS]
     ]
     errors = [0] * n
@@ -167,7 +184,8 @@ def confusion(facts: Facts, say: Say) -> tuple[Part | None, list[tuple[str, str,
     chosen = sorted(sorted(range(n), key=lambda i: -errors[i])[:MOST_BLOCK])
     title = say("heat_figure") if len(chosen) == n else say("heat_figure_part", n=len(chosen))
     block = [[counts[i][j] for j in chosen] for i in chosen]
-    lead, truth, answer = (say(key) for key in ("heat_about", "truth", "answer"))
+    about = "heat_about" if unit == "rows" else f"heat_about_{unit}"
+    lead, truth, answer = (say(key) for key in (about, "truth", "answer"))
     drawn = figures.heat_map(
         [names[i] for i in chosen], block, title=title, about=lead, rows=truth, columns=answer
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from penjing.errors import SpecError, nearest
+from penjing.jobs import entity_words
 from penjing.jobs.chinese import CHINESE
 
 Say = Callable[..., str]
@@ -221,7 +222,7 @@ ENGLISH: dict[str, str] = {
     "only_seconds": "{s} s",
 }
 
-LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+LANGUAGES = {"en": ENGLISH | entity_words.ENGLISH, "zh": CHINESE | entity_words.CHINESE}
 
 
 def capital(words: str) -> str:

@@ -49,3 +49,37 @@ class ClassHead(nn.Module):
         if self.training:
             x = fast_dropout(x, self.dropout)
         return self.out(x)  # type: ignore[no-any-return]
+
+
+class TagHead(nn.Module):
+    """Dropout and one linear layer over every token's state, in fp32; with `crf`, scores of transitions; with
+    `whole`, a head of the whole sequence beside it."""
+
+    RATE = 100.0  # transitions learn as fast as if their rate were so many times the trunk's
+
+    def __init__(
+        self, width: int, n_outputs: int, *, dropout: float, crf: bool = False, whole: ClassHead | None = None
+    ) -> None:
+        super().__init__()
+        self.dropout, self.whole = dropout, whole
+        self.out = nn.Linear(width, n_outputs)
+        nn.init.normal_(self.out.weight, std=0.02)
+        nn.init.zeros_(self.out.bias)
+        self.moves = nn.Parameter(torch.zeros(n_outputs, n_outputs)) if crf else None
+
+    @property
+    def dense(self) -> nn.Linear | None:
+        """The dense layer of the family that the head of the whole sequence took over."""
+        return None if self.whole is None else self.whole.dense
+
+    @property
+    def transitions(self) -> Tensor | None:
+        """(C, C) score of each tag (column) behind each other (row); None without a CRF."""
+        return None if self.moves is None else self.RATE * self.moves
+
+    def forward(self, hidden_TD: Tensor, lengths: Sequence[int] | Tensor) -> tuple[Tensor, Tensor | None]:
+        """(T, D) -> (T, C) logits of every token, and (S, K) of every sequence where it is asked for."""
+        x = hidden_TD.float()
+        if self.training:
+            x = fast_dropout(x, self.dropout)
+        return self.out(x), None if self.whole is None else self.whole(hidden_TD, lengths)

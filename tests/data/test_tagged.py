@@ -1,0 +1,245 @@
+"""Rows with entities: every format read as it is, and what cannot be as it is written told or mended."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import put
+from penjing.data.entities import characters_of, words_of
+from penjing.data.read import read as read_texts
+from penjing.data.tagged import asked, read
+from penjing.errors import DataError
+from penjing.records import Rows
+
+CONLL = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\nPeter NNP B-PER\nB NNP I-PER\n\nBonn NNP B-LOC\n"
+TEXT = "EU rejects Peter B"
+WANTED = [("EU", "ORG"), ("Peter B", "PER")]
+
+
+def found(rows: Rows, row: int = 0) -> list[tuple[str, str]]:
+    """(text, label) of a row's entities."""
+    item = (rows.items or [])[row]
+    return [(item.text[e.start : e.end], e.label) for e in item.entities]
+
+
+def words(rows: Rows, row: int = 0) -> list[str]:
+    item = (rows.items or [])[row]
+    return [item.text[a:b] for a, b in item.words]
+
+
+def lines(folder: Path, *rows: Any) -> Path:
+    return put(folder, "rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def test_conll_columns_are_tokens_and_tags(tmp_path: Path) -> None:
+    rows = read(put(tmp_path, "a.conll", CONLL))
+    assert rows.texts == [TEXT, "Bonn"]
+    assert (found(rows), found(rows, 1)) == (WANTED, [("Bonn", "LOC")])
+    assert words(rows) == TEXT.split()
+    assert rows.lines.tolist() == [3, 8]
+    assert rows.notes == (f"{tmp_path / 'a.conll'}: tags are read as BIO2",)
+
+
+@pytest.mark.parametrize(
+    ("tags", "scheme"),
+    [
+        ("I-ORG O I-PER I-PER", "BIO1"),
+        ("S-ORG O B-PER E-PER", "BIOES"),
+        ("U-ORG O B-PER L-PER", "BIOES"),
+        ("S_ORG O B_PER E_PER", "BIOES"),
+        ("ORG O PER PER", "IO"),
+    ],
+)
+def test_schemes_are_found_out_and_told(tags: str, scheme: str, tmp_path: Path) -> None:
+    body = "".join(f"{token}\t{tag}\n" for token, tag in zip(TEXT.split(), tags.split(), strict=True))
+    rows = read(put(tmp_path, "a.conll", body))
+    assert found(rows) == WANTED
+    assert scheme in rows.notes[0]
+
+
+def test_a_column_of_a_conll_file_is_named_by_its_number(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.conll", "EU B-ORG B-NP\nrejects O B-VP\n")
+    assert found(read(path, label="2")) == [("EU", "ORG")]
+    assert found(read(path)) == [("EU", "NP"), ("rejects", "VP")]
+
+
+def test_a_tsv_of_tokens_is_told_from_a_table(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.tsv", "EU\tB-ORG\nrejects\tO\n\nBonn\tB-LOC\nagain\tO\n")
+    assert found(read(path)) == [("EU", "ORG")]
+
+
+def test_a_folder_of_parallel_files_has_intents_too(tmp_path: Path) -> None:
+    put(tmp_path, "seq.out.gz", gzip.compress(b"O B-song I-song\nO O\n"))
+    put(tmp_path, "seq.in", "play hey jude\nwhat now\n")
+    put(tmp_path, "label", "Play\nAsk\n")
+    rows = read(tmp_path, intent=True)
+    assert (found(rows), rows.labels) == ([("hey jude", "song")], [("Play",), ("Ask",)])
+    assert read_texts(tmp_path).labels == [("Play",), ("Ask",)]  # and classify reads it as texts and intents
+
+
+@pytest.mark.parametrize(
+    "entities",
+    [
+        [{"start": 0, "end": 2, "label": "ORG"}, {"start": 11, "end": 18, "label": "PER"}],
+        [{"start_offset": 0, "end_offset": 2, "type": "ORG"},
+         {"start_offset": 11, "end_offset": 18, "type": "PER"}],
+        [{"start_idx": 0, "end_idx": 1, "type": "ORG", "entity": "EU"},
+         {"start_idx": 11, "end_idx": 17, "type": "PER", "entity": "Peter B"}],
+        [[0, 2, "ORG"], [11, 18, "PER"]],
+        {"ORG": {"EU": [[0, 1]]}, "PER": {"Peter B": [[11, 17]]}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["entities", "label"])
+def test_spans_are_read_in_the_usual_forms(entities: Any, column: str, tmp_path: Path) -> None:
+    rows = read(lines(tmp_path, {"text": TEXT, column: entities}, {"text": "nothing here", column: []}))
+    assert (found(rows), found(rows, 1)) == (WANTED, [])
+
+
+@pytest.mark.parametrize(("tokens", "tags"), [("tokens", "ner_tags"), ("words", "labels"), ("text", "label")])
+def test_lists_of_tokens_and_tags_are_read(tokens: str, tags: str, tmp_path: Path) -> None:
+    row = {tokens: TEXT.split(), tags: ["B-ORG", "O", "B-PER", "I-PER"]}
+    assert found(read(lines(tmp_path, row, row))) == WANTED
+
+
+def test_numbered_tags_of_a_parquet_file_have_the_names_of_its_schema(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ["O", "B-ORG", "B-PER", "I-PER"]
+    features = {"ner_tags": {"_type": "ClassLabel", "names": names}}
+    table = pa.table({"tokens": [TEXT.split()], "ner_tags": [[1, 0, 2, 3]]})
+    about = json.dumps({"info": {"features": features}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "a.parquet")
+    assert found(read(tmp_path / "a.parquet")) == WANTED
+
+
+def test_numbered_tags_without_names_are_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"line 1: tags by name were wanted in `ner_tags`; there is 3.*Write the names"
+    ):
+        read(lines(tmp_path, *[{"tokens": ["EU"], "ner_tags": [3]}] * 2))
+
+
+def test_texts_to_predict_need_no_entities(tmp_path: Path) -> None:
+    rows = read(put(tmp_path, "a.txt", "EU rejects.\nBonn too\n"), labelled=False)
+    assert (rows.texts, words(rows)) == (["EU rejects.", "Bonn too"], ["EU", "rejects", "."])
+
+
+def test_inputs_are_texts_or_tokens() -> None:
+    rows = asked(["Bonn, 上海", ["Bonn", ",", "上", "海"], {"tokens": ["Bonn"]}, {"text": "Bonn"}])
+    assert [words(rows, i) for i in range(4)] == [["Bonn", ",", "上", "海"]] * 2 + [["Bonn"]] * 2
+    with pytest.raises(DataError, match=r"item 1 of 1 is int '3'"):
+        asked([3])
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("The U.N. met J. Smith (again).", ["The", "U.N.", "met", "J.", "Smith", "(", "again", ")", "."]),
+        ("Peter's all-rounder, 1996-08-30!", ["Peter", "'s", "all-rounder", ",", "1996-08-30", "!"]),
+        ("@rosa likes #bonn $5", ["@rosa", "likes", "#bonn", "$", "5"]),
+        ("在NBA打球，2比1。", ["在", "NBA", "打", "球", "，", "2", "比", "1", "。"]),
+        ("... ok", [".", ".", ".", "ok"]),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_running_text_is_cut_into_words_as_corpora_are(text: str, wanted: list[str]) -> None:
+    assert [text[a:b] for a, b in words_of(text)] == wanted
+
+
+def test_characters_are_all_but_blanks() -> None:
+    assert characters_of("a 上") == ((0, 1), (2, 3))
+
+
+# ---- bad input
+
+
+BAD_SPANS: list[tuple[list[Any], str, list[tuple[str, str]]]] = [
+    ([[0, 200, "ORG"]], r"`ORG` \(ORG\) at 0–200, of a text of 18 characters", []),
+    ([[2, 2, "ORG"]], r"at 2–2", []),
+    ([{"start": 5, "end": 7, "label": "ORG", "text": "EU"}], r"`EU` .* at 5–7, where 'je'", [("EU", "ORG")]),
+    ([{"start": 0, "end": 2, "label": "ORG", "text": "UN"}], r"`UN` .* at 0–2, where 'EU' stands", []),
+    ([[0, 18, "ORG"], [11, 16, "PER"]], r"`Peter` \(PER\) overlaps another", [(TEXT, "ORG")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entities", "text", "kept"), BAD_SPANS)
+def test_spans_that_cannot_be_are_told_with_their_place_or_mended(
+    entities: list[Any], text: str, kept: Sequence[Any], tmp_path: Path
+) -> None:
+    path = lines(tmp_path, {"text": "fine", "entities": []}, {"text": TEXT, "entities": entities})
+    with pytest.raises(DataError, match=rf"rows.jsonl, line 2: .*{text}.*In all 1 entity.*repair: true"):
+        read(path)
+    rows = read(path, repair=True)
+    assert found(rows, 1) == kept
+    assert any("1 entity" in note and "repair" in note for note in rows.notes)
+
+
+def test_overlaps_are_kept_where_they_may_be(tmp_path: Path) -> None:
+    row = {"text": TEXT, "entities": [[0, 18, "ORG"], [11, 16, "PER"]]}
+    path = lines(tmp_path, row, row)
+    assert found(read(path, overlaps=True)) == [(TEXT, "ORG"), ("Peter", "PER")]
+
+
+@pytest.mark.parametrize(
+    ("tag", "text", "kept"),
+    [
+        ("I-LOC", "`I-LOC` stands behind `O`", [("a", "PER"), ("c", "LOC")]),
+        ("X-LOC", "none of the prefixes .*", [("a", "PER")]),
+    ],
+)  # fmt: skip
+def test_tags_that_contradict_are_counted_and_named_with_their_line(
+    tag: str, text: str, kept: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    path = put(tmp_path, "a.conll", f"a B-PER\nb O\nc {tag}\n\n" + "d B-LOC\ne I-LOC\n" * 10)
+    with pytest.raises(
+        DataError, match=rf"a.conll, line 3: .*{text} \(token `c`\).*In all 1 tag.*repair: true"
+    ):
+        read(path)
+    assert found(read(path, repair=True)) == kept
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"tokens": ["a", "b"], "tags": ["O"]}, r"line 1: a tag a token was wanted; there are 2 .* 1 tags"),
+        ({"text": "abc", "entities": [{"from": 1}]}, r"line 1: entities were wanted as .*\{'from': 1\} st"),
+        ({"text": "  ", "entities": [[0, 1, "X"]]}, r"line 1: the text is empty.*drop_empty"),
+        ({"tokens": ["", ""], "tags": ["O", "O"]}, r"line 1: the text is empty"),
+        ({"text": "abc", "score": "x"}, r"which column holds the tags or the entities.*`text` .*label:"),
+        ({"text": "abc", "tags": ["O"], "n": 1}, r"which column holds the tags or the entities"),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_read_say_why(row: dict[str, Any], text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=text):
+        read(lines(tmp_path, row, row))
+
+
+def test_tags_of_a_text_without_tokens_are_told(tmp_path: Path) -> None:
+    row = {"text": "abc", "tags": ["O"]}
+    with pytest.raises(DataError, match=r"`tags` holds a list of tags a row, and `text` a text.*`text:`"):
+        read(lines(tmp_path, row, row), label="tags")
+
+
+def test_empty_rows_are_left_out_when_asked_and_counted(tmp_path: Path) -> None:
+    rows = read(
+        lines(tmp_path, {"text": "", "entities": []}, {"text": "EU", "entities": [[0, 2, "X"]]}),
+        drop_empty=True,
+    )
+    assert rows.texts == ["EU"]
+    assert any("1 rows left out" in note for note in rows.notes)
+
+
+def test_a_delimiter_would_be_ignored(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"`data.delimiter`.*ignored"):
+        read(put(tmp_path, "a.conll", CONLL), delimiter="|")
+
+
+def test_an_intent_that_is_missing_is_told(tmp_path: Path) -> None:
+    row = {"tokens": ["a"], "tags": ["B-X"], "intent": None}
+    with pytest.raises(DataError, match=r"line 1: one intent was wanted in `intent`; there is None"):
+        read(lines(tmp_path, row, row), intent="intent")

@@ -1,0 +1,220 @@
+"""What every task promises, on a tiny base: it counts its targets, micro-batches add up, packed equals
+padded, saved equals before, and a bundle answers.
+
+A task of a file is found by itself; `SAMPLES` says what rows it reads. To add a task: one function there.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import tickets
+from penjing import bundle as bundles
+from penjing import plugin
+from penjing.data.batches import halves, packed
+from penjing.device import Machine
+from penjing.engine.parts import part_of
+from penjing.jobs.prepare import rows_from
+from penjing.models.load import Base, load
+from penjing.models.model import Model
+from penjing.models.packing import NATIVE, Way
+from penjing.records import Batch, Part
+from penjing.task import Task
+
+Tiny = Callable[..., Path]
+ELSEWHERE = {"few_shot", "zero_shot", "soft"}  # they ask a base in words; tests/tasks/test_few_shot.py
+CPU = Machine(torch.device("cpu"), "fp32", 1)
+LONGEST = 24
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a file, settings of the task, and inputs to answer."""
+
+    file: str
+    content: str
+    asked: list[Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _as_lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _texts(**settings: Any) -> Sample:
+    lines = "".join(f'"{text}",{label}\n' for text, label in tickets(18))
+    return Sample("rows.csv", f"text,label\n{lines}", ["my parcel is late"], settings)
+
+
+def _entities(**settings: Any) -> Sample:
+    rows = []
+    for i, (text, label) in enumerate(tickets(18)):
+        words = text.split() * (1 if i % 3 else 5)  # some are longer than a window
+        tags = ["B-thing" if word in ("card", "parcel", "password") else "O" for word in words]
+        rows.append({"tokens": words, "tags": tags, "intent": label})
+    return Sample("rows.jsonl", _as_lines(rows), ["my parcel is late", "x"], settings)
+
+
+def _pairs(**settings: Any) -> Sample:
+    lines = [f"{text},{text if i % 2 else 'the fee'},{i % 2}\n" for i, (text, _) in enumerate(tickets(18))]
+    asked = [["my parcel is late", "it is lost"]]
+    return Sample("rows.csv", "sentence1,sentence2,label\n" + "".join(lines), asked, settings)
+
+
+def _numbers(**settings: Any) -> Sample:
+    lines = [f"{text},{len(label)}\n" for text, label in tickets(18)]
+    return Sample("rows.csv", "text,stars\n" + "".join(lines), ["my parcel is late"], settings)
+
+
+SAMPLES: dict[str, dict[str, Sample]] = {
+    "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},
+    "pair": {"one sequence": _pairs(), "two towers": _pairs(how="two_tower")},
+    "regress": {"plain": _numbers()},
+    "tag": {
+        "bio": _entities(),
+        "crf": _entities(crf=True, decode="bioes"),
+        "span": _entities(decode="span"),
+        "intents": _entities(intent="intent", units="pieces"),
+    },
+}
+CASES = [(task, name) for task, samples in SAMPLES.items() for name in samples]
+
+
+@dataclass(frozen=True)
+class Ready:
+    task: Task
+    base: Base
+    names: list[str]
+    part: Part
+    model: Model
+    sample: Sample
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
+def made(request: pytest.FixtureRequest, tiny: Tiny, tmp_path: Path) -> Ready:
+    """A task's sample as batches of a tiny base, and a model whose head is no longer as it began."""
+    name, kind = request.param
+    sample = SAMPLES[name][kind]
+    path = tmp_path / sample.file
+    path.write_text(sample.content, encoding="utf-8")
+    task: Task = plugin.build("tasks", plugin.Choice(name, sample.settings))
+    base = load(str(tiny("bert")))
+    rows = rows_from(task, str(path))
+    names = task.label_names(rows)
+    if task.measure:
+        task = task.measure(rows, names)
+    if task.bind:
+        task = task.bind(base, names, weights=True)
+    part = part_of(task, base, rows, names, LONGEST, weigh=True)
+    head = task.head(base.width, names, base.pooling, base.pooler)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    model = Model(base.trunk, head, base.way).prepare("fp32")
+    return Ready(task, base, names, part, model.eval(), sample)
+
+
+def batch_of(made: Ready) -> Batch:
+    return packed(made.part, np.arange(min(16, len(made.part))))
+
+
+def test_every_task_has_a_sample() -> None:
+    assert set(plugin.found("tasks")) - ELSEWHERE == set(SAMPLES)
+
+
+def test_the_loss_is_a_mean_over_counted_targets(made: Ready) -> None:
+    batch = batch_of(made)
+    found = made.task.loss(made.model, batch)
+    assert batch.n_targets > 0
+    assert torch.isfinite(found.mean)
+    assert found.mean.ndim == 0
+
+
+def test_micro_batches_add_up_to_the_whole(made: Ready) -> None:
+    batch = batch_of(made)
+    parts = halves(batch)
+    assert parts is not None
+    with torch.no_grad():
+        whole = float(made.task.loss(made.model, batch).mean)
+        pieces = [float(made.task.loss(made.model, part).mean) * part.n_targets for part in parts]
+    assert sum(part.n_targets for part in parts) == batch.n_targets
+    assert sum(pieces) / batch.n_targets == pytest.approx(whole, rel=1e-5)
+
+
+def test_packed_equals_padded(made: Ready) -> None:
+    batch = batch_of(made)
+    with torch.no_grad():
+        one = float(made.task.loss(made.model, batch).mean)
+        made.model.trunk.set_attn_implementation(NATIVE)
+        made.model.way = Way(False)
+        other = float(made.task.loss(made.model, batch).mean)
+    assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_gradients_reach_all_that_the_head_brings(made: Ready) -> None:
+    made.task.loss(made.model, batch_of(made)).mean.backward()
+    lost = [name for name, p in made.model.head.named_parameters() if p.grad is None]
+    assert lost == []
+
+
+def test_saved_and_loaded_answers_are_those_before(made: Ready, tmp_path: Path) -> None:
+    settings = plugin.Choice(made.task.name, {**made.sample.settings, **made.task.settled})
+    whole = plugin.Choice(made.task.name, plugin.settings_of("tasks", settings))
+    dense = getattr(made.model.head, "dense", None) is not None
+    about = {"task": whole.written(), "method": "full", "labels": made.names, "max_length": LONGEST}
+    card = {**about, "precision": "fp32", "dense": dense, "chosen": {}}
+    bundles.save(tmp_path / "best", model=made.model, base=made.base, saves="full", card=card)
+    loaded = bundles.load(tmp_path / "best", machine=CPU)
+    before = bundles.Bundle(tmp_path, card, made.model, made.task, made.base, CPU)
+    found, wanted = (bundle.predict(made.sample.asked) for bundle in (loaded, before))
+    assert _near(found, wanted)
+    json.dumps(found)
+
+
+def test_an_answer_does_not_depend_on_who_shares_the_batch(made: Ready) -> None:
+    card = {"labels": made.names, "max_length": LONGEST, "chosen": {}}
+    bundle = bundles.Bundle(Path(), card, made.model, made.task, made.base, CPU)
+    together = bundle.predict([*made.sample.asked, *reversed(made.sample.asked)])
+    for one, wanted in zip(made.sample.asked, together, strict=False):
+        (alone,) = bundle.predict([one])
+        assert _near(alone, wanted)
+
+
+def _near(one: Any, other: Any) -> bool:
+    """Equal but for rounding."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_near(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_near, one, other))
+    return abs(one - other) < 1e-4 if isinstance(one, float) else bool(one == other)
+
+
+def test_scores_mistakes_and_lines_can_be_had(made: Ready) -> None:
+    from penjing.engine.scoring import predictions
+
+    found = predictions(made.task, made.model, made.part)
+    chosen = made.task.tune(found, made.part.targets)
+    scores = made.task.score(found, made.part.targets, made.names, chosen, 0)
+    assert made.task.best in scores.values
+    assert all(isinstance(value, float) for value in scores.values.values())
+    json.dumps(scores.tables)
+    for answer in made.task.answers(found, made.names, chosen):
+        assert "\n" not in made.task.say(answer)
+    if made.task.mistakes:
+        wrong = made.task.mistakes(found, made.part.rows, made.part.targets, made.names, chosen)
+        assert all({"where", "text", "given", "predicted"} <= one.keys() for one in wrong)
+
+
+def test_the_baseline_answers_rows_as_the_model_does(made: Ready) -> None:
+    rows = made.part.rows
+    if made.task.baseline is None:
+        pytest.skip("no baseline")
+    predict = made.task.baseline(rows, made.task.encode(rows, made.names), made.names, 0)
+    scores = made.task.score(predict(rows), made.part.targets, made.names, {}, 0)
+    assert np.isfinite(scores.values[made.task.best])
