@@ -42,5 +42,6 @@ def test_show_prints_the_card(name: str) -> None:
 
 def test_list_names_them_and_a_wrong_name_is_asked_about() -> None:
     runner = CliRunner()
-    assert all(name in runner.invoke(app, ["list", "presets"]).output for name in SHAPES)
+    said = runner.invoke(app, ["list", "presets"]).output
+    assert all(name in said for name in SHAPES)
     assert "Did you mean `bert-tiny`" in runner.invoke(app, ["show", "presets", "bert-tinny"]).output
