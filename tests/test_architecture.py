@@ -6,9 +6,9 @@ src/penjing and then over a small tree that breaks the rule, so that no check ca
 
 import ast
 import builtins
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +24,9 @@ LAYERS = {
         "__main__",
         "cli",
         "cli_corpus",
+        "cli_grow",
         "cli_log",
+        "cli_options",
         "cli_plan",
         "cli_show",
         "cli_tokenizer",
@@ -73,8 +75,6 @@ HEAVY = {
     "accelerate", "datasets", "fastapi", "jinja2", "pandas", "peft", "ray", "scipy",
     "sentence_transformers", "sklearn", "torch", "transformers", "uvicorn",
 }  # fmt: skip
-
-PRINTING = {"cli.py", "cli_corpus.py", "cli_log.py", "cli_plan.py", "screen.py", "__main__.py"}
 
 BASES = {  # what a class may inherit from, apart from exceptions
     "enum.Enum", "enum.IntEnum", "enum.StrEnum",
@@ -173,14 +173,15 @@ def circles(src: Path) -> list[str]:
 
 
 def print_offences(src: Path) -> list[str]:
-    """Printing and leaving the process outside cli.py, its part cli_corpus.py and screen.py, which prints
-    for both.
+    """Printing and leaving the process outside the files cli*.py and screen.py, which is their printing
+    half.
     """
     names = {"print", "exit", "quit", "sys.exit", "os._exit", "SystemExit", "typer.echo", "typer.Exit"}
     return [
         f"{path}:{node.lineno}: {ast.unparse(node.func)}( outside cli.py"
         for path, tree in trees(src)
-        if path.relative_to(src).as_posix() not in PRINTING
+        if path.relative_to(src).as_posix() not in ("screen.py", "__main__.py")
+        and not path.name.startswith("cli")
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in names
     ]
@@ -373,12 +374,15 @@ def test_import_loads_nothing_heavy(module: str) -> None:
 
 
 def best_of(command: list[str], limit_s: float, *, tries: int = 5) -> float:
-    """Shortest wall time in seconds; stops at the first try below the limit: others may use the machine."""
+    """Shortest processor time in seconds: as long as it takes where nobody else uses the machine. Stops at
+    the first try below the limit.
+    """
     best = float("inf")
     for _ in range(tries):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, capture_output=True)
-        best = min(best, time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         if best < limit_s:
             break
     return best

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tune": "penjing.jobs.train",
+    "pretrain": "penjing.jobs.pretrain",
     "evaluate": "penjing.jobs.evaluate",
     "report": "penjing.jobs.report",
     "check": "penjing.jobs.check",
@@ -23,13 +24,14 @@ _HOMES = {
     "Bundle": "penjing.bundle",
     "PenjingError": "penjing.errors",
 }
-__all__ = ["Bundle", "PenjingError", "Run", "Spec", "check", "evaluate", "load", "report", "tune"]
+__all__ = ["Bundle", "PenjingError", "Run", "Spec", "check", "evaluate", "load", "pretrain", "report", "tune"]
 
 if TYPE_CHECKING:
     from penjing.bundle import Bundle, load
     from penjing.errors import PenjingError
     from penjing.jobs.check import check
     from penjing.jobs.evaluate import evaluate
+    from penjing.jobs.pretrain import pretrain
     from penjing.jobs.report import report
     from penjing.jobs.train import tune
     from penjing.run import Run

@@ -44,6 +44,7 @@ from penjing.models.layers import bare
 from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
+from penjing.models.word_head import words_of
 from penjing.plugin import choice
 from penjing.records import Part, Rows, Tokens
 from penjing.task import Task
@@ -85,6 +86,12 @@ class Bundle:
         Raises:
             DataError: a row has no token at all, or a label that the bundle does not know.
         """
+        if self.task.feed:
+            raise NotSupported(
+                f"Answers to texts were wanted; `{self.task.name}` learned a language and answers nothing by "
+                f"itself. Tune it for a task (`penjing tune --base` {self.folder}), or score it on other "
+                "text with `penjing evaluate`."
+            )
         longest = self.card["max_length"]
         part = parts.part_of(self.task, self.base, rows, self.labels, longest, labelled=labelled)
         empty = np.flatnonzero(part.tokens.lengths == 0)
@@ -174,11 +181,14 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
     from safetensors.torch import save_file
 
     with new_folder(folder) as aside, quiet():
-        # clones: a language model's head may hold one tensor under two names
-        save_file({k: v.clone().contiguous() for k, v in model.head.state_dict().items()}, aside / HEAD)
+        save_file(_head_state(model), aside / HEAD)
         base.tokenizer.save_pretrained(aside / "tokenizer")
         if saves == "full":
-            bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
+            words = words_of(model.head)
+            if words is not None:  # one checkpoint: a language model as transformers has it
+                words.save(model.trunk, aside / "trunk", base.tokenizer)
+            else:
+                bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
         elif saves == "peft":
             peft_files.save(model.trunk, aside / "adapter")
         else:
@@ -197,6 +207,14 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         }
         full = {"format": FORMAT, "saves": saves, **card, "base": about, "files": files}
         write_json(aside / "card.json", full)
+
+
+def _head_state(model: Model) -> dict[str, torch.Tensor]:
+    """The head's own tensors; a word table that it shares with the trunk is the trunk's."""
+    shared = {p.data_ptr() for p in model.trunk.parameters()}
+    # clones: a language model's head may hold one tensor under two names
+    state = model.head.state_dict()
+    return {k: v.clone().contiguous() for k, v in state.items() if v.data_ptr() not in shared or not len(v)}
 
 
 def load(
@@ -254,14 +272,7 @@ def _load(
     if task.bind:
         task = task.bind(found, card["labels"], weights=False)
     head = task.head(found.width, card["labels"], card["base"]["pooling"], _dense(found, card))
-    try:
-        head.load_state_dict(tensors(place / HEAD))
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise NotSupported(
-            f"{place / HEAD} does not hold the head that card.json describes ({lines[-1].strip()[:200]}). "
-            f"The bundle is damaged: copy it again or tune anew."
-        ) from error
+    _put_head(place / HEAD, head, trunk)
     model = Model(trunk, head.to(machine.device), found.way)
     model.requires_grad_(False)
     model.prepare(machine.precision)
@@ -341,6 +352,25 @@ def _with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
             f"({str(error).strip().splitlines()[0][:200]}). The bundle is damaged, or made by another "
             "release of peft: copy it again or tune anew."
         ) from error
+
+
+def _put_head(path: Path, head: nn.Module, trunk: nn.Module) -> None:
+    """The saved head's tensors; what it shares with the trunk is there already."""
+    said = ""
+    try:
+        found = head.load_state_dict(tensors(path), strict=False)
+    except RuntimeError as error:
+        said = str(error).splitlines()[-1].strip()
+    else:
+        shared = {id(p) for p in trunk.parameters()}
+        own = dict(head.named_parameters(remove_duplicate=False))
+        lost = [k for k in found.missing_keys if k not in own or id(own[k]) not in shared]
+        said = ", ".join([*lost, *found.unexpected_keys][:3])
+    if said:
+        raise NotSupported(
+            f"{path} does not hold the head that card.json describes ({said[:200]}). The bundle is damaged: "
+            f"copy it again or tune anew."
+        )
 
 
 def _put_back(path: Path, trunk: nn.Module) -> None:

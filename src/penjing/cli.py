@@ -11,7 +11,24 @@ from typing import Annotated, Any
 import typer
 
 from penjing.cli_corpus import app as corpus
+from penjing.cli_grow import pretrain
 from penjing.cli_log import export_log
+from penjing.cli_options import (
+    AsJson,
+    BaseFolder,
+    BaseName,
+    Files,
+    Folder,
+    MethodName,
+    Set,
+    SpecFile,
+    TaskName,
+    TestRows,
+    TrainRows,
+    ValidRows,
+    given_of,
+    refuse_ignored,
+)
 from penjing.cli_plan import plan
 from penjing.cli_show import list_, show
 from penjing.cli_tokenizer import tokenizer
@@ -45,28 +62,7 @@ app.command()(export_log)
 app.command("list")(list_)
 app.command()(show)
 app.add_typer(tokenizer)
-SpecFile = Annotated[
-    Path | None, typer.Argument(help="YAML spec; every key can also be given below", show_default=False)
-]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="any key, such as train.lr=1e-4", metavar="KEY=VALUE")
-]
-BaseName = Annotated[str | None, typer.Option("--base", help="preset (minilm), folder or hub name")]
-BaseFolder = Annotated[str | None, typer.Option("--base", help="where the bundle's base is, if it has moved")]
-Files = list[str] | None
-TrainRows = Annotated[Files, typer.Option("--train", help="rows to learn from: file, folder, glob")]
-ValidRows = Annotated[Files, typer.Option("--valid", help="validation rows; cut from train when not given")]
-TestRows = Annotated[Files, typer.Option("--test", help="test rows, used once, at the end")]
-TaskName = Annotated[str | None, typer.Option("--task", help="such as classify")]
-MethodName = Annotated[str | None, typer.Option("--method", help="such as full, lora, top, bitfit")]
-AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
-Folder = Annotated[Path, typer.Argument(help="run or bundle folder")]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given; a list of one file is that file."""
-    there = {key: value for key, value in options.items() if value is not None and value != []}
-    return {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in there.items()}
+app.command()(pretrain)
 
 
 @app.callback(invoke_without_command=True)
@@ -106,38 +102,29 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Tune a base on rows; leaves a run with the best bundle, scores and a report."""
-    given = _given(
+    given = given_of(
         base=base, train=train, valid=valid, test=test, task=task, method=method, name=name, seed=seed
     )
-    given |= _given(**{"task.shots": shots})
+    given |= given_of(**{"task.shots": shots})
     with Screen(as_json=as_json) as screen:
         if resume:
-            _refuse_ignored(
+            refuse_ignored(
                 {**given, **({"set": sets} if sets else {}), **({"dry-run": True} if dry_run else {})}
             )
             from penjing.jobs.train import resume as go_on
 
             run = go_on(spec, out=out or "runs", tell=screen.tell)
         elif dry_run:
-            raise typer.Exit(_dry_run(spec, sets, {**given, **_given(out=out)}, as_json))
+            raise typer.Exit(_dry_run(spec, sets, {**given, **given_of(out=out)}, as_json))
         else:
             from penjing.jobs.train import tune as job
 
-            run = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given, **_given(out=out))
+            run = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given, **given_of(out=out))
         result = run.result
     if as_json:
         print_json({"run": str(run.folder), **result})
     else:
         print_result(run.folder, result)
-
-
-def _refuse_ignored(given: dict[str, Any]) -> None:
-    if given:
-        options = ", ".join(f"--{key}" for key in given)
-        raise SpecError(
-            f"`--resume` goes on with a run as its spec.yaml says; {options} would be ignored. Leave it out, "
-            f"or start a new run without `--resume`."
-        )
 
 
 def _dry_run(spec: Path | None, sets: Sequence[str] | None, given: dict[str, Any], as_json: bool) -> int:
@@ -183,18 +170,18 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the best settings of a spec with spaces in it; leaves the winner, proved, and every trial."""
-    how = {f"search.{key}": value for key, value in _given(trials=trials, minutes=minutes).items()}
-    given = _given(base=base, train=train, valid=valid, test=test, task=task, name=name)
+    how = {f"search.{key}": value for key, value in given_of(trials=trials, minutes=minutes).items()}
+    given = given_of(base=base, train=train, valid=valid, test=test, task=task, name=name)
     with Screen(as_json=as_json) as screen:
         if resume:
-            _refuse_ignored({**given, **how, **({"set": sets} if sets else {})})
+            refuse_ignored({**given, **how, **({"set": sets} if sets else {})})
             from penjing.chains.search import resume as go_on
 
             run = go_on(spec, on=on, out=out or "runs", tell=screen.tell)
         else:
             from penjing.chains.search import search as job
 
-            given |= _given(out=out) | how
+            given |= given_of(out=out) | how
             if dry_run:
                 _print_space(spec, sets, given, as_json)
                 return
@@ -232,7 +219,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle on labelled rows."""
-    reading = _given(text=text, label=label, encoding=encoding, delimiter=delimiter)
+    reading = given_of(text=text, label=label, encoding=encoding, delimiter=delimiter)
     with Screen(as_json=as_json):
         from penjing.jobs.evaluate import evaluate as job
 
@@ -265,7 +252,7 @@ def predict(
         from penjing.bundle import load
         from penjing.jobs.predict import answers_to
 
-        for one in answers_to(texts, sys.stdin.buffer, lambda: load(run, base=base), **_given(text=text)):
+        for one in answers_to(texts, sys.stdin.buffer, lambda: load(run, base=base), **given_of(text=text)):
             if as_json:
                 kept = one.answer if scores else {k: v for k, v in one.answer.items() if k != "scores"}
                 print_json_line({"text": one.text, **kept})
@@ -318,7 +305,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look for everything that can go wrong, before a weight is loaded."""
-    given = _given(base=base, train=train, valid=valid, test=test, task=task, method=method)
+    given = given_of(base=base, train=train, valid=valid, test=test, task=task, method=method)
     with Screen(as_json=as_json) as screen:
         from penjing.jobs import check as job
 
@@ -343,7 +330,7 @@ def selfcheck(
     as_json: AsJson = False,
 ) -> None:
     """Try five promises on your own spec: accumulation, packing, resuming, repeating, saving."""
-    given = _given(base=base, train=train, task=task, method=method)
+    given = given_of(base=base, train=train, task=task, method=method)
     with Screen(as_json=as_json) as screen:
         from penjing.jobs.selfcheck import selfcheck as job
 

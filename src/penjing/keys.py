@@ -29,6 +29,12 @@ class DataSpec(BaseModel):
     valid: _Files = Field(None, description="validation rows; cut from train when not given")
     test: _Files = Field(None, description="test rows, used once, at the end")
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of train kept when `valid` is not given")
+    weights: dict[str, float] | None = Field(
+        None, description="of a corpus: each source's share of what is learned from; by size when not given"
+    )
+    documents: Literal["blank_line", "line", "file"] = Field(
+        "blank_line", description="of a corpus of plain text: what parts documents"
+    )
     text: str | None = Field(None, description="column of the text; guessed and told when not given")
     label: str | None = Field(None, description="column of the label; guessed and told when not given")
     encoding: str | None = Field(None, description="such as gb18030; found out when not given")
@@ -67,10 +73,12 @@ class TrainSpec(BaseModel):
         None, gt=0, description="peak rate of hidden matrices, 0.02 is usual; `lr`, scaled, when not given"
     )
     weight_decay: float = Field(0.01, ge=0, description="not on biases and norms")
-    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = Field(
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt", "wsd"] = Field(
         "linear", description="how the rate falls after the warm-up"
     )
     warmup: float = Field(0.1, ge=0, description="share of the steps when below 1, else steps")
+    cooldown: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps over which the rate falls")
+    floor: float = Field(0.0, ge=0, lt=1, description="share of the peak rate that the schedule ends at")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a lower layer relative to the one above")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")

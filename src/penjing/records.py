@@ -78,6 +78,7 @@ class Tokens:
     segments: np.ndarray | None = None  # (total,) uint8, token types
     kept: Kept | None = None  # for the model they were made with, and no other
     labels: np.ndarray | None = None  # (total,) int64, what each token's state is asked for; -100: nothing
+    heads: np.ndarray | None = None  # (total,) uint8, 1 where a token begins a word
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -97,7 +98,8 @@ class Tokens:
         segments = None if self.segments is None else self.segments[places]
         kept = None if self.kept is None else self.kept.take(index)
         labels = None if self.labels is None else self.labels[places]
-        return Tokens(self.ids[places], starts, self.cut, parts, segments, kept, labels)
+        heads = None if self.heads is None else self.heads[places]
+        return Tokens(self.ids[places], starts, self.cut, parts, segments, kept, labels, heads)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Part:
     images: np.ndarray | None = None
     owners: np.ndarray | None = None  # (n,) int64, the row of each sequence
     marks: np.ndarray | None = None  # (n, …) int64
+    kind: int = 0  # which of several tasks it is for
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -136,6 +139,7 @@ class Part:
             answers,
             own(self.images),
             marks=own(self.marks),
+            kind=self.kind,
         )
 
 
@@ -171,6 +175,7 @@ class Batch:
     images: Tensor | None = None  # (S, C, H, W); `ids` then only hold the places
     marks: Tensor | None = None  # (S, …) int64, what the task knows of each sequence beside labels
     counts: Tensor | None = None  # (S,) int64, on the CPU: sequences of each row, where they are not as many
+    kind: int = 0  # which of several tasks it is for
 
     def ends(self) -> list[int]:
         """S + 1 places in `lengths`: row i's sequences are those from the i-th to the next."""

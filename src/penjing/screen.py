@@ -300,7 +300,11 @@ def print_trials(trials: list[dict[str, Any]], most: int = 8) -> None:
 def print_result(folder: Path, result: dict[str, Any]) -> None:
     """A finished run: the tuned model beside baseline and untuned base, and what to do next."""
     name, split = result["best_name"], result["splits_scored"]
-    systems = [("untuned", result["before"]), ("baseline", result["baseline"]), ("tuned", result["after"])]
+    systems = [
+        ("untuned", result["before"]),
+        ("baseline", result.get("baseline", {})),
+        ("tuned", result["after"]),
+    ]
     rows = [
         [label, f"{found['values'][name]:.4f}", interval(found, name)]
         for label, found in systems
@@ -309,3 +313,20 @@ def print_result(folder: Path, result: dict[str, Any]) -> None:
     print_table(["system", f"{name} ({split})", "95 % interval"], rows)
     typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
     typer.echo(f'try     penjing predict {folder} "your text"')
+
+
+def print_grown(folder: Path, result: dict[str, Any]) -> None:
+    """A finished pretraining: held-out loss before and after, some of its answers, and what to do next."""
+    rows = []
+    for name, value in result["after"]["values"].items():
+        before = result["before"].get("values", {}).get(name)
+        cells = [name, "" if before is None else f"{before:,.4f}", f"{value:,.4f}"]
+        rows.append([*cells, interval(result["after"], name)])
+    print_table(["held-out text", "before", "after", "95 % interval"], rows)
+    for one in result["shown"][:2]:
+        typer.echo(f"\ngiven   {' '.join(one['given'].split())[:300]}")
+        typer.echo(f"found   {' '.join(one['found'].split())[:300]}")
+        if one.get("wanted"):
+            typer.echo(f"wanted  {' '.join(one['wanted'].split())[:300]}")
+    typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
+    typer.echo(f"use     penjing tune --base {folder} --train rows.csv")

@@ -57,10 +57,7 @@ def _nothing_chosen(found: Any, targets: Any) -> dict[str, Any]:
 
 
 def _no_answers(found: Any, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
-    raise NotSupported(
-        "Answers to texts were wanted; this bundle's task learns a language and answers nothing by itself. "
-        "Tune it for a task (`penjing tune --base` its folder), or use a generating task."
-    )
+    raise NotSupported("Answers were wanted; this task gives none.")
 
 
 def _label_line(answer: dict[str, Any]) -> str:
@@ -108,8 +105,9 @@ class Task:
     chosen, their_chosen, seed) -> mean of `best`, ours minus theirs, and its interval over the same rows.
     baseline(rows, targets, names, seed) -> function from Rows to found; where it left something out, its
     `notes` say so. untuned: what stands for the base before training: `names`, the label whose name is
-    nearest; `own`, the model as it begins; None, nothing. reference(part, names) -> what a watch for drift
-    compares with, beside lengths.
+    nearest; `own`, the model as it begins; None, nothing. show(model, base, part, index) -> what the model
+    makes of some sequences, for people: dicts with `given`, `found` and, where there is one, `wanted`.
+    reference(part, names) -> what a watch for drift compares with, beside lengths.
 
     By rows and base:
     measure(rows, names) -> the same task with what it takes from the train rows, such as the scale of their
@@ -155,6 +153,7 @@ class Task:
     bind: Callable[..., Task] | None = None
     settled: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    show: Callable[..., list[dict[str, Any]]] | None = None
     fit: Fit | None = None
     learns: bool = True
     whole: bool = False

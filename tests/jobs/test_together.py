@@ -34,7 +34,7 @@ def begun(job: Job, name: str, place: str) -> Training:
     spec = specs.read(job.spec, name=f"{place}-{name}", **TRIALS[name])
     folder = runs.Run(Path(spec.out) / f"{place}-{name}")
     run = folder if folder.folder.is_dir() else runs.new(spec)
-    return training.begin(run, replace(job, spec=spec, base=copy_of(job.base)), introduce=False)
+    return training.begin(run, replace(job, spec=spec, base=copy_of(job.base)), introduced=False)
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_what_the_bank_cannot_run_does_not_fit(job: Job) -> None:
     ):
         spec = specs.read(job.spec, name="no", **{"method": "lora", **changes})
         run = runs.new(spec)
-        it = training.begin(run, replace(job, spec=spec, base=copy_of(job.base)), introduce=False)
+        it = training.begin(run, replace(job, spec=spec, base=copy_of(job.base)), introduced=False)
         assert not company(it)
         shutil.rmtree(run.folder)
 

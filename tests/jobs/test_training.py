@@ -34,7 +34,7 @@ def test_a_run_carried_in_pieces_over_a_shared_base_equals_one_carried_at_once(
         monkeypatch.delattr(training, reading)  # nothing is read, loaded or tokenized again
     pieces = runs.new(spec.model_copy(update={"name": "pieces"}))
     for until in (2, 3, None):
-        it = training.begin(pieces, replace(job, base=copy_of(job.base)), introduce=False)
+        it = training.begin(pieces, replace(job, base=copy_of(job.base)), introduced=False)
         training.advance(it, until=until)
         assert it.watch.step == (until or 6)
         assert it.over == (until is None)
@@ -51,7 +51,7 @@ def test_a_run_is_scored_on_test_rows_only_when_it_is_finished(small: dict[str, 
     run = runs.new(spec)
     unread: Any = object()  # any use of it fails
     trial = replace(job, base=copy_of(job.base), data=replace(job.data, test=unread))
-    training.advance(training.begin(run, trial, introduce=False))
+    training.advance(training.begin(run, trial, introduced=False))
     assert {line["split"] for line in run.lines("scores.jsonl")} == {"valid"}
     assert run.state == "open"
     training.finish(training.begin(run, replace(job, base=copy_of(job.base))))

@@ -23,10 +23,10 @@ from penjing.data.read import read
 from penjing.device import choose
 from penjing.errors import SpecError
 from penjing.files import write_text
+from penjing.jobs.job import Job
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import bound, load_base, rows_of, task_of
 from penjing.jobs.train import tune
-from penjing.jobs.training import Job
 from penjing.models.load import copy_of
 from penjing.run import Run
 from penjing.spec import Spec

@@ -14,8 +14,9 @@ from penjing import run as runs
 from penjing.data import split as splitting
 from penjing.device import Machine, choose
 from penjing.engine.scoring import outputs
-from penjing.errors import PenjingError
+from penjing.errors import NotSupported, PenjingError
 from penjing.files import CannotWrite
+from penjing.jobs.job import Job
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import (
     Data,
@@ -30,7 +31,7 @@ from penjing.jobs.prepare import (
     task_of,
 )
 from penjing.jobs.rehearse import rehearse
-from penjing.jobs.training import Job, Training, advance, begin, parts_of
+from penjing.jobs.training import Training, advance, begin, parts_of
 from penjing.models.load import Base, copy_of
 from penjing.models.sizing import Forecast, count
 from penjing.run import Run
@@ -118,6 +119,12 @@ def pool(spec: Spec, n_folds: int | None, tell: Tell = silent) -> Pool:
     The validation rows take no part in the folds: they decide later about what is made of fold models.
     """
     task = task_of(spec)
+    if task.feed:
+        raise NotSupported(
+            f"A search compares scores on labelled rows; `task: {task.name}` learns from text alone. Compare "
+            "pretrainings by their `bits_per_byte` or `loss` (`penjing pretrain`), or search over what is "
+            "tuned from them."
+        )
     data = rows_of(spec, task, tell)
     folds: list[tuple[np.ndarray, np.ndarray]] = []
     if n_folds:
@@ -210,7 +217,7 @@ def begun(folder: Path, job: Job) -> Training:
     else:
         run = runs.new(job.spec.model_copy(update={"out": str(folder.parent), "name": folder.name}))
     with run.held():
-        return begin(run, job, introduce=False)
+        return begin(run, job, introduced=False)
 
 
 def _forecast(it: Training) -> Forecast:

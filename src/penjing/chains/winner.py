@@ -101,7 +101,7 @@ def _no_winner(journal: Journal) -> TrainingFailed:
 def _single(table: Table, spec: Spec, trial: int) -> Training:
     """The winning trial as it is; after folds, its settings trained on all the train rows."""
     if not table.shared.folds:
-        return begin(Run(folder_of(table.trials, trial)), table.shared.job(spec), introduce=False)
+        return begin(Run(folder_of(table.trials, trial)), table.shared.job(spec), introduced=False)
     table.tell(News("stage", f"training the winner, trial {trial}, on all train rows"))
     return carried(table.trials / "winner", table.shared.job(spec, whole=True))
 

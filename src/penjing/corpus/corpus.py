@@ -63,8 +63,9 @@ class Corpus:
         return (row for row in self._rows(split) if source is None or row[1] == source)
 
 
-def open_corpus(path: str | Path) -> Corpus:
-    """The corpus at a path.
+def open_corpus(path: str | Path, **reading: Any) -> Corpus:
+    """The corpus at a path. `reading` are keys of a corpus spec for text that lies raw: text, documents,
+    encoding; those that are None count as not given.
 
     Raises:
         DataError: nothing is there, or the folder is one that `prepare` has not finished.
@@ -78,7 +79,7 @@ def open_corpus(path: str | Path) -> Corpus:
             f"prepare` with the "
             f"same settings again: it goes on where it stopped."
         )
-    return _raw(str(path))
+    return _raw(str(path), {key: value for key, value in reading.items() if value is not None})
 
 
 def _prepared(folder: Path) -> Corpus:
@@ -109,8 +110,8 @@ def _prepared(folder: Path) -> Corpus:
     )
 
 
-def _raw(path: str) -> Corpus:
-    spec = asked.read(raw=path, broken="refuse")
+def _raw(path: str, reading: dict[str, Any]) -> Corpus:
+    spec = asked.read(raw=path, broken="refuse", **reading)
     files = [file for file in files_of(spec) if not _TEST.search(file.path.name)]
     by_split: dict[str, list[File]] = {"train": [], "valid": []}
     for file in files:

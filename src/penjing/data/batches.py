@@ -88,6 +88,7 @@ def pack(
     answers: Tokens | None = None,
     images: np.ndarray | None = None,
     marks: np.ndarray | None = None,
+    kind: int = 0,
 ) -> Batch:
     """The sequences end to end, with what is kept of them. `labels`, `weights` and `marks` are indexed by
     sequence; labels a token, which the tokens bring themselves, come before them.
@@ -120,13 +121,14 @@ def pack(
         images=None if images is None else torch.from_numpy(images[rows]),
         marks=None if marks is None else torch.from_numpy(marks[rows]),
         counts=counts,
+        kind=kind,
     )
 
 
 def packed(part: Part, rows: np.ndarray) -> Batch:
     """A batch of these sequences of a part, with all that belongs to them."""
     numbers = part.targets if part.targets.dtype != object and len(part.targets) == len(part) else None
-    return pack(part.tokens, rows, numbers, part.weights, part.answers, part.images, part.marks)
+    return pack(part.tokens, rows, numbers, part.weights, part.answers, part.images, part.marks, part.kind)
 
 
 def lengths_of(part: Part) -> np.ndarray:
@@ -193,6 +195,7 @@ def between(batch: Batch, first: int, last: int) -> Batch:
         images=None if batch.images is None else batch.images[first:last],
         marks=None if batch.marks is None else batch.marks[first:last],
         counts=None if batch.counts is None else batch.counts[first:last],
+        kind=batch.kind,
     )
 
 

@@ -197,9 +197,9 @@ def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[lis
         yield whole, sum(len(row) > room for row in bare)
 
 
-def _key(tokenizer: Any, texts: Sequence[str], max_length: int, seconds: Sequence[str] | None = None) -> str:
-    """SHA-256 over what decides the ids: the tokenizer's description, the limit, texts and their lengths."""
-    digest = hashlib.sha256(f"{_FORMAT}\0{max_length}\0{type(tokenizer).__name__}\0".encode())
+def fingerprint(tokenizer: Any) -> str:
+    """SHA-256 over what decides the ids that a tokenizer gives, lengths and padding apart."""
+    digest = hashlib.sha256(f"{type(tokenizer).__name__}\0".encode())
     backend = backend_of(tokenizer)
     if backend is not None:
         described = json.loads(backend.to_str())
@@ -209,6 +209,12 @@ def _key(tokenizer: Any, texts: Sequence[str], max_length: int, seconds: Sequenc
     else:
         settings = {k: repr(v) for k, v in sorted(getattr(tokenizer, "init_kwargs", {}).items())}
         digest.update(json.dumps([sorted(tokenizer.get_vocab().items()), settings]).encode())
+    return digest.hexdigest()
+
+
+def _key(tokenizer: Any, texts: Sequence[str], max_length: int, seconds: Sequence[str] | None = None) -> str:
+    """SHA-256 over what decides the ids: the tokenizer, the limit, texts and their lengths."""
+    digest = hashlib.sha256(f"{_FORMAT}\0{max_length}\0{fingerprint(tokenizer)}".encode())
     if seconds is not None:
         names = ",".join(tokenizer.model_input_names)
         digest.update(f"\0pairs {names}\0{_key(tokenizer, seconds, max_length)}".encode())

@@ -111,10 +111,17 @@ def _muon(made: list[dict[str, object]], settings: TrainSpec, lr: float) -> Opti
 
 
 def schedule(settings: TrainSpec, steps: int) -> Callable[[int], float]:
-    """Share of the peak rate at step 0, 1, …: warm-up from 0, then decay (transformers' formulas)."""
+    """Share of the peak rate at step 0, 1, …: warm-up from 0, then decay to `floor` (transformers'
+    formulas; `wsd`: constant, then linear over the last `cooldown` of the steps, Hu et al. 2024, MiniCPM).
+    """
     warm = round(settings.warmup * steps) if settings.warmup < 1 else int(settings.warmup)
+    floor = settings.floor
 
     def share(step: int) -> float:
+        fallen = decay(step)
+        return fallen if step < warm or not floor else floor + (1.0 - floor) * fallen
+
+    def decay(step: int) -> float:
         if step < warm:
             return step / max(1, warm)
         if settings.schedule == "constant":
@@ -122,6 +129,8 @@ def schedule(settings: TrainSpec, steps: int) -> Callable[[int], float]:
         if settings.schedule == "inverse_sqrt":
             scale = warm or 10_000
             return 1.0 / math.sqrt((step + scale - warm) / scale)
+        if settings.schedule == "wsd":
+            return min(1.0, (steps - step) / max(1.0, settings.cooldown * steps))
         done = (step - warm) / max(1, steps - warm)
         if settings.schedule == "linear":
             return max(0.0, 1.0 - done)

@@ -21,8 +21,10 @@ from penjing.errors import PenjingError
 from penjing.files import cache_folder
 from penjing.jobs.bases import base_of
 from penjing.jobs.caching import most_bytes, why_not
+from penjing.jobs.feeding import corpus_of, refuse_unused, texts_of
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import (
+    NO_DATA,
     Data,
     Ready,
     bound,
@@ -104,9 +106,14 @@ def check(
                 f"{base.n_layers} layers, at most {base.limit} tokens",
             )
         )
-    data: Data | None = _look(found, "rows", lambda: rows_of(spec, task, tell)) if task else None
+    feeds = task is not None and task.feed is not None
+    data: Data | None = None
+    if task and not feeds:
+        data = _look(found, "rows", lambda: rows_of(spec, task, tell))
     if data:
         _tell_rows(spec, data, found)
+    if task and base and feeds:
+        _look(found, "corpus", lambda: _tell_corpus(spec, task, base, tell, found))
     made: Ready | None = None
     if task and machine and base:
         seen = data or Data(NO_ROWS, NO_ROWS, None, ["a", "b"], {}, ())
@@ -120,6 +127,13 @@ def check(
     if made and asked and machine and data and len(data.train):
         _look(found, "cost", lambda: _tell_cost(spec, asked, machine, made, data, found))
     return found
+
+
+def _tell_corpus(spec: Spec, task: Task, base: Base, tell: Tell, found: list[Finding]) -> None:
+    refuse_unused(spec, task)
+    data, _ = corpus_of(spec, bound(task, base, NO_DATA), texts_of(spec), base, tell)
+    for note in data.notes:
+        found.append(Finding("ok", "corpus", note))
 
 
 def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from penjing.bundle import Bundle, load
 from penjing.errors import SpecError, nearest
 from penjing.jobs.conclude import worst
+from penjing.jobs.feeding import corpus_to_judge
 from penjing.jobs.prepare import READING, rows_from
 from penjing.plural import counted
 from penjing.records import Scores
@@ -49,6 +50,8 @@ def evaluate(
         )
     bundle = opened(model, base=base, trust=trust)
     task = bundle.task
+    if task.feed:
+        return _on_text(bundle, data, seed, reading)
     rows = rows_from(task, data, **reading)
     part = bundle.part(rows)
     notes = list(rows.notes)
@@ -66,3 +69,13 @@ def evaluate(
         "worst": worst(bundle, found, part),
         "notes": notes,
     }
+
+
+def _on_text(
+    bundle: Bundle, data: str | Path | Sequence[str | Path], seed: int, reading: dict[str, Any]
+) -> dict[str, Any]:
+    """How well a language is known that a corpus holds; all of its text is read."""
+    part, names = corpus_to_judge(bundle, data, reading)
+    scores: Scores = bundle.task.score(bundle.infer(part), part.targets, names, {}, seed)
+    found = {"values": scores.values, "intervals": scores.intervals, "tables": scores.tables}
+    return {"rows": len(part), **found, "worst": [], "notes": []}

@@ -53,6 +53,9 @@ class Data:
     notes: tuple[str, ...]
 
 
+NO_DATA = Data(NO_ROWS, NO_ROWS, None, [], {}, ())  # of an objective, which binds to its base alone
+
+
 @dataclass(frozen=True)
 class Ready:
     """A job's model and how it trains."""
@@ -364,6 +367,8 @@ def ready(
     place = next(trunk.parameters()).device  # the machine's, or `meta`
     head = task.head(base.width, names, base.pooling, base.pooler).to(place)
     model = Model(trunk, head, base.way).prepare(machine.precision)
+    if task.vary and model.frozen:
+        model.frozen = replace(model.frozen, reason=f"`{task.name}` reads rows otherwise at each step")
     if spec.train.checkpointing and not recompute(trunk):
         raise SpecError(
             f"`train.checkpointing` is on; {type(base.trunk).__name__} offers no layer to recompute. Leave "

@@ -26,8 +26,11 @@ from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
 from penjing.errors import NotSupported
 from penjing.jobs import keep
+from penjing.jobs.feeding import between, corpus_of, texts_of
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import (
+    NO_DATA,
+    Data,
     Ready,
     bound,
     card_of,
@@ -65,9 +68,10 @@ class Difference:
 @dataclass(frozen=True)
 class _Bench:
     spec: Spec
+    plain: Task  # as no base has bound it
     task: Task
     machine: Machine
-    names: list[str]
+    data: Data
     part: Part
 
     def ready(self, *, plain: bool, machine: Machine | None = None) -> Ready:
@@ -78,10 +82,12 @@ class _Bench:
         spec = self.spec.model_copy(update=changes)
         place = machine or self.machine
         base, used = load_base(spec, place), np.unique(self.part.tokens.ids)
-        made = ready(spec, self.task, self.names, base, place, used, steps=STEPS)
+        task = bound(self.plain, base, self.data)  # a head may share weights with its base
+        made = ready(spec, task, self.data.names, base, place, None if task.feed else used, steps=STEPS)
         if plain:
-            head: Any = made.model.head
-            head.dropout = 0.0
+            for module in made.model.head.modules():
+                if isinstance(getattr(module, "dropout", None), float):
+                    module.dropout = 0.0  # type: ignore[assignment]
         return made
 
     def train(self, made: Ready, optimizer: Any, *, start: int, stop: int, micro: int | None = None) -> None:
@@ -120,17 +126,23 @@ def selfcheck(
     spec = specs.read(source, sets=sets, **keywords)
     task = task_of(spec)
     machine = choose(spec.device, spec.precision)
-    data = rows_of(spec, task, tell)
     precise = Machine(machine.device, "fp32", machine.threads)
     base = load_base(spec, precise, tell)
-    task = bound(task, base, data)
-    if not task.learns:
+    if task.feed:
+        whole = bound(task, base, NO_DATA)
+        data, (train, _) = corpus_of(spec, whole, texts_of(spec), base, tell)
+        part = between(train, 0, min(ROWS, len(train)))
+    else:
+        data = rows_of(spec, task, tell)
+        whole = bound(task, base, data)
+        rows = data.train.take(_spread(task.encode(data.train, data.names), len(data.train)))
+        part = part_of(spec, whole, rows, data.names, base, weigh=True)
+    if not whole.learns:
         raise NotSupported(
             f"Selfcheck tries what training promises; `{task.name}` as set makes no step. Try it on a spec "
             "that learns, such as `task: few_shot`."
         )
-    rows = data.train.take(_spread(task.encode(data.train, data.names), len(data.train)))
-    bench = _Bench(spec, task, machine, data.names, part_of(spec, task, rows, data.names, base, weigh=True))
+    bench = _Bench(spec, task, whole, machine, NO_DATA if task.feed else data, part)
     found = []
     for text, job in (
         ("accumulated micro-batches = one big batch", lambda: _accumulation(bench, precise)),
@@ -232,7 +244,7 @@ def _saving(bench: _Bench) -> Difference:
     made = bench.ready(plain=False)
     bench.train(made, bench.optimizer(made), start=0, stop=STEPS // 2)
     before = _answered(bench, made.model)
-    card = {**card_of(bench.spec, bench.task, bench.machine, bench.names, made), "chosen": {}}
+    card = {**card_of(bench.spec, bench.task, bench.machine, bench.data.names, made), "chosen": {}}
     with tempfile.TemporaryDirectory() as folder:
         save_bundle(
             Path(folder) / "best", model=made.model, base=made.base, saves=made.method.saves, card=card

@@ -15,8 +15,11 @@ from penjing import run as runs
 from penjing import spec as specs
 from penjing.errors import NotSupported, PenjingError
 from penjing.files import CannotWrite, write_text
+from penjing.jobs.feeding import opened_corpus
+from penjing.jobs.job import Job
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.training import Job, advance, begin, finish, opened
+from penjing.jobs.prepare import task_of
+from penjing.jobs.training import advance, begin, finish, opened
 from penjing.run import Run
 from penjing.spec import Spec
 
@@ -44,7 +47,7 @@ def tune(
         NotSupported, WontFit, CannotWrite, TrainingFailed: the machine, the base, the disk or the training.
     """
     spec = specs.read(source, sets=sets, **keywords)
-    job = opened(spec, tell)
+    job = _opened(spec, tell)
     run = runs.new(spec)
     with run.held():
         return _carry(run, job)
@@ -68,10 +71,15 @@ def resume(folder: str | Path | None = None, *, out: str = "runs", tell: Tell = 
         before = run.read("lineage.json")
         if before:
             _same_spec(run, before)
-        job = opened(run.spec, tell)
+        job = _opened(run.spec, tell)
         if before:
             _same_start(run, before, job)
         return _carry(run, job)
+
+
+def _opened(spec: Spec, tell: Tell) -> Job:
+    """Rows and base of a task, or corpus and base of an objective."""
+    return (opened_corpus if task_of(spec).feed else opened)(spec, tell)
 
 
 def _same_spec(run: Run, before: dict[str, Any]) -> None:

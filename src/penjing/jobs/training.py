@@ -19,24 +19,23 @@ import numpy as np
 from torch.optim import Optimizer
 
 from penjing.bundle import save as save_bundle
-from penjing.data.tokenize import tokenize
-from penjing.device import Machine, choose, peak_mib
+from penjing.device import choose, peak_mib
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
-from penjing.engine.scoring import nearest_name, over, predictions
+from penjing.engine.scoring import over, predictions
 from penjing.jobs import keep
 from penjing.jobs.caching import with_kept
 from penjing.jobs.conclude import conclude
+from penjing.jobs.introduce import introduce, plain, reference_of
+from penjing.jobs.job import Job
 from penjing.jobs.lineage import lineage
 from penjing.jobs.news import News, Tell
 from penjing.jobs.prepare import (
     MANY_UNKNOWN,
-    Data,
     Ready,
     bound,
     card_of,
-    forecast_of,
     load_base,
     max_length,
     n_passes,
@@ -44,36 +43,17 @@ from penjing.jobs.prepare import (
     part_of,
     ready,
     rows_of,
-    span,
     stream,
     task_of,
     techniques_of,
     unknown_share,
 )
-from penjing.jobs.rehearse import rehearse
 from penjing.jobs.stopping import between_steps
 from penjing.jobs.track import following
-from penjing.models.load import Base
 from penjing.plural import counted
-from penjing.records import Part, Scores, Step
+from penjing.records import Part, Step
 from penjing.run import Run
 from penjing.spec import Spec
-from penjing.task import Task
-
-UNTUNED = {"names": "nearest label name, untuned base", "own": "the untuned base, asked the same"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A spec and all that it names, opened. `begin` uses the base up: a second run needs a copy."""
-
-    spec: Spec
-    task: Task
-    machine: Machine
-    data: Data
-    base: Base
-    tell: Tell
-    parts: tuple[Part, Part] | None = None  # train and validation, where they were tokenized before
 
 
 @dataclass
@@ -151,23 +131,23 @@ def parts_of(job: Job) -> tuple[Part, Part]:
     return train, valid
 
 
-def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
+def begin(run: Run, job: Job, *, introduced: bool = True) -> Training:
     """Make the model of a run, or bring it back to where its last saved state is.
 
-    `introduce` writes down, once, what `finish` will compare with: the untuned base's scores and a forecast.
+    `introduced` writes down, once, what `finish` will compare with: the untuned base's scores and a forecast.
     A trial that may never be finished goes without.
     """
     spec, data, base = job.spec, job.data, job.base
     train, valid = job.parts or parts_of(job)
     steps = n_steps(spec, len(train)) if job.task.learns else 0
-    used = np.unique(train.tokens.ids)
+    used = None if job.task.feed else np.unique(train.tokens.ids)
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps)
     passes = n_passes(spec, len(train)) if steps else 0.0
     (train, valid), cost = _with_kept(job, made, train, valid, passes)
     if not run.read("lineage.json"):
         run.write("lineage.json", lineage(run.spec, job.machine, data, made))
-    if introduce and not run.read("start.json"):
-        _introduce(run, job, made, train, valid, steps, cost)
+    if introduced and not run.read("start.json"):
+        introduce(run, job, made, train, valid, steps, cost)
     optimizer = optim.optimizer(made.model, spec.train, made.lr) if steps else None
     counters = keep.restore(run, made.model, optimizer, made.techniques) if optimizer else None
     scaled = counters.pop("scale", {}) if counters else {}
@@ -178,7 +158,7 @@ def begin(run: Run, job: Job, *, introduce: bool = True) -> Training:
     run.forget_after(watch.step)
     card = {
         **card_of(spec, job.task, job.machine, data.names, made),
-        "reference": _reference(job.task, train, data.names),
+        "reference": reference_of(job.task, train, data.names),
     }
     return Training(run, job, train, valid, made, optimizer, card, steps, watch, scale)
 
@@ -203,7 +183,8 @@ def advance(it: Training, *, until: int | None = None) -> None:
         _validate(it)
     if it.over or it.watch.step >= last:
         return
-    it.job.tell(News("stage", f"training {last:,} steps on {len(it.job.data.train):,} rows"))
+    words = "pieces of text" if it.job.task.feed else "rows"
+    it.job.tell(News("stage", f"training {last:,} steps on {len(it.train):,} {words}"))
     with between_steps() as check, following(it.run, it.watch.step) as track:
         _steps(it, last, check, track)
     it.keep()
@@ -212,7 +193,7 @@ def advance(it: Training, *, until: int | None = None) -> None:
 def finish(it: Training, *, into: Run | None = None) -> None:
     """Let techniques finish, score the best bundle on the test rows, and write the report.
 
-    `into`: another run, begun with `introduce`, whose best bundle came of this training.
+    `into`: another run, begun `introduced`, whose best bundle came of this training.
     """
     run, job, watch = into or it.run, it.job, it.watch
     for technique in it.made.techniques:
@@ -229,7 +210,10 @@ def finish(it: Training, *, into: Run | None = None) -> None:
         "stopped": watch.stopped,
     }
     best = {"step": watch.best_step, "score": -watch.best if job.task.lower else watch.best}
-    conclude(run, job.spec, job.task, job.machine, job.data, cost, best, job.tell)
+    if job.end:
+        job.end(run, job, cost, best)
+    else:
+        conclude(run, job.spec, job.task, job.machine, job.data, cost, best, job.tell)
 
 
 def _steps(it: Training, last: int, check: Callable[[], None], track: Callable[[], None]) -> None:
@@ -340,57 +324,5 @@ def _validate(it: Training) -> None:
         watch.best, watch.best_step, watch.stale = sign * value, watch.step, 0
     else:
         watch.stale += 1
-    it.run.append("scores.jsonl", {"step": watch.step, "split": "valid", **_plain(scores)})
+    it.run.append("scores.jsonl", {"step": watch.step, "split": "valid", **plain(scores)})
     job.tell(News("score", f"{task.best} {value:.4f} on validation rows after step {watch.step}"))
-
-
-def _plain(scores: Scores) -> dict[str, Any]:
-    return {"values": scores.values, "intervals": scores.intervals}
-
-
-def _introduce(
-    run: Run, job: Job, made: Ready, train: Part, valid: Part, steps: int, kept: dict[str, float]
-) -> None:
-    """Write down what the run begins with: a forecast, and how well the untuned base does."""
-    spec, data = job.spec, job.data
-    expected = forecast_of(spec, job.machine, made, train.tokens, len(train))
-    settings = spec.train
-    if steps:
-        expected = rehearse(
-            made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=expected
-        )
-    before: dict[str, Any] = {}
-    if steps and job.task.untuned:
-        before = {"how": UNTUNED[job.task.untuned], "valid": _untuned(job, made, valid)}
-        if data.test is not None:
-            test = part_of(spec, job.task, data.test, data.names, made.base)
-            before["test"] = _untuned(job, made, test)
-    start = {"before": before, "forecast": expected.plain(), "steps": steps, "trunk_cache": kept}
-    run.write("start.json", start)
-    text = (
-        f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
-        f"and {expected.mib:,.0f} MiB of memory"
-    )
-    job.tell(News("note", text))
-
-
-def _untuned(job: Job, made: Ready, part: Part) -> dict[str, Any]:
-    """Scores of the untuned base: it takes the label whose name is nearest, or answers as it is."""
-    tokens = job.spec.train.micro_tokens
-    if job.task.untuned == "own":
-        found = predictions(job.task, made.model, part, tokens=tokens)
-        return _plain(job.task.score(found, part.targets, job.data.names, {}, job.spec.seed))
-    readable = [name.replace("_", " ") for name in job.data.names]
-    longest = max_length(job.spec, made.base)
-    names = tokenize(made.base.tokenizer, readable, max_length=longest, cache=False)
-    pooling = "mean" if made.base.kind == "encoder" else "last"
-    probabilities = nearest_name(made.model, part.tokens, names, pooling, tokens=tokens)
-    return _plain(job.task.score(probabilities, part.targets, job.data.names, {}, job.spec.seed))
-
-
-def _reference(task: Task, train: Part, names: list[str]) -> dict[str, Any]:
-    """Statistics of the train rows that a watch for drift compares with later."""
-    lengths = train.tokens.lengths
-    quantiles = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0]
-    own = task.reference(train, names) if task.reference else {}
-    return {**own, "token_lengths": {str(q): float(np.quantile(lengths, q)) for q in quantiles}}

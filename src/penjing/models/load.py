@@ -75,7 +75,7 @@ def find(name: str) -> Path:
         )
     folder = Path(os.path.expanduser(name))
     if folder.is_dir():
-        return folder
+        return next((f for f in (folder / "best/trunk", folder / "trunk") if f.is_dir()), folder)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise NotSupported(
             f"A base was wanted in the folder {folder}; there is none. Give a folder with config.json and "
@@ -150,6 +150,8 @@ def load(
         )
     folder = find(name)
     refuse(folder, name)
+    if folder.name == "trunk" and tokenizer_from is None and (folder.parent / "tokenizer").is_dir():
+        tokenizer_from = folder.parent / "tokenizer"  # a bundle's weights
     shapes_only = torch.device(device).type == "meta"
     words = Path(tokenizer_from or folder)
     with quiet():

@@ -57,6 +57,18 @@ def pair_after(tokenizer: Any, second: str) -> tuple[tuple[int, ...], int]:
     return ids[at:], int(sum(types))
 
 
+def pair_frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    """The special tokens before, between and after the texts of a pair, and the type of the second text's
+    tokens (0 where the tokenizer tells no segments apart)."""
+    inner = words(tokenizer, "a")
+    whole = tokenizer("a", "a", return_token_type_ids=True, verbose=False)
+    ids = tuple(whole["input_ids"])
+    first = _find(ids, inner, 0)
+    second = _find(ids, inner, first + len(inner))
+    types = whole["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else [0] * len(ids)
+    return ids[:first], ids[first + len(inner) : second], ids[second + len(inner) :], int(types[second])
+
+
 def _find(whole: tuple[int, ...], inner: tuple[int, ...], start: int) -> int:
     return next(i for i in range(start, len(whole)) if whole[i : i + len(inner)] == inner)
 

@@ -1,0 +1,43 @@
+"""Options that several verbs have, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penjing.errors import SpecError
+
+SpecFile = Annotated[
+    Path | None, typer.Argument(help="YAML spec; every key can also be given below", show_default=False)
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="any key, such as train.lr=1e-4", metavar="KEY=VALUE")
+]
+BaseName = Annotated[str | None, typer.Option("--base", help="preset (minilm), folder or hub name")]
+BaseFolder = Annotated[str | None, typer.Option("--base", help="where the bundle's base is, if it has moved")]
+Files = list[str] | None
+TrainRows = Annotated[Files, typer.Option("--train", help="rows to learn from: file, folder, glob")]
+ValidRows = Annotated[Files, typer.Option("--valid", help="validation rows; cut from train when not given")]
+TestRows = Annotated[Files, typer.Option("--test", help="test rows, used once, at the end")]
+TaskName = Annotated[str | None, typer.Option("--task", help="such as classify")]
+MethodName = Annotated[str | None, typer.Option("--method", help="such as full, lora, top, bitfit")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Folder = Annotated[Path, typer.Argument(help="run or bundle folder")]
+
+
+def given_of(**options: Any) -> dict[str, Any]:
+    """The options that were given; a list of one file is that file."""
+    there = {key: value for key, value in options.items() if value is not None and value != []}
+    return {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in there.items()}
+
+
+def refuse_ignored(given: dict[str, Any]) -> None:
+    """Options beside `--resume`, which would change nothing."""
+    if given:
+        options = ", ".join(f"--{key}" for key in given)
+        raise SpecError(
+            f"`--resume` goes on with a run as its spec.yaml says; {options} would be ignored. Leave it out, "
+            f"or start a new run without `--resume`."
+        )

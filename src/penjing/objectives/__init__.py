@@ -1,0 +1,1 @@
+"""What a model is asked to do without labels: one function a file, named like the file."""

@@ -1,0 +1,121 @@
+"""Causal language modelling: every token is said from those before it (Radford et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from penjing.data.masking import placed
+from penjing.errors import NotSupported
+from penjing.measures import language_scores
+from penjing.models.language import judged, language_task
+from penjing.models.load import Base
+from penjing.models.word_head import word_head
+from penjing.records import NO_ROWS, Batch, Part, Tokens
+from penjing.task import Feed, Task
+
+# What `train` says where the spec says nothing.
+TRAIN = {
+    "batch": 32,
+    "schedule": "cosine",
+    "betas": [0.9, 0.95],
+    "lr": 1e-3,
+    "warmup": 0.05,
+    "weight_decay": 0.1,
+}
+
+PROMPT, SAID, TEMPERATURE = 32, 64, 0.8  # of the continuations that a run shows
+
+
+def causal(*, across: bool = False, ends: bool = True) -> Task:
+    """Learn to say the next token.
+
+    across: pieces run across the ends of documents and begin at another place each time, as when a text is
+    one long row of characters; else a piece is of one document, and attention ends with it. ends: the
+    tokenizer's first and last tokens stand around each document, so that generation knows when to stop.
+    """
+
+    def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
+        if base.kind != "decoder":
+            raise NotSupported(
+                f"`causal` needs a base whose tokens see only those before them; `{base.name}` is an "
+                f"{base.kind}. Take a GPT- or Llama-like one, or `--task masked`."
+            )
+        head, note = word_head(base, "causal", weights=weights)
+
+        def show(model: Any, base: Base, part: Part, index: np.ndarray) -> list[dict[str, Any]]:
+            tokens = part.tokens
+            rows = [tokens.ids[tokens.starts[i] : tokens.starts[i + 1]].tolist() for i in index]
+            return [_continued(model, base, row, seed) for seed, row in enumerate(rows)]
+
+        unit: Any = "stream" if across else "document"
+        vary = _shifted if across else _in_documents
+        return replace(
+            task,
+            head=lambda *shape: head,
+            vary=vary,
+            infer=lambda model, each, part: judged(model, each, vary(part, np.arange(len(part)), None)),
+            feed=Feed(unit, 0, ends=ends),
+            show=show,
+            notes=(note,) if note else (),
+        )
+
+    task = language_task("causal", bind, partial(language_scores, whole=True))
+    return task
+
+
+def _in_documents(part: Part, rows: np.ndarray, seed: int | None) -> Part:
+    """Pieces as they lie. The last token of a piece is asked for the first of the next, where the document
+    goes on; at its end it is asked for nothing."""
+    tokens = part.tokens
+    places, lengths = placed(tokens.starts[rows], tokens.starts[rows + 1])
+    ids = np.asarray(tokens.ids[places], np.int64)
+    labels = np.asarray(tokens.ids[np.minimum(places + 1, len(tokens.ids) - 1)], np.int64)
+    last = np.cumsum(lengths) - 1
+    labels[last[part.targets[rows, 2] == 1]] = -100
+    return Part(
+        NO_ROWS, Tokens(ids, np.append(last + 1 - lengths, len(ids)), labels=labels), part.targets[rows]
+    )
+
+
+def _shifted(part: Part, rows: np.ndarray, seed: int | None) -> Part:
+    """Pieces of the same lengths that begin up to a piece later, and no token is asked for twice in one."""
+    tokens = part.tokens
+    starts, stops = tokens.starts[rows].copy(), tokens.starts[rows + 1].copy()
+    if seed is not None:
+        room = len(tokens.ids) - 1 - stops
+        shift = np.random.default_rng(seed).integers(0, stops - starts)
+        starts += np.minimum(shift, np.maximum(room, 0))
+        stops += np.minimum(shift, np.maximum(room, 0))
+    places, lengths = placed(starts, stops)
+    ids = np.asarray(tokens.ids[places], np.int64)
+    labels = np.asarray(tokens.ids[np.minimum(places + 1, len(tokens.ids) - 1)], np.int64)
+    labels[places == len(tokens.ids) - 1] = -100
+    ends = np.cumsum(lengths)
+    return Part(NO_ROWS, Tokens(ids, np.concatenate([[0], ends]), labels=labels), part.targets[rows])
+
+
+def _continued(model: Any, base: Base, row: list[int], seed: int) -> dict[str, Any]:
+    """The beginning of a piece, what the model goes on with (sampled), and how the piece goes on."""
+    given = row[: max(1, min(PROMPT, len(row) // 2))]
+    device = next(model.head.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    ids = list(given)
+    with torch.inference_mode():
+        for _ in range(min(SAID, base.limit - len(given))):
+            states = model.states(_alone(ids).to(device))[-1:]
+            odds = (model.head(states)[0].float().cpu() / TEMPERATURE).softmax(-1)
+            ids.append(int(torch.multinomial(odds, 1, generator=generator)))
+            if ids[-1] == base.tokenizer.eos_token_id:
+                break
+    decode = base.tokenizer.decode
+    wanted = decode(row[len(given) : len(given) + SAID])
+    return {"given": decode(given), "found": decode(ids[len(given) :]), "wanted": wanted}
+
+
+def _alone(ids: list[int]) -> Batch:
+    return Batch(torch.tensor(ids), torch.tensor([len(ids)]), None, 1.0, (0,))

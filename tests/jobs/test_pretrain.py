@@ -1,0 +1,213 @@
+"""Learning from text: a run from a corpus, the base that it leaves, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common import told
+from penjing import evaluate, load, pretrain, tune
+from penjing import run as runs
+from penjing import spec as specs
+from penjing.errors import DataError, NotSupported, SpecError
+from penjing.jobs.feeding import opened_corpus, texts_of
+from penjing.jobs.news import silent
+from penjing.jobs.pretrain import asked
+from penjing.jobs.training import advance, begin, finish
+
+Tiny = Callable[..., Path]
+LINE = "my parcel is late and the courier says it is lost on order {}. the invoice shows a wrong fee. "
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Two sources of 24 documents."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name, first in (("mail", 0), ("chat", 100)):
+        documents = ["".join(LINE.format(i) for i in range(n, n + 4)) for n in range(first, first + 24)]
+        (folder / f"{name}.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def asks(tiny: Tiny, corpus: Path, tmp_path: Path) -> dict[str, Any]:
+    """A spec of seconds."""
+    return {
+        "base": str(tiny("bert")), "data": {"train": str(corpus), "max_length": 32}, "device": "cpu",
+        "precision": "fp32", "out": str(tmp_path / "runs"), "train": {"steps": 6, "batch": 8, "evals": 2},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "masked",
+        pytest.param({"masked": {"units": "words"}}, marks=pytest.mark.slow),
+        pytest.param({"masked": {"units": "spans", "across": True}}, marks=pytest.mark.slow),
+        pytest.param("sentence_order", marks=pytest.mark.slow),
+        pytest.param("next_sentence", marks=pytest.mark.slow),
+        pytest.param("contrastive", marks=pytest.mark.slow),
+        {"mixed": {"of": ["masked", "sentence_order"]}},
+    ],
+)
+def test_an_objective_s_run_leaves_a_base_for_every_other_job(
+    asks: dict[str, Any], tiny_csv: Path, task: Any
+) -> None:
+    asks["train"] |= {"lr": 3e-3, "steps": 20}
+    run = pretrain({**asks, "task": task})
+    result = run.result
+    if task not in ("next_sentence", "contrastive"):  # these texts are too much alike
+        assert result["after"]["values"]["loss"] < result["before"]["values"]["loss"]
+    assert (run.folder / "report.html").is_file()
+    assert run.read("data.json")["sources"][0]["tokens"] > 100
+    tuned = tune(base=str(run.folder), train=str(tiny_csv), out=asks["out"], steps=2, evals=1, device="cpu")
+    assert tuned.result["state"] == "done"
+    found = evaluate(run, asks["data"]["train"])
+    assert found["values"]["loss"] > 0
+    with pytest.raises(NotSupported, match="answers nothing by itself"):
+        load(run.folder).predict(["late"])
+
+
+def test_a_preset_grows_from_random_weights(asks: dict[str, Any], tiny: Tiny) -> None:
+    asks |= {"base": "gpt-nano", "tokenizer": str(tiny("gpt2")), "shape": {"n_embd": 24, "n_positions": 32}}
+    asks["train"] |= {"lr": 1e-2, "steps": 20}
+    run = pretrain(asks)
+    assert run.spec.task.name == "causal"  # what suits the base
+    values = run.result["after"]["values"]
+    assert values["loss"] < run.result["before"]["values"]["loss"]
+    assert values["bits_per_byte"] < 8
+    assert run.result["shown"][0]["found"]
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(run.folder / "best/trunk")
+    ours = load(run.folder, precision="fp32")
+    assert torch.equal(theirs.lm_head.weight, ours.model.head.out.weight)
+
+
+@pytest.mark.parametrize("task", ["masked", pytest.param("causal", marks=pytest.mark.slow)])
+def test_a_run_carried_in_pieces_equals_one_carried_at_once(
+    asks: dict[str, Any], tiny: Tiny, tmp_path: Path, task: str
+) -> None:
+    asks |= {"task": task, "base": str(tiny("gpt2" if task == "causal" else "bert"))}
+    states = []
+    for name, stops in (("whole", [None]), ("pieces", [1, 4, None])):
+        spec = specs.read({**asks, "name": name})
+        run = runs.new(spec)
+        for stop in stops:
+            it = begin(run, opened_corpus(run.spec, silent))
+            advance(it, until=stop)
+        states.append(it.made.model.state_dict())
+        finish(it)
+    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+
+
+def test_micro_batches_change_nothing(asks: dict[str, Any]) -> None:
+    asks |= {"task": "masked"}
+    found = []
+    for micro in (64, 4096):
+        settings = {**asks["train"], "micro_tokens": micro, "dropout": 0.0, "steps": 2}
+        run = pretrain({**asks, "train": settings, "name": f"m{micro}"})
+        found.append([line["loss"] for line in run.lines("log.jsonl")])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_weights_mix_sources(asks: dict[str, Any]) -> None:
+    asks["data"] |= {"weights": {"mail": 3, "chat": 1}}
+    job = opened_corpus(specs.read({**asks, "task": "masked"}))
+    assert job.task.order is not None
+    assert job.parts is not None
+    targets = job.parts[0].targets
+    rows = job.task.order(targets, 8, 0, 0)[0]
+    mail = job.data.names.index("mail")
+    assert (targets[rows, 0] == mail).sum() == 6
+
+
+def test_validation_texts_may_be_named(asks: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "held.txt").write_text(LINE.format(7) * 6, encoding="utf-8")
+    asks["data"] |= {"valid": str(tmp_path / "held.txt")}
+    job = opened_corpus(specs.read({**asks, "task": "masked"}))
+    assert job.data.names[-1] == "held"
+    assert set(job.parts[1].targets[:, 0]) == {len(job.data.names) - 1}  # type: ignore[index]
+
+
+def test_held_out_documents_are_not_learned_from(asks: dict[str, Any]) -> None:
+    asks["data"] |= {"valid_share": 0.3}
+    texts = texts_of(specs.read({**asks, "task": "masked"}))
+    train, valid = ({one.text for one in documents()} for documents in (texts.train, texts.valid))
+    assert len(train) + len(valid) == 48
+    assert 6 <= len(valid) <= 24
+    assert not train & valid
+
+
+def test_one_long_text_is_cut_at_its_end(asks: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text(LINE.format(1) * 60, encoding="utf-8")
+    asks["data"] = {"train": str(tmp_path / "one.txt"), "documents": "file", "max_length": 32}
+    job = opened_corpus(specs.read({**asks, "task": {"masked": {"across": True}}}))
+    assert any("no document could be held out" in note for note in job.data.notes)
+
+
+def test_what_an_objective_would_ignore_is_refused(asks: dict[str, Any], tiny_csv: Path) -> None:
+    for key in ("test", "label", "delimiter"):
+        given = {**asks["data"], key: str(tiny_csv) if key == "test" else "x"}
+        with pytest.raises(SpecError) as error:
+            opened_corpus(specs.read({**asks, "task": "masked", "data": given}))
+        told(error, f"`data.{key}` is given", "learns from text alone", "Leave it out")
+
+
+def test_without_a_corpus_it_says_so(asks: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"`data.train` must name the corpus to learn from.*it is empty"):
+        pretrain({**asks, "data": {}, "task": "masked"})
+
+
+def test_too_little_text_is_told(asks: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "small.txt").write_text("late", encoding="utf-8")
+    with pytest.raises(DataError, match=r"gives 1 piece of 32 tokens; one to learn from and one to validate"):
+        pretrain({**asks, "data": {"train": str(tmp_path / "small.txt"), "max_length": 32}, "task": "masked"})
+
+
+def test_a_task_with_labels_is_not_pretrained(asks: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"`task` must be an objective.*it is `classify`.*penjing tune"):
+        asked({**asks, "task": "classify"})
+
+
+def test_a_corpus_that_changed_is_not_gone_on_with(asks: dict[str, Any], corpus: Path) -> None:
+    spec = specs.read({**asks, "task": "masked", "name": "stopped"})
+    run = runs.new(spec)
+    advance(begin(run, opened_corpus(run.spec, silent)), until=2)
+    (corpus / "mail.txt").write_text("\n\n".join(LINE.format(i) * 3 for i in range(40)), encoding="utf-8")
+    from penjing.jobs.train import resume
+
+    with pytest.raises(NotSupported, match="are not those that"):
+        resume(run.folder)
+
+
+def test_check_looks_at_the_corpus(asks: dict[str, Any]) -> None:
+    from penjing import check
+
+    found = check({**asks, "task": "masked"})
+    assert not [one for one in found if one.state == "error"]
+    assert any(one.about == "corpus" and "pieces of at most 32 tokens" in one.text for one in found)
+    data = {**asks["data"], "train": "nowhere"}
+    assert any(
+        one.about == "corpus" and one.state == "error"
+        for one in check({**asks, "data": data, "task": "masked"})
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["masked", "sentence_order", {"mixed": {"of": ["masked", "next_sentence"]}}])
+def test_the_five_promises_hold(asks: dict[str, Any], task: Any) -> None:
+    from penjing.jobs.selfcheck import selfcheck
+
+    assert [one for one in selfcheck({**asks, "task": task}) if not one.held] == []
+
+
+def test_a_search_over_objectives_is_refused(asks: dict[str, Any]) -> None:
+    from penjing.chains.search import search
+
+    asks["train"] |= {"lr": {"choose": [1e-4, 1e-3]}}
+    with pytest.raises(NotSupported, match="learns from text alone"):
+        search({**asks, "task": "masked"})
