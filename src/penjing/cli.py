@@ -235,6 +235,9 @@ def predict(
         typer.Argument(help="texts, or one file of texts; standard input, a line a text, when not given"),
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of the text, when a file is given")] = None,
+    with_: Annotated[
+        Path | None, typer.Option("--with", help="a bundle of `tag` that finds the entities to relate")
+    ] = None,
     base: BaseFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     scores: Annotated[bool, typer.Option("--scores", help="with --json: the scores of every label")] = False,
@@ -252,7 +255,13 @@ def predict(
         from penjing.bundle import load
         from penjing.jobs.predict import answers_to
 
-        for one in answers_to(texts, sys.stdin.buffer, lambda: load(run, base=base), **given_of(text=text)):
+        for one in answers_to(
+            texts,
+            sys.stdin.buffer,
+            lambda: load(run, base=base),
+            finder=(lambda: load(with_)) if with_ else None,
+            **given_of(text=text),
+        ):
             if as_json:
                 kept = one.answer if scores else {k: v for k, v in one.answer.items() if k != "scores"}
                 print_json_line({"text": one.text, **kept})

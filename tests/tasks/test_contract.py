@@ -72,10 +72,27 @@ def _numbers(**settings: Any) -> Sample:
     return Sample("rows.csv", "text,stars\n" + "".join(lines), ["my parcel is late"], settings)
 
 
+def _relations(**settings: Any) -> Sample:
+    rows = []
+    for i, (text, _) in enumerate(tickets(18)):
+        first, second = ("head", "tail") if i % 2 else ("tail", "head")
+        end = len(text.rsplit(" ", 1)[0])
+        spans = {first: {"start": 0, "end": 2, "type": "who"}, second: {"start": end + 1, "end": len(text)}}
+        rows.append(
+            {"text": text * (1 + i % 3), **spans, "relation": f"Has({'e1,e2' if i % 2 else 'e2,e1'})"}
+        )
+    return Sample("rows.jsonl", _as_lines(rows), ["<e1>my</e1> parcel is <e2>late</e2>"], settings)
+
+
 SAMPLES: dict[str, dict[str, Sample]] = {
     "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},
     "pair": {"one sequence": _pairs(), "two towers": _pairs(how="two_tower")},
     "regress": {"plain": _numbers()},
+    "relate": {
+        "plain": _relations(),
+        "typed": _relations(markers="typed"),
+        "bare": _relations(markers="none"),
+    },
     "tag": {
         "bio": _entities(),
         "crf": _entities(crf=True, decode="bioes"),

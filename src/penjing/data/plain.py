@@ -15,6 +15,7 @@ from penjing.data.objects import read_json
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError
 
+_BLOCK = re.compile(r'\d+\s+"?.*<e1>.*</e1>.*<e2>|\d+\s+"?.*<e2>.*</e2>.*<e1>')
 _FAST_TEXT = re.compile(r"((?:__label__\S+\s+)+)(.*)$", re.DOTALL)
 
 
@@ -31,6 +32,8 @@ def read_plain(path: Path, *, name: str, encoding: str | None, wanted: Sequence[
         raise DataError(f"{name} was to hold rows; it is empty. Give one text a line, or `label<TAB>text`.")
     if re.match(r'\s*(\{\s*"|\[\s*[\[{])', head[0] + "".join(head[1:2])):
         return read_json(path, name=name, encoding=encoding)
+    if _BLOCK.match(head[0]):
+        return _blocks(path, codec, name, note)
     if is_conll(head):
         return read_conll(path, name=name, encoding=encoding)
     if all(line.startswith("__label__") for line in head):
@@ -50,6 +53,26 @@ def _lines(path: Path, codec: str, name: str, note: str) -> Table:
                     yield number, [body] * len(names)
 
     return Table(name, ("text",), rows, (name,), (note,) if note else (), headed=False)
+
+
+def _blocks(path: Path, codec: str, name: str, note: str) -> Table:
+    """SemEval-2010 task 8: a numbered sentence in quotes, its relation, a comment, and a blank line."""
+
+    def rows(names: Sequence[str]) -> Cells:
+        with open_text(path, codec) as stream:
+            first, cells = 0, {"text": "", "label": ""}
+            for number, line in enumerate(stream, start=1):
+                body = line.strip()
+                if _BLOCK.match(body):
+                    if first:
+                        yield first, [cells[column] for column in names]
+                    first, cells = number, {"text": body.split(None, 1)[1].strip('"'), "label": ""}
+                elif body and not body.startswith("Comment") and not cells["label"]:
+                    cells["label"] = body
+            if first:
+                yield first, [cells[column] for column in names]
+
+    return Table(name, ("text", "label"), rows, (name,), (note,) if note else (), headed=False)
 
 
 def _fast_text(path: Path, codec: str, name: str, note: str) -> Table:

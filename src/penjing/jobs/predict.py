@@ -14,6 +14,7 @@ import numpy as np
 from penjing.bundle import Bundle
 from penjing.errors import DataError
 from penjing.jobs.prepare import rows_from
+from penjing.jobs.relating import line_of, relations
 
 AT_ONCE = 4096  # texts sorted by length together
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".gz")
@@ -29,10 +30,18 @@ class Answered:
 
 
 def answers_to(
-    given: list[str] | None, stream: BinaryIO, bundle: Callable[[], Bundle], **reading: Any
+    given: list[str] | None,
+    stream: BinaryIO,
+    bundle: Callable[[], Bundle],
+    *,
+    finder: Callable[[], Bundle] | None = None,
+    **reading: Any,
 ) -> Iterator[Answered]:
-    """Answers to what was given: texts, the rows of one file, or else the lines of a stream."""
+    """Answers to what was given: texts, the rows of one file, or else the lines of a stream. With a `finder`
+    of entities, the bundle says how those of each text stand to each other."""
     path = file_among(given or [])
+    if finder:
+        return _related(finder(), bundle(), path, given or lines_of(stream), **reading)
     if path:
         return answers_of_file(bundle(), path, **reading)
     return answers(bundle, given or lines_of(stream))
@@ -56,6 +65,18 @@ def answers_of_file(bundle: Bundle, path: Path, **reading: Any) -> Iterator[Answ
     for start in range(0, len(rows), AT_ONCE):
         portion = rows.take(np.arange(start, min(start + AT_ONCE, len(rows))))
         yield from _answered(bundle, portion.texts, bundle.answer(portion))
+
+
+def _related(
+    finder: Bundle, bundle: Bundle, path: Path | None, texts: Iterable[str], **reading: Any
+) -> Iterator[Answered]:
+    """Entities and relations of texts, or of a file's rows as the finder's task reads them."""
+    if path:
+        texts = rows_from(finder.task, str(path), labelled=False, **reading).texts
+    waiting = iter(texts)
+    while portion := list(islice(waiting, AT_ONCE)):
+        for text, answer in zip(portion, relations(finder, bundle, portion), strict=True):
+            yield Answered(text, answer, f"{line_of(answer)}\t{' '.join(text.split())}")
 
 
 def _answered(bundle: Bundle, texts: Sequence[str], found: list[dict[str, Any]]) -> Iterator[Answered]:

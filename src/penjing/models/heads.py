@@ -83,3 +83,40 @@ class TagHead(nn.Module):
         if self.training:
             x = fast_dropout(x, self.dropout)
         return self.out(x), None if self.whole is None else self.whole(hidden_TD, lengths)
+
+
+class RelationHead(nn.Module):
+    """The pooled sequence and the mean states of two entities, each through a tanh layer (both entities
+    through the same), side by side into one linear layer, in fp32 (R-BERT, Wu & He 2019)."""
+
+    def __init__(self, width: int, n_classes: int, *, dropout: float, pool: str) -> None:
+        super().__init__()
+        self.dropout, self.pool = dropout, pool
+        self.whole, self.entity = nn.Linear(width, width), nn.Linear(width, width)
+        self.out = nn.Linear(3 * width, n_classes)
+        for layer in (self.whole, self.entity, self.out):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, hidden_TD: Tensor, lengths: Tensor, spans_S4: Tensor) -> Tensor:
+        """(T, D) -> (S, C) logits; `spans_S4` are first and last + 1 of both entities in each sequence."""
+        starts = (lengths.cumsum(0) - lengths).to(hidden_TD.device)[:, None]
+        places_S4 = spans_S4.to(hidden_TD.device) + starts
+        hidden = hidden_TD.float()
+        whole = torch.tanh(self.whole(self._drop(pool(hidden, lengths, self.pool))))
+        entities = [
+            torch.tanh(self.entity(self._drop(_mean(hidden, places_S4[:, k : k + 2])))) for k in (0, 2)
+        ]
+        return self.out(self._drop(torch.cat([whole, *entities], dim=1)))  # type: ignore[no-any-return]
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return fast_dropout(x, self.dropout) if self.training else x
+
+
+def _mean(hidden_TD: Tensor, spans_S2: Tensor) -> Tensor:
+    """(S, D) mean state of each span, (first, the one after the last)."""
+    sizes = spans_S2[:, 1] - spans_S2[:, 0]
+    owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+    inside = torch.arange(int(sizes.sum()), device=sizes.device) - (sizes.cumsum(0) - sizes)[owner]
+    total = hidden_TD.new_zeros(len(sizes), hidden_TD.shape[1])
+    return total.index_add(0, owner, hidden_TD[spans_S2[owner, 0] + inside]) / sizes[:, None]

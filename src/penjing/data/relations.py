@@ -1,0 +1,224 @@
+"""Rows with two marked entities and the relation between them: SemEval blocks, marked texts, spans, tokens.
+
+| form | of |
+|---|---|
+| `1 "The <e1>audits</e1> were about <e2>waste</e2>."`, relation, comment, in blocks | SemEval-2010 task 8 |
+| `{"text": "the <e1>…</e1> … <e2>…</e2>", "label": "…"}`, also CSV | marked texts |
+| `{"text": …, "head": {"start", "end", "type"}, "tail": {…}, "relation": …}` | spans of characters |
+| `{"token": […], "h": {"pos": [0, 2]}, "t": {…}, "relation": …}` | OpenNRE, spans of tokens |
+| `{"token": […], "subj_start": 0, "subj_end": 1, "obj_start": …, "relation": …}` | TACRED, ends inclusive |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penjing.data.conll import laid_out
+from penjing.data.entities import ENDS, LABELS, STARTS, Place
+from penjing.data.labels import is_missing
+from penjing.data.sources import tables
+from penjing.data.table import Table
+from penjing.errors import DataError
+from penjing.records import Rows
+
+TEXTS = ("text", "sentence", "tokens", "token", "words", "sent")
+FIRST = ("head", "h", "e1", "subj", "subject", "entity1")
+SECOND = ("tail", "t", "e2", "obj", "object", "entity2")
+RELATIONS = ("relation", "label", "relation_type", "class", "rel", "关系")
+_MARKS = re.compile(r"</?e[12]>")
+_WANTED = "`<e1>…</e1>` and `<e2>…</e2>` in the text, or two spans (head and tail) beside it"
+
+
+@dataclass(frozen=True)
+class Related:
+    """A text, where its two entities stand, and what they are where that is known (else empty)."""
+
+    text: str
+    first: Place
+    second: Place
+    types: tuple[str, str] = ("", "")
+
+    @property
+    def marked(self) -> str:
+        """The text with both entities marked, as SemEval has it."""
+        places = sorted([(*self.first, "e1"), (*self.second, "e2")], reverse=True)
+        text = self.text
+        for start, end, name in places:
+            text = f"{text[:start]}<{name}>{text[start:end]}</{name}>{text[end:]}"
+        return text
+
+
+def read(
+    source: str | Path | Sequence[str | Path],
+    *,
+    labelled: bool = True,
+    text: str | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    drop_empty: bool = False,
+) -> Rows:
+    """Rows with a `Related` each in `items`; `texts` are marked, `labels` hold the relation.
+
+    Raises:
+        DataError: a row lacks a mark or the relation, spans lie outside the text or overlap.
+    """
+    if delimiter is not None:
+        raise DataError(
+            "`data.delimiter` stands between labels of one cell; a pair has one relation, so it would be "
+            "ignored. Leave it out."
+        )
+    items: list[Related] = []
+    labels: list[tuple[str, ...]] = []
+    places: list[tuple[int, int]] = []
+    files: list[str] = []
+    notes: list[str] = []
+    n_empty = 0
+    for table in tables(source, encoding=encoding):
+        columns = (*table.columns, *table.lists)
+        body = _column(table, columns, text, TEXTS, "text")
+        relation = _column(table, columns, label, RELATIONS, "label") if labelled else None
+        notes += table.notes
+        first_file = len(files)
+        files += table.files
+        for line, cells in table.rows(columns):
+            row = dict(zip(columns, cells, strict=True))
+            where = f"{table.name}, line {line}"
+            name = "" if relation is None else row[relation]
+            if (labelled and is_missing(name, typed=table.typed)) or not row[body]:
+                if not drop_empty:
+                    raise DataError(
+                        f"{where}: the {'relation' if row[body] else 'text'} is empty. Fill it, or pass "
+                        "`drop_empty: true` to leave such rows out."
+                    )
+                n_empty += 1
+                continue
+            items.append(related(row, row[body], where))
+            labels.append((str(name),) if labelled else ())
+            places.append((first_file, line))
+    notes += [f"{n_empty:,} rows left out, their text or relation is empty"] if n_empty else []
+    if not items:
+        raise DataError(f"{source}: no row is left. Give rows with {_WANTED}.")
+    return _rows(items, labels, tuple(files), places, tuple(dict.fromkeys(notes)))
+
+
+def asked(inputs: Sequence[Any]) -> Rows:
+    """Rows of what somebody asks about: texts with marks, or objects with a text and two spans.
+
+    Raises:
+        DataError: one is neither.
+    """
+    items = []
+    for i, one in enumerate(inputs):
+        where = f"item {i + 1} of {len(inputs)}"
+        if isinstance(one, Related):
+            items.append(one)
+        elif isinstance(one, dict):
+            items.append(related(one, next((one[key] for key in TEXTS if key in one), ""), where))
+        else:
+            items.append(related({}, one, where))
+    places = [(0, i + 1) for i in range(len(items))]
+    return _rows(items, [()] * len(items), ("the texts given",), places, ())
+
+
+def _rows(
+    items: list[Related],
+    labels: list[tuple[str, ...]],
+    files: tuple[str, ...],
+    places: list[tuple[int, int]],
+    notes: tuple[str, ...],
+) -> Rows:
+    file_of = np.array([file for file, _ in places], dtype=np.int32)
+    lines = np.array([line for _, line in places], dtype=np.int64)
+    return Rows([item.marked for item in items], labels, files, file_of, lines, notes, list(items))
+
+
+def _column(table: Table, columns: Sequence[str], given: str | None, known: Sequence[str], key: str) -> str:
+    hit = given if given in columns else next((name for name in known if name in columns), None)
+    if hit is None or (given and given not in columns):
+        raise DataError(
+            f"{table.name}: which column holds the {'relation' if key == 'label' else key} could not be "
+            f"found. Columns: {', '.join(columns) or 'none'}. Say which with `{key}:`."
+        )
+    return hit
+
+
+def related(row: dict[str, Any], body: Any, where: str) -> Related:
+    """A row's text and its two entities.
+
+    Raises:
+        DataError: in none of the known forms, or spans that cannot be.
+    """
+    if isinstance(body, str) and _MARKS.search(body):
+        return _marked(body, where)
+    tokens = [str(token) for token in body] if isinstance(body, list) else None
+    whole, words = laid_out(tokens) if tokens else (str(body or ""), ())
+    found = []
+    for keys in (FIRST, SECOND):
+        span = _span(row, keys, len(tokens) if tokens else None)
+        if span is None:
+            raise DataError(
+                f"{where}: two entities were wanted, {_WANTED}; found {str(body)[:60]!r}. Mark them so."
+            )
+        start, end, kind = span
+        size = len(words) if tokens else len(whole)
+        if not 0 <= start < end <= size:
+            raise DataError(
+                f"{where}: the entity at {start}–{end} lies outside the text, which has {size} "
+                f"{'tokens' if tokens else 'characters'}. Mend the row; the end is the place after the last."
+            )
+        found.append((((words[start][0], words[end - 1][1]) if tokens else (start, end)), kind))
+    (first, one), (second, two) = found
+    return _checked(Related(whole, first, second, (one, two)), where)
+
+
+def _marked(body: str, where: str) -> Related:
+    """A text with <e1>…</e1> and <e2>…</e2>, without them."""
+    at: dict[str, int] = {}
+    plain, last = "", 0
+    for mark in _MARKS.finditer(body):
+        plain += body[last : mark.start()]
+        last = mark.end()
+        at[mark[0]] = len(plain)
+    plain += body[last:]
+    lacking = next((m for m in ("<e1>", "</e1>", "<e2>", "</e2>") if m not in at), None)
+    if lacking:
+        raise DataError(f"{where}: `{lacking}` is missing in {body[:80]!r}. Wanted are {_WANTED}.")
+    return _checked(Related(plain, (at["<e1>"], at["</e1>"]), (at["<e2>"], at["</e2>"])), where)
+
+
+def _checked(item: Related, where: str) -> Related:
+    (a, b), (c, d) = item.first, item.second
+    if not (item.text[a:b].strip() and item.text[c:d].strip()):
+        raise DataError(f"{where}: an entity is empty in {item.marked[:80]!r}. Mark at least a character.")
+    if a < d and c < b:
+        raise DataError(
+            f"{where}: the two entities overlap (`{item.text[a:b]}` and `{item.text[c:d]}`). Mark two that "
+            "stand apart."
+        )
+    return item
+
+
+def _span(row: dict[str, Any], keys: Sequence[str], n_tokens: int | None) -> tuple[int, int, str] | None:
+    """(start, the place after the end, type) of one entity of a row."""
+    for key in keys:
+        if f"{key}_start" in row and f"{key}_end" in row:  # TACRED: the end is inclusive
+            return int(row[f"{key}_start"]), int(row[f"{key}_end"]) + 1, str(row.get(f"{key}_type") or "")
+        one = row.get(key)
+        if isinstance(one, dict):
+            kind = next((str(one[name]) for name in LABELS if one.get(name)), "")
+            if isinstance(one.get("pos"), list) and len(one["pos"]) == 2:
+                return int(one["pos"][0]), int(one["pos"][1]), kind
+            start = next((one[name] for name in STARTS if name in one), None)
+            end = next((one[name] for name in ENDS if name in one), None)
+            if start is not None and end is not None:
+                return int(start), int(end), kind
+        if isinstance(one, list) and len(one) in (2, 3) and all(isinstance(x, int) for x in one[:2]):
+            return one[0], one[1], str(one[2]) if len(one) == 3 else ""
+    return None
