@@ -31,9 +31,10 @@ from torch import nn
 
 from penjing import plugin
 from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors
+from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose
 from penjing.engine import parts
-from penjing.engine.scoring import outputs, predictions
+from penjing.engine.scoring import outputs, over, predictions
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models import peft_files
@@ -129,6 +130,30 @@ class Bundle:
             )
         read = texts if isinstance(texts, Tokens) else self.tokens(texts)
         return self.task.probabilities(outputs(self.model, read, tokens=tokens))
+
+    def embed(self, texts: Sequence[str], *, tokens: int = 8192) -> np.ndarray:
+        """(n, D) float32 vectors of length one of the texts, in order.
+
+        Raises:
+            NotSupported: the bundle's head makes no vectors of texts alone.
+            DataError: a text has no token at all.
+        """
+        head: Any = self.model.head if isinstance(self.model, Model) else None
+        if not hasattr(head, "embed"):
+            raise NotSupported(
+                f"Vectors of texts were wanted; {self!r} makes none. Tune with `task: embed`, or with `task: "
+                f"{{pair: {{how: two_tower}}}}`."
+            )
+        model: Any = self.model
+        read = tokenize(self.tokenizer, texts, max_length=self.card["max_length"], cache=False)
+        empty = np.flatnonzero(read.lengths == 0)
+        if len(empty):
+            raise DataError(
+                f"Text {empty[0] + 1} of {len(texts)} is {texts[empty[0]]!r}, and this base's tokenizer "
+                f"makes no token of it; {len(empty)} are so. Leave such texts out."
+            )
+        found = over(self.model, read, lambda b: head.embed(model.states(b), b.lengths), tokens=tokens)
+        return found.numpy()
 
     def predict(self, inputs: Iterable[Any], *, tokens: int = 8192) -> list[dict[str, Any]]:
         """One answer an input: of a classifier `label` (or `labels`), `confidence` in 0..1, and `scores` of

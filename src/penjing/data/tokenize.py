@@ -269,3 +269,9 @@ def in_parts(tokens: Tokens, each: int | Sequence[int]) -> Tokens:
         parts[np.arange(parts.shape[1]) < counts[:, None]] = lengths
     starts = np.concatenate([[0], parts.sum(1).cumsum()]).astype(np.int64)
     return replace(tokens, starts=starts, parts=parts)
+
+
+def has_pair_frame(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts something between two texts."""
+    alone, both = (int(tokenizer.num_special_tokens_to_add(pair=pair)) for pair in (False, True))
+    return both > alone

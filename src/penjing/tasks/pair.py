@@ -17,7 +17,7 @@ from penjing.data.fields import read_fields
 from penjing.data.numbers import numbers_of
 from penjing.data.split import split
 from penjing.data.text_pairs import asked_pairs, pair_columns
-from penjing.data.tokenize import in_parts, tokenize
+from penjing.data.tokenize import has_pair_frame, in_parts, tokenize
 from penjing.errors import DataError, SpecError
 from penjing.models.contrast import cosent
 from penjing.models.heads import ClassHead
@@ -135,12 +135,6 @@ def read_pairs(
         return found
     items = [(*item, own) for item, own in zip(found.items or (), found.labels, strict=True)]
     return replace(found, items=items, labels=[()] * len(found))
-
-
-def has_pair_frame(tokenizer: Any) -> bool:
-    """Whether a tokenizer puts something between two texts."""
-    alone, both = (int(tokenizer.num_special_tokens_to_add(pair=pair)) for pair in (False, True))
-    return both > alone
 
 
 def _check(how: str, scores: bool, low: Any, high: Any, scale: Any, labels: Any, weights: Any) -> None:
