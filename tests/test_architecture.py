@@ -24,6 +24,7 @@ LAYERS = {
         "__main__",
         "cli",
         "cli_corpus",
+        "cli_find",
         "cli_grow",
         "cli_log",
         "cli_options",

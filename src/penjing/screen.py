@@ -122,6 +122,15 @@ def print_batch(shown: list[Any]) -> None:
             typer.echo(f"  learned  of tokens: {' · '.join(own)}")
 
 
+def print_hits(found: list[dict[str, Any]]) -> None:
+    """What was found of each query: score, row of the corpus, text on one line."""
+    for one in found:
+        if len(found) > 1:
+            typer.echo(one["query"])
+        for hit in one["hits"]:
+            typer.echo(f"{hit['score']:.4f}\t{hit['row']}\t{' '.join(hit['text'].split())}")
+
+
 def print_json(value: Any) -> None:
     """One JSON value, readable by people; what JSON has no word for (NaN) becomes null."""
     typer.echo(json.dumps(_plain(value), ensure_ascii=False, indent=1, default=str))

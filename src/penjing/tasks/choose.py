@@ -234,6 +234,8 @@ def _by_likelihood(task: Task) -> Task:
             )
         return rows if len(rows) else scored, scored, ("nothing is learned from the rows: they are scored",)
 
+    task = replace(task, draw=draw, learns=False)
+
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
         kind = way_of(base)
         if kind not in ("mask", "causal"):
@@ -256,7 +258,7 @@ def _by_likelihood(task: Task) -> Task:
             notes=(f"choices are judged by the base's own words (`{kind}`)",),
         )
 
-    return replace(task, draw=draw, bind=bind, learns=False)
+    return replace(task, bind=bind)
 
 
 def _infer_likelihood(model: Any, each: Each, part: Part) -> list[Chosen]:
