@@ -35,7 +35,7 @@ def sentences(
     """
     bundle = run if isinstance(run, Bundle) else load(run, base=base, machine=_plain(), trust=trust)
     model: Any = bundle.model if isinstance(bundle.model, Model) else None
-    head = getattr(model, "head", None)
+    head: Any = getattr(model, "head", None)
     if not hasattr(head, "embed") or bundle.card["saves"] == "added":
         raise NotSupported(
             f"A model of sentences was wanted; {bundle!r} makes no vectors, or by parts that "
