@@ -31,10 +31,11 @@ from torch import nn
 
 from penjing import plugin
 from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors
-from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose
 from penjing.engine import parts
-from penjing.engine.scoring import outputs, over, predictions
+from penjing.engine.parts import rows_of
+from penjing.engine.scoring import outputs, predictions
+from penjing.engine.vectors import vectors
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models import peft_files
@@ -138,22 +139,9 @@ class Bundle:
             NotSupported: the bundle's head makes no vectors of texts alone.
             DataError: a text has no token at all.
         """
-        head: Any = self.model.head if isinstance(self.model, Model) else None
-        if not hasattr(head, "embed"):
-            raise NotSupported(
-                f"Vectors of texts were wanted; {self!r} makes none. Tune with `task: embed`, or with `task: "
-                f"{{pair: {{how: two_tower}}}}`."
-            )
-        model: Any = self.model
-        read = tokenize(self.tokenizer, texts, max_length=self.card["max_length"], cache=False)
-        empty = np.flatnonzero(read.lengths == 0)
-        if len(empty):
-            raise DataError(
-                f"Text {empty[0] + 1} of {len(texts)} is {texts[empty[0]]!r}, and this base's tokenizer "
-                f"makes no token of it; {len(empty)} are so. Leave such texts out."
-            )
-        found = over(self.model, read, lambda b: head.embed(model.states(b), b.lengths), tokens=tokens)
-        return found.numpy()
+        return vectors(
+            self.model, self.tokenizer, texts, self.card["max_length"], tokens=tokens, who=repr(self)
+        )
 
     def predict(self, inputs: Iterable[Any], *, tokens: int = 8192) -> list[dict[str, Any]]:
         """One answer an input: of a classifier `label` (or `labels`), `confidence` in 0..1, and `scores` of
@@ -176,22 +164,6 @@ class Bundle:
         """One answer a row, as `predict` gives them; labels that rows may have are not looked at."""
         found = self.infer(self.part(rows, labelled=False), tokens=tokens)
         return self.task.answers(found, self.labels, self.card["chosen"])
-
-
-def rows_of(texts: Sequence[Any]) -> Rows:
-    """Texts that somebody gives by hand as rows.
-
-    Raises:
-        DataError: one is not a text.
-    """
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(
-                f"`predict` takes a list of texts; item {i + 1} of {len(texts)} is {type(text).__name__} "
-                f"{str(text)[:60]!r}. Make it a string."
-            )
-    n = len(texts)
-    return Rows(list(texts), [()] * n, ("the texts given",), np.zeros(n, np.int32), np.arange(1, n + 1))
 
 
 def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, Any]) -> None:

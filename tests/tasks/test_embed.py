@@ -77,7 +77,7 @@ def test_a_step_is_compared_as_a_loop_over_its_texts_does(
 
 
 def _texts(texts: list[Any]) -> Any:
-    from penjing.bundle import rows_of
+    from penjing.engine.parts import rows_of
 
     return rows_of(texts)
 

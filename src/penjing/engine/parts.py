@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from penjing.data.tokenize import tokenize
+from penjing.errors import DataError
 from penjing.models.load import Base
 from penjing.records import Part, Rows
 from penjing.task import Task
@@ -45,3 +47,19 @@ def part_of(
         return Part(rows, tokens, np.zeros(len(rows), dtype=np.int64))
     targets = task.encode(rows, names)
     return Part(rows, tokens, targets, task.weigh(targets, names) if weigh else None)
+
+
+def rows_of(texts: Sequence[Any]) -> Rows:
+    """Texts that somebody gives by hand as rows.
+
+    Raises:
+        DataError: one is not a text.
+    """
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(
+                f"`predict` takes a list of texts; item {i + 1} of {len(texts)} is {type(text).__name__} "
+                f"{str(text)[:60]!r}. Make it a string."
+            )
+    n = len(texts)
+    return Rows(list(texts), [()] * n, ("the texts given",), np.zeros(n, np.int32), np.arange(1, n + 1))
