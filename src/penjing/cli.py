@@ -21,6 +21,7 @@ from penjing.cli_options import (
     Files,
     Folder,
     MethodName,
+    Processes,
     Set,
     SpecFile,
     TaskName,
@@ -94,6 +95,7 @@ def tune(
     out: Annotated[str | None, typer.Option("--out", help="folder that holds the runs")] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     shots: Annotated[int | None, typer.Option("--shots", help="rows a label, for --task few_shot")] = None,
+    processes: Processes = None,
     sets: Set = None,
     resume: Annotated[
         bool,
@@ -116,13 +118,17 @@ def tune(
             )
             from penjing.jobs.train import resume as go_on
 
-            run = go_on(spec, out=out or "runs", tell=screen.tell)
+            run = go_on(spec, out=out or "runs", processes=processes, tell=screen.tell)
         elif dry_run:
-            raise typer.Exit(_dry_run(spec, sets, {**given, **given_of(out=out)}, as_json))
+            more = given_of(out=out, processes=processes)
+            raise typer.Exit(_dry_run(spec, sets, {**given, **more}, as_json))
         else:
             from penjing.jobs.train import tune as job
 
-            run = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given, **given_of(out=out))
+            given |= given_of(out=out, processes=processes)
+            run = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
+        if run.mute:  # one of several that torchrun started; the first one shows
+            return
         result = run.result
     if as_json:
         print_json({"run": str(run.folder), **result})

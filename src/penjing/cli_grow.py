@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from penjing.cli_options import AsJson, BaseName, Set, SpecFile, given_of, refuse_ignored
+from penjing.cli_options import AsJson, BaseName, Processes, Set, SpecFile, given_of, refuse_ignored
 from penjing.screen import Screen, print_grown, print_json
 
 Corpus = Annotated[
@@ -33,6 +33,7 @@ def pretrain(
     name: Annotated[str | None, typer.Option("--name", help="name of the run's folder")] = None,
     out: Annotated[str | None, typer.Option("--out", help="folder that holds the runs")] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
+    processes: Processes = None,
     sets: Set = None,
     resume: Annotated[
         bool,
@@ -49,12 +50,12 @@ def pretrain(
             refuse_ignored({**given, **({"set": sets} if sets else {})})
             from penjing.jobs.train import resume as go_on
 
-            run = go_on(spec, out=out or "runs", tell=screen.tell)
+            run = go_on(spec, out=out or "runs", processes=processes, tell=screen.tell)
         else:
             from penjing.jobs.pretrain import asked
             from penjing.jobs.pretrain import pretrain as job
 
-            given |= given_of(out=out)
+            given |= given_of(out=out, processes=processes)
             if dry_run:
                 import yaml
 
@@ -62,6 +63,8 @@ def pretrain(
                 typer.echo(yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
                 return
             run = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
+        if run.mute:  # one of several that torchrun started; the first one shows
+            return
         result = run.result
     if as_json:
         print_json({"run": str(run.folder), **result})

@@ -15,6 +15,9 @@ SpecFile = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="any key, such as train.lr=1e-4", metavar="KEY=VALUE")
 ]
+Processes = Annotated[
+    int | None, typer.Option("--processes", help="that train together, one a GPU; also with --resume")
+]
 BaseName = Annotated[str | None, typer.Option("--base", help="preset (minilm), folder or hub name")]
 BaseFolder = Annotated[str | None, typer.Option("--base", help="where the bundle's base is, if it has moved")]
 Files = list[str] | None

@@ -13,6 +13,7 @@ USED_BY = {
     "momentum": ("sgd", "muon"),
     "muon_lr": ("muon",),
 }
+SHARED_OUT = ("adamw", "lion", "sgd")  # their rules go number by number, so a share of a weight suffices
 NEED_A_RATE = {"sgd": 0.01, "adafactor": 0.001}  # optimizer: a rate to begin with
 
 # A number is welcome where a name is wanted: `name: 2024`.
@@ -93,6 +94,10 @@ class TrainSpec(BaseModel):
         "auto", description="keep what frozen layers make of each row; auto: where that pays and fits"
     )
     cache_gib: float = Field(8.0, gt=0, description="most that the trunk cache may hold on disk, GiB")
+    processes: int = Field(1, ge=1, description="that train together, one a GPU; 1 is this one alone")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="of several processes: ddp, all have the whole model; fsdp, each a share of it"
+    )
     save_s: float = Field(60.0, ge=0, description="seconds between saves of what an exact resume needs")
 
 

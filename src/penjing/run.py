@@ -36,6 +36,7 @@ class Run:
     """A run's folder, opened: its `spec`, `state`, `result`, and the best `bundle`."""
 
     folder: Path
+    mute: bool = False  # in processes that do not write: what one of them writes stands for all
 
     def __repr__(self) -> str:
         """`Run('runs/a': done, accuracy 0.9312 on test rows)`."""
@@ -96,10 +97,14 @@ class Run:
 
     def write(self, name: str, value: Any) -> None:
         """Replace a JSON file of the run in one step."""
+        if self.mute:
+            return
         write_json(self.folder / name, value)
 
     def append(self, name: str, line: dict[str, Any]) -> None:
         """Add one line to a JSON-lines file."""
+        if self.mute:
+            return
         path = self.folder / name
         with told(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -117,6 +122,8 @@ class Run:
 
     def forget_after(self, step: int) -> None:
         """Drop log and score lines beyond `step`: a resumed run writes them again."""
+        if self.mute:
+            return
         for name in ("log.jsonl", "scores.jsonl"):
             kept = [line for line in self.lines(name) if line["step"] <= step]
             write_text(
@@ -125,7 +132,7 @@ class Run:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this process.
+        """Hold the run for this process, where it writes.
 
         Raises:
             NotSupported: another process holds it.
@@ -133,6 +140,9 @@ class Run:
         try:
             import fcntl
         except ImportError:  # Windows: no such lock; runs have their own folders anyway
+            yield
+            return
+        if self.mute:
             yield
             return
         path = self.folder / ".lock"

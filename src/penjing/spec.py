@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from penjing.errors import SpecError, nearest
-from penjing.keys import NEED_A_RATE, SECTIONS, STRICT, USED_BY, DataSpec, TrainSpec
+from penjing.keys import NEED_A_RATE, SECTIONS, SHARED_OUT, STRICT, USED_BY, DataSpec, TrainSpec
 from penjing.plugin import Choice, advice, choice, found, signature
 from penjing.yaml_file import read_yaml
 
@@ -357,6 +357,11 @@ def _refuse_contradictions(spec: Spec) -> None:
             f"`train.lr` is not given; methods bring rates for AdamW, and no factor makes one fit "
             f"`train.optimizer: {train.optimizer}`. Say `train.lr: {NEED_A_RATE[train.optimizer]}` and try "
             f"three times more and less."
+        )
+    if train.strategy == "fsdp" and train.optimizer not in SHARED_OUT:
+        raise SpecError(
+            f"`train.strategy: fsdp` leaves each process a share of a weight; `train.optimizer: "
+            f"{train.optimizer}` needs the whole. Take {', '.join(SHARED_OUT)}, or `strategy: ddp`."
         )
     if data.valid is not None and data.valid_share != DataSpec.model_fields["valid_share"].default:
         raise SpecError(

@@ -13,9 +13,10 @@ from penjing import load
 from penjing import run as runs
 from penjing import spec as specs
 from penjing.jobs import training
+from penjing.jobs.introduce import Job
 from penjing.jobs.news import silent
 from penjing.jobs.together import advance_together, company
-from penjing.jobs.training import Job, Training
+from penjing.jobs.training import Training
 from penjing.models.load import copy_of
 
 TRIALS: dict[str, dict[str, Any]] = {

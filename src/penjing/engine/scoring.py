@@ -96,6 +96,8 @@ def each(
     quiet = torch.no_grad() if ranks.sharded else torch.inference_mode()
     with evaluating(model), quiet:
         ours = [[*compute(packed(part, piece).to(device))] for piece in own]
+        if ranks.sharded:  # what lies beside the layers is whole after a forward without a backward
+            model.reshard()  # type: ignore[operator]
     theirs = [ours] if ranks.sharded else ranks.gather(ours)
     found: list[Any] = [None] * len(part)
     for number, piece in enumerate(pieces):

@@ -22,7 +22,7 @@ from penjing.models.layers import bare, layers_of
 from penjing.models.model import Model
 from penjing.models.precision import WORKING
 
-OPTIMIZERS = ("adamw", "lion", "sgd")  # those whose rule goes number by number, so that a share suffices
+METHODS = ("full", "top", "bitfit", "lora")  # tried against one process in tests/engine/test_ranks.py
 
 
 def shard(model: Model, ranks: Ranks) -> Model:
@@ -32,18 +32,25 @@ def shard(model: Model, ranks: Ranks) -> Model:
         NotSupported: the base's layers share weights, or PyTorch did not shard them.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import (
+        FSDPModule,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     layers = layers_of(bare(model.trunk))
     place = next(model.parameters()).device.type
-    whole: dict[str, Any] = {"mesh": init_device_mesh(place, (ranks.world,)), "reshard_after_forward": True}
+    mesh = init_device_mesh(place, (ranks.world,))
     working = WORKING.get(model.precision)
     policy = MixedPrecisionPolicy(
         param_dtype=working, reduce_dtype=torch.float32, output_dtype=torch.float32 if working else None
     )
     for layer in layers:
-        fully_shard(layer, mp_policy=policy, **whole)
-    fully_shard(model, **whole)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    # What lies beside the layers stays whole from forward to backward: a head is called after `states` ends.
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    register_fsdp_forward_method(model, "states")  # some tasks begin there
     for module in model.modules():
         if isinstance(module, FSDPModule):  # sums: the loop has weighted each share already
             module.set_gradient_divide_factor(1.0)
@@ -89,15 +96,18 @@ def put_together(model: nn.Module, ranks: Ranks) -> Iterator[None]:
         yield
         return
     own: list[tuple[nn.Module, str, Any]] = []
+    wholes: dict[int, nn.Parameter | None] = {}  # a table that a head shares stays one tensor
     with torch.no_grad():
         for module in model.modules():
             held: list[tuple[str, Any]] = [*module._parameters.items()]
-            for name, parameter in held:
-                if isinstance(parameter, DTensor):
-                    whole = parameter.full_tensor()  # one at a time: only the first process keeps them
-                    own.append((module, name, parameter))
-                    if ranks.first:
-                        module._parameters[name] = nn.Parameter(whole.cpu(), parameter.requires_grad)
+            own += [(module, name, p) for name, p in held if isinstance(p, DTensor)]
+        for module, name, parameter in own:
+            if id(parameter) not in wholes:
+                whole = parameter.full_tensor()  # one at a time: only the first process keeps them
+                kept = nn.Parameter(whole.cpu(), parameter.requires_grad) if ranks.first else None
+                wholes[id(parameter)] = kept
+            if ranks.first:
+                module._parameters[name] = wholes[id(parameter)]
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from penjing.corpus.corpus import Corpus, open_corpus
 from penjing.data.feed import Document, Stream, feed_of, pieces_of
 from penjing.data.mixture import mixed_order, shares_of
 from penjing.data.vocab.segment import words as segmented
-from penjing.device import choose
+from penjing.device import Machine, choose
 from penjing.errors import DataError, SpecError
 from penjing.jobs.grown import conclude_grown
 from penjing.jobs.job import Job
@@ -76,8 +76,9 @@ class Texts:
         return int.from_bytes(digest.digest(), "big") % HOLDS < self.share * HOLDS
 
 
-def opened_corpus(spec: Spec, tell: Tell = silent) -> Job:
-    """Read the corpus and load the base that a spec of an objective names.
+def opened_corpus(spec: Spec, tell: Tell = silent, machine: Machine | None = None) -> Job:
+    """Read the corpus and load the base that a spec of an objective names; `machine` where it was chosen
+    before.
 
     Raises:
         SpecError: no corpus, keys that an objective does not use, weights of other sources.
@@ -86,7 +87,7 @@ def opened_corpus(spec: Spec, tell: Tell = silent) -> Job:
     task = task_of(spec)
     techniques_of(spec)
     refuse_unused(spec, task)
-    machine = choose(spec.device, spec.precision)
+    machine = machine or choose(spec.device, spec.precision)
     texts = texts_of(spec)
     base = load_base(spec, machine, tell)
     task = bound(task, base, NO_DATA)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penjing.device import Machine
+from penjing.engine.ranks import ALONE, Ranks
 from penjing.jobs.news import Tell
 from penjing.jobs.prepare import Data
 from penjing.models.load import Base
@@ -28,3 +29,4 @@ class Job:
     tell: Tell
     parts: tuple[Part, Part] | None = None  # train and validation, where they were tokenized before
     end: Callable[[Run, Job, dict[str, Any], dict[str, Any]], None] | None = None  # in place of `conclude`
+    ranks: Ranks = ALONE  # the processes that carry it together

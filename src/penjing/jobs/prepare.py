@@ -342,10 +342,12 @@ def ready(
     used: np.ndarray | None,
     *,
     steps: int | None = None,
+    sharded: bool = False,
 ) -> Ready:
     """Make the base trainable and put the task's head on it.
 
-    used: token ids of the train rows. steps: of the whole run, for methods that plan by them.
+    used: token ids of the train rows. steps: of the whole run, for methods that plan by them. sharded:
+    weights will lie in shares over several processes.
     """
     method: Method = plugin.build("methods", spec.method) if task.learns else UNTRAINED
     refuse_lost(base, method)
@@ -362,11 +364,14 @@ def ready(
             assert steps is not None, f"`{technique.name}` plans by the run's steps"
             technique.plan(steps)
     plain = spec.train.optimizer in DECAY_ALONE and not any(t.stream for t in techniques)
+    plain = (
+        plain and spec.train.strategy != "fsdp"
+    )  # whatever the number of processes: runs are resumed by others
     if used is not None and plain and method.saves == "full":
         train_rows_in_use(trunk, used)
     place = next(trunk.parameters()).device  # the machine's, or `meta`
     head = task.head(base.width, names, base.pooling, base.pooler).to(place)
-    model = Model(trunk, head, base.way).prepare(machine.precision)
+    model = Model(trunk, head, base.way).prepare(machine.precision, sharded=sharded)
     if task.vary and model.frozen:
         model.frozen = replace(model.frozen, reason=f"`{task.name}` reads rows otherwise at each step")
     if spec.train.checkpointing and not recompute(trunk):

@@ -29,7 +29,7 @@ def following(run: Run, step: int = 0) -> Iterator[Callable[[], None]]:
         NotSupported: a tracker's package is not installed.
     """
     spec = run.spec
-    if not spec.trackers:
+    if run.mute or not spec.trackers:
         yield lambda: None
         return
     with ExitStack() as stack:

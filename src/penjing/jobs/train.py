@@ -6,19 +6,24 @@ Begin a run, or go on with one; what happens on the way is in `training.py`.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penjing import run as runs
 from penjing import spec as specs
+from penjing.engine.ranks import Ranks
 from penjing.errors import NotSupported, PenjingError
 from penjing.files import CannotWrite, write_text
 from penjing.jobs.feeding import opened_corpus
 from penjing.jobs.job import Job
+from penjing.jobs.launch import launch
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import task_of
+from penjing.jobs.several import machine_of, refuse_alone, together, wants_launch
 from penjing.jobs.training import advance, begin, finish, opened
 from penjing.run import Run
 from penjing.spec import Spec
@@ -26,7 +31,7 @@ from penjing.spec import Spec
 # Keys that may change while a run is stopped: none of them changes what is learned.
 FREE = (
     "out", "name", "language", "train.micro_tokens", "train.minutes", "train.save_s", "data.cache",
-    "train.trunk_cache", "train.cache_gib", "trackers",
+    "train.trunk_cache", "train.cache_gib", "train.processes", "trackers",
 )  # fmt: skip
 
 
@@ -47,39 +52,85 @@ def tune(
         NotSupported, WontFit, CannotWrite, TrainingFailed: the machine, the base, the disk or the training.
     """
     spec = specs.read(source, sets=sets, **keywords)
-    job = _opened(spec, tell)
-    run = runs.new(spec)
-    with run.held():
-        return _carry(run, job)
+    if wants_launch(spec.train.processes):
+        return _launched(runs.new(spec), spec.train.processes, tell)
+    with together(spec, spec.train.processes) as ranks:
+        job = _opened(spec, tell, ranks)
+        made = ranks.gather(runs.new(spec).folder if ranks.first else None)
+        run = Run(made[0], mute=not ranks.first)
+        with run.held():
+            return _carry(run, job)
 
 
-def resume(folder: str | Path | None = None, *, out: str = "runs", tell: Tell = silent) -> Run:
+def member(folder: str | Path, *, tell: Tell = silent) -> None:
+    """Carry a run as one of the processes that were launched for it, however many the spec asks for."""
+    _go_on(runs.open_run(folder), 1, tell)
+
+
+def _launched(run: Run, processes: int, tell: Tell) -> Run:
+    """Let processes of their own carry a run; a folder in which nothing was begun is taken away again."""
+    try:
+        launch(run.folder, processes, tell)
+    except PenjingError:
+        if not run.read("lineage.json"):
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    return Run(run.folder)
+
+
+def resume(
+    folder: str | Path | None = None,
+    *,
+    out: str = "runs",
+    processes: int | None = None,
+    tell: Tell = silent,
+) -> Run:
     """Go on with a run that was stopped, killed or died, exactly where its last saved state is.
 
-    Without `folder`, the newest such run below `out` that no process holds.
+    Without `folder`, the newest such run below `out` that no process holds. `processes`: another number than
+    it began with.
 
     Raises:
         NotSupported: there is no such run, it is done or going on, or its spec, rows or base have changed.
     """
     run = runs.open_run(folder) if folder is not None else runs.newest(out, states=("open", "died"))
-    with run.held():
-        if run.state == "done":
-            raise NotSupported(
-                f"The run {run.folder} was to be resumed; it is done. See {run.folder / 'report.html'}, or "
-                f"start a new run: `penjing tune {run.folder / 'spec.yaml'} --name NAME`."
-            )
-        before = run.read("lineage.json")
-        if before:
-            _same_spec(run, before)
-        job = _opened(run.spec, tell)
-        if before:
-            _same_start(run, before, job)
-        return _carry(run, job)
+    wanted = processes or run.spec.train.processes
+    if wants_launch(wanted):
+        _refuse_done(run)
+        return _launched(run, wanted, tell)
+    return _go_on(run, wanted, tell)
 
 
-def _opened(spec: Spec, tell: Tell) -> Job:
+def _go_on(run: Run, processes: int, tell: Tell) -> Run:
+    with together(run.spec, processes) as ranks:
+        run = replace(run, mute=not ranks.first)
+        with run.held():
+            _refuse_done(run)
+            before = run.read("lineage.json")
+            if before:
+                _same_spec(run, before)
+            job = _opened(run.spec, tell, ranks)
+            if before:
+                _same_start(run, before, job)
+            return _carry(run, job)
+
+
+def _refuse_done(run: Run) -> None:
+    if run.state == "done":
+        raise NotSupported(
+            f"The run {run.folder} was to be resumed; it is done. See {run.folder / 'report.html'}, or "
+            f"start a new run: `penjing tune {run.folder / 'spec.yaml'} --name NAME`."
+        )
+
+
+def _opened(spec: Spec, tell: Tell, ranks: Ranks) -> Job:
     """Rows and base of a task, or corpus and base of an objective."""
-    return (opened_corpus if task_of(spec).feed else opened)(spec, tell)
+    task = task_of(spec)
+    refuse_alone(spec, task, ranks)
+    machine = machine_of(spec, ranks)
+    with ranks.first_ahead():  # the others find in the cache what it read
+        job = (opened_corpus if task.feed else opened)(spec, tell if ranks.first else silent, machine)
+    return replace(job, ranks=ranks)
 
 
 def _same_spec(run: Run, before: dict[str, Any]) -> None:
@@ -118,8 +169,9 @@ def _same_start(run: Run, before: dict[str, Any], job: Job) -> None:
 
 def _carry(run: Run, job: Job) -> Run:
     """Begin or go on; whatever happens is told in the run's folder."""
-    with contextlib.suppress(OSError):
-        (run.folder / "error.txt").unlink(missing_ok=True)
+    if not run.mute:
+        with contextlib.suppress(OSError):
+            (run.folder / "error.txt").unlink(missing_ok=True)
     try:
         for note in (*job.machine.notes, *job.data.notes):
             job.tell(News("note", note))
@@ -127,6 +179,8 @@ def _carry(run: Run, job: Job) -> Run:
         advance(training)
         finish(training)
     except Exception as error:
+        if run.mute:
+            raise
         text = f"{error}\n" if isinstance(error, PenjingError) else traceback.format_exc()
         with contextlib.suppress(CannotWrite):  # where the disk is full, the error itself says so
             write_text(run.folder / "error.txt", text)

@@ -19,11 +19,12 @@ import numpy as np
 from torch.optim import Optimizer
 
 from penjing.bundle import save as save_bundle
-from penjing.device import choose, peak_mib
+from penjing.device import Machine, choose, peak_mib
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import over, predictions
+from penjing.engine.sharding import put_together, shard
 from penjing.jobs import keep
 from penjing.jobs.caching import with_kept
 from penjing.jobs.conclude import conclude
@@ -95,14 +96,15 @@ class Training:
         assert self.optimizer is not None
         self.watch.peak_mib = max(self.watch.peak_mib, peak_mib(self.job.machine.device))
         counters = {**vars(self.watch), "scale": vars(self.scale) if self.scale else {}}
-        keep.save(self.run, self.made.model, self.optimizer, self.made.techniques, counters)
+        techniques, ranks = self.made.techniques, self.job.ranks
+        keep.save(self.run, self.made.model, self.optimizer, techniques, counters, ranks=ranks)
 
 
-def opened(spec: Spec, tell: Tell) -> Job:
-    """Read the rows and load the base that a spec names."""
+def opened(spec: Spec, tell: Tell, machine: Machine | None = None) -> Job:
+    """Read the rows and load the base that a spec names; `machine` where it was chosen before."""
     task = task_of(spec)
     techniques_of(spec)
-    machine = choose(spec.device, spec.precision)
+    machine = machine or choose(spec.device, spec.precision)
     data = rows_of(spec, task, tell)
     base = load_base(spec, machine, tell)
     max_length(spec, base)
@@ -137,30 +139,43 @@ def begin(run: Run, job: Job, *, introduced: bool = True) -> Training:
     `introduced` writes down, once, what `finish` will compare with: the untuned base's scores and a forecast.
     A trial that may never be finished goes without.
     """
-    spec, data, base = job.spec, job.data, job.base
-    train, valid = job.parts or parts_of(job)
-    steps = n_steps(spec, len(train)) if job.task.learns else 0
-    used = None if job.task.feed else np.unique(train.tokens.ids)
-    made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps)
-    passes = n_passes(spec, len(train)) if steps else 0.0
-    (train, valid), cost = _with_kept(job, made, train, valid, passes)
-    if not run.read("lineage.json"):
-        run.write("lineage.json", lineage(run.spec, job.machine, data, made))
-    if introduced and not run.read("start.json"):
-        introduce(run, job, made, train, valid, steps, cost)
-    optimizer = optim.optimizer(made.model, spec.train, made.lr) if steps else None
+    with job.ranks.first_ahead():  # the others find what it tokenized and computed in the cache
+        train, valid, made, steps = _prepared(run, job, introduced=introduced)
+    if job.ranks.sharded:
+        shard(made.model, job.ranks)
+    job.ranks.check_equal([p for p in made.model.parameters() if p.requires_grad], "at the start")
+    optimizer = optim.optimizer(made.model, job.spec.train, made.lr) if steps else None
     counters = keep.restore(run, made.model, optimizer, made.techniques) if optimizer else None
     scaled = counters.pop("scale", {}) if counters else {}
     scale = LossScale(**scaled) if job.machine.precision == "fp16" else None
     watch = Watch(**(counters or {}))
     if counters:
         job.tell(News("note", f"going on after step {watch.step} of {steps}"))
+    job.ranks.wait()  # nobody writes before all have read
     run.forget_after(watch.step)
+    names = job.data.names
     card = {
-        **card_of(spec, job.task, job.machine, data.names, made),
-        "reference": reference_of(job.task, train, data.names),
+        **card_of(job.spec, job.task, job.machine, names, made),
+        "reference": reference_of(job.task, train, names),
     }
     return Training(run, job, train, valid, made, optimizer, card, steps, watch, scale)
+
+
+def _prepared(run: Run, job: Job, *, introduced: bool) -> tuple[Part, Part, Ready, int]:
+    """Both parts, the model as it begins, and the steps of the run; lineage and introduction are written."""
+    spec, data, base = job.spec, job.data, job.base
+    train, valid = job.parts or parts_of(job)
+    steps = n_steps(spec, len(train)) if job.task.learns else 0
+    used = None if job.task.feed else np.unique(train.tokens.ids)
+    sharded = job.ranks.sharded
+    made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps, sharded=sharded)
+    passes = n_passes(spec, len(train)) if steps else 0.0
+    (train, valid), cost = _with_kept(job, made, train, valid, passes)
+    if not run.read("lineage.json"):
+        run.write("lineage.json", lineage(run.spec, job.machine, data, made))
+    if introduced and job.ranks.first and not run.read("start.json"):
+        introduce(run, job, made, train, valid, steps, cost)
+    return train, valid, made, steps
 
 
 def _with_kept(
@@ -196,6 +211,8 @@ def finish(it: Training, *, into: Run | None = None) -> None:
     `into`: another run, begun `introduced`, whose best bundle came of this training.
     """
     run, job, watch = into or it.run, it.job, it.watch
+    if not job.ranks.first:
+        return
     for technique in it.made.techniques:
         if technique.finish:
             technique.finish(it.made.model, run)
@@ -232,29 +249,42 @@ def _steps(it: Training, last: int, check: Callable[[], None], track: Callable[[
         seed=spec.seed,
         techniques=it.made.techniques,
         scale=it.scale,
+        ranks=it.job.ranks,
     )
     began, saved_at = time.perf_counter() - watch.seconds, time.perf_counter()
     whole = False  # the state is that of watch.step, with all that follows the step done
     try:
         for step in loop:
-            note(it, step, time.perf_counter() - began)
+            now = time.perf_counter()
+            # All processes go by the first one's clock, and stop where any of them is asked to.
+            said = it.job.ranks.gather((now - began, now - saved_at, _asked(check)))
+            note(it, step, said[0][0])
             if due(it, last):
                 judge(it)
             track()
             whole = True
-            if watch.stopped or time.perf_counter() - saved_at >= spec.train.save_s:
+            if watch.stopped or said[0][1] >= spec.train.save_s:
                 it.keep()
                 saved_at = time.perf_counter()
             if watch.stopped:
                 tell(News("note", watch.stopped))
                 break
-            check()
+            if any(asked for _, _, asked in said):
+                raise KeyboardInterrupt
             whole = False
     except KeyboardInterrupt:
         if whole:  # else weights may be half updated, and what lies in last/ is what to go on from
             it.keep()
         tell(News("note", f"stopped at step {watch.step}; `penjing tune --resume {it.run.folder}` goes on"))
         raise
+
+
+def _asked(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def note(it: Training, step: Step, seconds: float) -> None:
@@ -307,20 +337,22 @@ def _weights_to_save(made: Ready) -> AbstractContextManager[None]:
 def _validate(it: Training) -> None:
     """Score the validation rows; keep the bundle when it is the best so far."""
     job, watch = it.job, it.watch
-    spec, task, model = job.spec, job.task, it.made.model
+    spec, task, model, ranks = job.spec, job.task, it.made.model, job.ranks
+    ranks.check_equal([p for p in model.parameters() if p.requires_grad], f"at step {watch.step}")
     if task.fit:
-        each = partial(over, model, tokens=spec.train.micro_tokens)
+        each = partial(over, model, tokens=spec.train.micro_tokens, ranks=ranks)
         task.fit(model, each, it.train.tokens, it.train.targets)
-    found = predictions(task, model, it.valid, tokens=spec.train.micro_tokens)
+    found = predictions(task, model, it.valid, tokens=spec.train.micro_tokens, ranks=ranks)
     chosen = task.tune(found, it.valid.targets)
     scores = task.score(found, it.valid.targets, job.data.names, chosen, spec.seed)
     value = scores.values[task.best]
     sign = -1 if task.lower else 1
     if sign * value > watch.best or not watch.best_step:
         full = {**it.card, "chosen": chosen, "scores": {"valid": scores.values}, "step": watch.step}
-        save_bundle(
-            it.run.folder / "best", model=it.made.model, base=job.base, saves=it.made.method.saves, card=full
-        )
+        with put_together(model, ranks):
+            if ranks.first:
+                saves = it.made.method.saves
+                save_bundle(it.run.folder / "best", model=model, base=job.base, saves=saves, card=full)
         watch.best, watch.best_step, watch.stale = sign * value, watch.step, 0
     else:
         watch.stale += 1
