@@ -1,7 +1,7 @@
 """What all tests share: tiny random models with trained tokenizers, a small CSV, the data beside it all.
 
 `tiny("bert")` gives a folder such as a user would have: config.json, model.safetensors, tokenizer.json. It is
-made on the CPU, once a session. To add a family: one entry in FAMILIES.
+made on the CPU, once a session. To add a family: one entry in families.FAMILIES.
 No test reaches beyond this machine: sockets are closed but for loopback.
 """
 
@@ -10,13 +10,13 @@ import random
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common import QUICK
+from families import BERT_FRAME, FAMILIES, Family
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -37,144 +37,6 @@ PARTS = {
     ),
 }
 CHINESE = ["我的快递还没有到", "密码忘记了怎么办", "账单多扣了一次钱", "包裹在哪里?", "登录不了账号。"]
-
-BERT_WORDS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-BERT_FRAME = ("[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1")
-ROBERTA_WORDS = {
-    "bos": "<s>",
-    "pad": "<pad>",
-    "eos": "</s>",
-    "unk": "<unk>",
-    "mask": "<mask>",
-    "cls": "<s>",
-    "sep": "</s>",
-}
-ROBERTA_FRAME = ("<s> $A </s>", "<s> $A </s> </s> $B </s>")
-SHAPE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 128,
-}
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """How a family's checkpoints look: transformers classes, tokenizer algorithm, special tokens by id."""
-
-    config: str
-    model: str
-    algorithm: str
-    words: dict[str, str]
-    frame: tuple[str, str] | None = None
-    shape: dict[str, Any] = field(default_factory=lambda: SHAPE)
-    more_words: tuple[str, ...] = ()
-    chat: str | None = None
-
-
-FAMILIES = {
-    "bert": Family(
-        config="BertConfig",
-        model="BertForPreTraining",
-        algorithm="wordpiece",
-        words=BERT_WORDS,
-        frame=BERT_FRAME,
-    ),
-    "roberta": Family(
-        config="RobertaConfig",
-        model="RobertaForMaskedLM",
-        algorithm="bytes",
-        words=ROBERTA_WORDS,
-        frame=ROBERTA_FRAME,
-        shape=SHAPE | {"max_position_embeddings": 130, "type_vocab_size": 1},  # +2: as below
-    ),
-    "electra": Family(
-        config="ElectraConfig",
-        model="ElectraForPreTraining",
-        algorithm="wordpiece",
-        words=BERT_WORDS,
-        frame=BERT_FRAME,
-        shape=SHAPE | {"embedding_size": 16},
-    ),
-    "distilbert": Family(
-        config="DistilBertConfig",
-        model="DistilBertForMaskedLM",
-        algorithm="wordpiece",
-        words=BERT_WORDS,
-        frame=("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"),
-        shape={"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 128},
-    ),
-    "albert": Family(
-        config="AlbertConfig",
-        model="AlbertForPreTraining",
-        algorithm="unigram",
-        words={"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
-        frame=BERT_FRAME,
-        shape=SHAPE | {"embedding_size": 16},
-    ),
-    "modernbert": Family(
-        config="ModernBertConfig",
-        model="ModernBertForMaskedLM",
-        algorithm="bytes",
-        words=BERT_WORDS,
-        frame=("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"),
-        # Layer 0 sees all, layer 1 eight tokens to each side: short rows feel the window too.
-        shape=SHAPE | {"local_attention": 16, "global_attn_every_n_layers": 2},
-    ),
-    "mpnet": Family(
-        config="MPNetConfig",
-        model="MPNetForMaskedLM",
-        algorithm="wordpiece",
-        words=ROBERTA_WORDS | {"unk": "[UNK]"},
-        frame=ROBERTA_FRAME,
-        shape=SHAPE | {"max_position_embeddings": 130},
-    ),
-    "gpt2": Family(
-        config="GPT2Config",
-        model="GPT2LMHeadModel",
-        algorithm="bytes",
-        words={"bos": "<|endoftext|>", "eos": "<|endoftext|>", "unk": "<|endoftext|>"},
-        shape={"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
-    ),
-    "llama": Family(
-        config="LlamaConfig",
-        model="LlamaForCausalLM",
-        algorithm="bytes",
-        words={"bos": "<|begin_of_text|>", "eos": "<|end_of_text|>"},
-        frame=("<|begin_of_text|> $A", "<|begin_of_text|> $A <|begin_of_text|> $B"),
-        shape=SHAPE | {"num_key_value_heads": 2},
-    ),
-    "qwen3": Family(
-        config="Qwen3Config",
-        model="Qwen3ForCausalLM",
-        algorithm="bytes",
-        words={"pad": "<|endoftext|>", "eos": "<|im_end|>"},
-        shape=SHAPE | {"num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True},
-        more_words=("<|im_start|>",),
-        chat=CHATML,
-    ),
-    "t5": Family(
-        config="T5Config",
-        model="T5ForConditionalGeneration",
-        algorithm="unigram",
-        words={"pad": "<pad>", "eos": "</s>", "unk": "<unk>"},
-        frame=("$A </s>", "$A </s> $B </s>"),
-        shape={
-            "d_model": 32,
-            "d_kv": 8,
-            "d_ff": 64,
-            "num_layers": 2,
-            "num_heads": 4,
-            "decoder_start_token_id": 0,
-        },
-        more_words=tuple(f"<extra_id_{i}>" for i in range(10)),
-    ),
-}
 
 
 def tickets(n: int, *, seed: int = 0) -> list[tuple[str, str]]:
@@ -241,10 +103,9 @@ def make_tiny(folder: Path, family: Family, **changes: Any) -> Path:
     config = getattr(transformers, family.config)(
         **{"vocab_size": len(tokenizer), **known, **family.shape, **changes}
     )
-    if hasattr(config, "initializer_range"):
-        config.initializer_range = (
-            0.15  # about 1/sqrt(width): with the usual 0.02 attention would hardly matter
-        )
+    for name in ("initializer_range", "init_std"):
+        if hasattr(config, name):  # about 1/sqrt(width): with the usual 0.02 attention would hardly matter
+            setattr(config, name, 0.15)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20)
         model = getattr(transformers, family.model)(config)

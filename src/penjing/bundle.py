@@ -256,7 +256,7 @@ def _load(
         return _ensemble(place, card, device, precision, base, machine)
     machine = machine or _machine(device, precision, card)
     task: Task = plugin.build("tasks", choice(card["task"], kind="tasks", key="task"))
-    found = _open_base(place, card, base, machine)
+    found = _open_base(place, card, base, machine, whole=task.whole)
     trunk: nn.Module = found.trunk
     if card["saves"] == "peft":
         trunk = _with_adapter(place, trunk)
@@ -309,17 +309,19 @@ def _machine(device: str, precision: str | None, card: dict[str, Any]) -> Machin
         return choose(device)
 
 
-def _open_base(place: Path, card: dict[str, Any], base: str | None, machine: Machine) -> Base:
+def _open_base(place: Path, card: dict[str, Any], base: str | None, machine: Machine, *, whole: bool) -> Base:
     if card["saves"] == "full":
         if base is not None:
             raise SpecError(
                 f"`base` is {base}; the bundle in {place} holds all its weights and needs no base. Leave it "
                 "out."
             )
-        return load_base(str(place / "trunk"), device=machine.device, tokenizer_from=place / "tokenizer")
+        own, words = str(place / "trunk"), place / "tokenizer"
+        return load_base(own, device=machine.device, tokenizer_from=words, whole=whole)
     name = base or card["base"]["name"]
     try:
-        found = load_base(name, device=machine.device, tokenizer_from=place / "tokenizer")
+        words = place / "tokenizer"
+        found = load_base(name, device=machine.device, tokenizer_from=words, whole=whole)
     except NotSupported as error:
         raise NotSupported(
             f"The bundle in {place} needs the base it was made over. {error} If it has moved, say where: "

@@ -84,3 +84,30 @@ def test_shapes_only_leave_the_trunk_s_table_as_it_is(tiny: Tiny) -> None:
     head, _ = word_head(base, "mask", weights=False)
     assert torch.equal(table, before)
     assert head.out.weight is table
+
+
+@pytest.mark.parametrize("family_", ["t5", "bart", "marian"])
+def test_an_encoder_decoder_is_saved_as_one_checkpoint(tiny: Tiny, family_: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    from penjing.models import encdec
+    from penjing.records import Side
+
+    base = load(str(tiny(family_)), whole=True)
+    head, note = word_head(base, "answer", weights=True)
+    assert not note
+    with torch.no_grad():
+        for parameter in {id(p): p for p in [*base.trunk.parameters(), *head.parameters()]}.values():
+            parameter.add_(0.01)
+        for buffer in head._added.values():  # BART's bias of the words
+            buffer.add_(torch.randn(buffer.shape))
+    head.save(base.trunk, tmp_path / "out", base.tokenizer)
+    ids, said = words(base, 7), words(base, 5, seed=2)
+    base.trunk.eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        states = encdec.states(base.trunk, base.way, ids, [7], Side(said, torch.tensor([5])))
+        wanted = model(input_ids=ids[None], labels=said[None])
+        assert gap(head.eval()(states), wanted.logits[0]) < 1e-5
+        assert head.loss(states, said).item() == pytest.approx(5 * wanted.loss.item(), rel=1e-4)
+    assert load(str(tmp_path / "out"), whole=True).kind == "encoder-decoder"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from penjing import plugin
 from penjing.errors import SpecError
 from penjing.models.load import Base, load
 from penjing.models.shapes import SHAPES
@@ -11,8 +12,8 @@ from penjing.records import Method
 from penjing.spec import Spec
 
 
-def base_of(spec: Spec, device: torch.device | str) -> Base:
-    """The spec's base on a device (`meta`: its shapes only).
+def base_of(spec: Spec, device: torch.device | str, *, whole: bool | None = None) -> Base:
+    """The spec's base on a device (`meta`: its shapes only), with its decoder where the spec's task wants it.
 
     Raises:
         NotSupported: no such base, or files that are refused.
@@ -24,7 +25,16 @@ def base_of(spec: Spec, device: torch.device | str) -> Base:
             "words only. Leave it out, add words with `penjing tokenizer extend`, or take a preset to "
             f"grow: {', '.join(SHAPES)}."
         )
-    return load(spec.base, device=device, tokenizer_from=spec.tokenizer, shape=spec.shape, seed=spec.seed)
+    if whole is None:
+        whole = plugin.build("tasks", spec.task).whole
+    return load(
+        spec.base,
+        device=device,
+        tokenizer_from=spec.tokenizer,
+        shape=spec.shape,
+        seed=spec.seed,
+        whole=whole,
+    )
 
 
 def refuse_lost(base: Base, method: Method) -> None:

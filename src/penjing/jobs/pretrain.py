@@ -19,7 +19,7 @@ from penjing.jobs.train import tune
 from penjing.run import Run
 from penjing.spec import Spec
 
-USUAL = {"encoder": "masked", "decoder": "causal"}
+USUAL = {"encoder": "masked", "decoder": "causal", "encoder-decoder": "span"}
 
 
 def pretrain(
@@ -32,7 +32,7 @@ def pretrain(
     """Learn a base's language from text and return the finished Run.
 
     `source` and keywords are as in `tune`: `pretrain(base="bert-mini", tokenizer="tok/", train="corpus/")`.
-    Without `task` it is masked modelling for an encoder, causal for a decoder.
+    Without `task` it is masked modelling for an encoder, causal for a decoder, spans for both in one.
 
     Raises:
         SpecError, DataError: what was asked for or the corpus is not usable.
@@ -55,7 +55,7 @@ def asked(
     given = specs.laid(source, sets=sets, **keywords)
     if given.get("task") is None:
         first = specs.read({**given, "task": "masked"})
-        given["task"] = USUAL[base_of(first, "meta").kind]
+        given["task"] = USUAL[base_of(first, "meta", whole=True).kind]
     spec = specs.read(given)
     if "." not in spec.task.name and spec.task.name not in plugin.found("objectives"):
         raise SpecError(

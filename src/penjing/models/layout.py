@@ -1,6 +1,6 @@
 """How sequences lie end to end in one row, and how attention regroups neighbours of like length.
 
-Legend: S sequences, T tokens, L longest of a group, D width of a row.
+Legend: S sequences, T tokens, L longest of a group, D width of a row, H heads, d width of a head.
 """
 
 from __future__ import annotations
@@ -79,12 +79,13 @@ def _layout(lengths: tuple[int, ...], device: str, exact: bool) -> Layout:
             if high > (low if exact else LIKE * low + 2):
                 break
             end += 1
-        groups.append(_group(lengths[begin:end], at, device))
+        groups.append(group_of(lengths[begin:end], at, device))
         at, begin = groups[-1].last, end
     return Layout(lengths, positions, tuple(groups))
 
 
-def _group(lengths: tuple[int, ...], first: int, device: str) -> Group:
+def group_of(lengths: tuple[int, ...], first: int, device: str) -> Group:
+    """The group of neighbours of these lengths, of which the first begins at token `first`."""
     last = first + sum(lengths)
     if len(set(lengths)) == 1:
         return Group(first, last, lengths, None, None, None)
@@ -120,3 +121,10 @@ class Return(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         full = grad.new_zeros(ctx.places, grad.shape[1])
         return full.index_copy_(0, ctx.saved_tensors[0], grad), None
+
+
+def spread(rows: Tensor, group: Group, heads: int) -> Tensor:
+    """(tokens, H * d) -> this group's (n, H, L, d)."""
+    if group.into is not None:
+        rows = Regroup.apply(rows, group.into, group.back)
+    return rows.view(group.n, group.longest, heads, -1).transpose(1, 2)

@@ -20,7 +20,7 @@ from torch import nn
 
 from penjing.errors import NotSupported, SpecError, nearest
 from penjing.files import sha256
-from penjing.models import grow, packing
+from penjing.models import encdec, grow, packing
 from penjing.models.adapters import twin
 from penjing.models.checkpoint import refuse, tried
 from penjing.models.layers import is_causal
@@ -41,7 +41,7 @@ class Base:
     trunk: nn.Module
     tokenizer: Any
     way: Way
-    kind: str  # encoder or decoder
+    kind: str  # encoder, decoder or encoder-decoder
     width: int
     n_layers: int
     pooling: str  # how this family sums up a sequence: cls, mean or last
@@ -130,8 +130,10 @@ def load(
     tokenizer_from: str | Path | None = None,
     shape: Mapping[str, Any] | None = None,
     seed: int = 0,
+    whole: bool = False,
 ) -> Base:
     """Load a base in fp32 and find out how it runs; `fresh` gives random weights in the checkpoint's shape.
+    Of an encoder-decoder it is the encoder, or with `whole` both.
 
     On the device `meta` it has shapes but no weights: enough to count, to check, and to try what a method
     does. A preset to grow gets its words from `tokenizer_from`, other fields of its config from `shape`, and
@@ -142,7 +144,7 @@ def load(
         SpecError: a preset to grow without a tokenizer, a shape that is none, or one for a base with weights.
     """
     if name in SHAPES:
-        return _grown(name, torch.device(device), tokenizer_from, shape, seed)
+        return _grown(name, torch.device(device), tokenizer_from, shape, seed, whole)
     if shape:
         raise SpecError(
             f"`shape` changes a preset that is grown from random weights; the base `{name}` has weights, and "
@@ -162,13 +164,18 @@ def load(
         )
         tokenizer = tokenizer_at(words)
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
-            trunk = tried(lambda: _trunk(folder, config, fresh or shapes_only), folder, "the weights")
+            trunk = tried(lambda: _trunk(folder, config, fresh or shapes_only, whole), folder, "the weights")
     _same_words(tokenizer, trunk, folder)
     return _ready(name, folder, "" if shapes_only else _weights_sha(folder), trunk, tokenizer, device)
 
 
 def _grown(
-    name: str, device: torch.device, words: str | Path | None, shape: Mapping[str, Any] | None, seed: int
+    name: str,
+    device: torch.device,
+    words: str | Path | None,
+    shape: Mapping[str, Any] | None,
+    seed: int,
+    whole: bool,
 ) -> Base:
     """A preset to grow, its weights drawn on the CPU: the same from the same seed on every device."""
     folder = grow.words_at(name, words)
@@ -178,7 +185,7 @@ def _grown(
         config = grow.config_of(name, tokenizer=tokenizer, shape=shape)
         sha = "" if shapes_only else grow.identity(config, tokenizer, seed)
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
-            trunk = _encoder_of(grow.fresh(config, seed, _auto_of(config)), config)
+            trunk = _part_of(grow.fresh(config, seed, _auto_of(config, whole)), config, whole)
     return replace(_ready(name, folder, sha, trunk, tokenizer, device), grown=True)
 
 
@@ -201,15 +208,17 @@ def tokenizer_at(folder: Path) -> Any:
 def _ready(name: str, folder: Path, sha: str, trunk: Any, tokenizer: Any, device: torch.device | str) -> Base:
     """The facts of a trunk, and the way it is run."""
     config = trunk.config
-    kind = "decoder" if is_causal(trunk) else "encoder"
+    both = encdec.is_whole(trunk)
+    kind = "encoder-decoder" if both else "decoder" if is_causal(trunk) else "encoder"
     usual = "last" if kind == "decoder" else "cls" if tokenizer.cls_token_id is not None else "mean"
+    _settle(trunk)
     trunk.to(device)
     packing.register()
     pooler = _taken_pooler(trunk)
     way = Way(False, 0, "it has no weights")
     if torch.device(device).type != "meta":
         with quiet():
-            way = packing.how_to_run(trunk)
+            way = (encdec if both else packing).how_to_run(trunk)
     return Base(
         name=name,
         folder=folder,
@@ -224,6 +233,16 @@ def _ready(name: str, folder: Path, sha: str, trunk: Any, tokenizer: Any, device
         pooler=pooler,
         limit=_limit(config, tokenizer),
     )
+
+
+def _settle(trunk: nn.Module) -> None:
+    """Tables that a family computes (Marian's positions) become buffers: no method trains them, as no
+    checkpoint holds them."""
+    for module in trunk.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                del module._parameters[name]
+                module.register_buffer(name, parameter.detach())
 
 
 def copy_of(base: Base) -> Base:
@@ -246,11 +265,11 @@ def _same_words(tokenizer: Any, trunk: Any, folder: Path) -> None:
         )
 
 
-def _auto_of(config: Any) -> Any:
+def _auto_of(config: Any, whole: bool) -> Any:
     """The Auto class that gives a family's trunk: of some encoder-decoders the encoder alone."""
     from transformers import AutoModel, AutoModelForTextEncoding
 
-    return AutoModelForTextEncoding if _halves(config) else AutoModel
+    return AutoModelForTextEncoding if _halves(config) and not whole else AutoModel
 
 
 def _halves(config: Any) -> bool:
@@ -261,15 +280,16 @@ def _halves(config: Any) -> bool:
     return kind in MODEL_FOR_TEXT_ENCODING_MAPPING and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 
-def _encoder_of(model: Any, config: Any) -> Any:
-    """The encoder of an encoder-decoder; any other model as it is."""
-    return model.get_encoder() if config.is_encoder_decoder and not _halves(config) else model
+def _part_of(model: Any, config: Any, whole: bool) -> Any:
+    """The encoder of an encoder-decoder that is not wanted whole; any other model as it is."""
+    kept = whole or not config.is_encoder_decoder or _halves(config)
+    return model if kept else model.get_encoder()
 
 
-def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
-    auto = _auto_of(config)
+def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
+    auto = _auto_of(config, whole)
     if fresh:
-        return _encoder_of(auto.from_config(config), config)
+        return _part_of(auto.from_config(config), config, whole)
     model, info = auto.from_pretrained(
         folder,
         config=config,
@@ -278,7 +298,10 @@ def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
         trust_remote_code=False,
         output_loading_info=True,
     )
-    lost = [k for k in info["missing_keys"] if not k.startswith("pooler.")]
+    computed = _computed(auto, config)
+    for name in computed:
+        model.get_parameter(name).requires_grad_(False)
+    lost = [k for k in info["missing_keys"] if not k.startswith("pooler.") and k not in computed]
     wrong = [str(k[0]) for k in info["mismatched_keys"]]
     if lost or wrong:
         raise NotSupported(
@@ -286,7 +309,17 @@ def _trunk(folder: Path, config: Any, fresh: bool) -> Any:
             f"({len(lost)} missing, {len(wrong)} of another shape). The checkpoint is incomplete or of "
             f"another model: fetch it again."
         )
-    return _encoder_of(model, config)
+    return _part_of(model, config, whole)
+
+
+def _computed(auto: Any, config: Any) -> set[str]:
+    """Names of tables that a family computes and marks as not to be trained; a checkpoint's loading forgets
+    the mark. Only encoder-decoders have such (Marian's positions)."""
+    if not config.is_encoder_decoder:
+        return set()
+    with torch.device("meta"):
+        shapes = auto.from_config(config)
+    return {name for name, parameter in shapes.named_parameters() if not parameter.requires_grad}
 
 
 def _weights_sha(folder: Path) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from penjing.models import encdec
 from penjing.models.dropout import hasten
 from penjing.models.frozen import Frozen, find, still
 from penjing.models.heads import pool
@@ -41,7 +43,7 @@ class Model(nn.Module):
         if next(self.trunk.parameters()).device.type == "cpu":
             hasten(self.trunk)
         quicken(self.trunk)
-        if any(p.requires_grad for p in self.parameters()):
+        if any(p.requires_grad for p in self.parameters()) and not encdec.is_whole(self.trunk):
             self.frozen = find(self.trunk, self.way)
         if self.frozen is not None:
             self._still = still(self.trunk, self.frozen.depth)
@@ -76,16 +78,26 @@ class Model(nn.Module):
         return self.training, self.trunk.training, self.head.training
 
     def states(self, batch: Batch) -> Tensor:
-        """Last hidden states of a packed batch, (T, D), in the working type."""
+        """Last hidden states of a packed batch, (T, D), in the working type; of an encoder-decoder those of
+        its answers, (U, D).
+        """
         frozen = self.frozen
         lengths = batch.lengths.tolist()
-        with self._copies.active() if self._copies else contextlib.nullcontext():
+        with self.working():
+            if batch.answer is not None:
+                return encdec.states(self.trunk, self.way, batch.ids, lengths, batch.answer)
             if frozen is None or frozen.reason:
                 return run(self.trunk, self.way, batch.ids, lengths, batch.segments)
             low = batch.states
             if low is None:
                 low = frozen.states(batch.ids, lengths, batch.segments)
             return low if frozen.whole else frozen.above(low, batch.ids, lengths, batch.segments)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Inside, the trunk's weights are of the working type, for who runs it otherwise than by `states`."""
+        with self._copies.active() if self._copies else contextlib.nullcontext():
+            yield
 
     def kept(self, batch: Batch) -> Tensor:
         """What can be kept of a batch's rows in place of running the frozen part again: its states (T, D), or

@@ -24,17 +24,21 @@ KINDS = {
 
 
 class _StandIn(nn.Module):
-    """What stands in a head's model where its trunk was."""
+    """What stands in a head's model where its trunk was, or its encoder or decoder."""
 
-    def __init__(self, pooler: nn.Module | None, config: Any) -> None:
+    def __init__(self, pooler: nn.Module | None, config: Any, *, both: bool = False) -> None:
         super().__init__()
         self.pooler, self.config = pooler, config
+        self.both = both  # it stands for an encoder and a decoder, as one module
         self.states: Tensor | None = None  # (n, 1, D)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as Output
+        from transformers.modeling_outputs import Seq2SeqModelOutput
 
         assert self.states is not None
+        if self.both:
+            return Seq2SeqModelOutput(last_hidden_state=self.states)
         pooled = None if self.pooler is None else self.pooler(self.states)
         return Output(last_hidden_state=self.states, pooler_output=pooled)
 
@@ -46,11 +50,17 @@ class OwnHead(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         prefix = model.base_model_prefix
-        trunk = getattr(model, prefix)
-        self.trunk = _StandIn(getattr(trunk, "pooler", None), trunk.config)
-        setattr(model, prefix, self.trunk)
-        self.model = model
         words = model.get_output_embeddings()
+        if hasattr(model, prefix):
+            self.parts, trunk = (prefix,), getattr(model, prefix)
+            both = bool(getattr(trunk.config, "is_encoder_decoder", False))
+            self.trunk = _StandIn(getattr(trunk, "pooler", None), trunk.config, both=both)
+        else:  # T5 holds the parts of its trunk side by side with the words
+            self.parts = tuple(name for name, part in model.named_children() if part is not words)
+            self.trunk = _StandIn(None, model.config)
+        for name in self.parts:
+            setattr(model, name, self.trunk)
+        self.model = model
         if words is not None:  # a table over the whole vocabulary learns nothing from a few rows
             words.requires_grad_(False)
 

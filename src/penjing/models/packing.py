@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from penjing.models import varlen
+from penjing.models.across import attend_across
 from penjing.models.attention import DroppedAttention
-from penjing.models.layout import Group, Layout, Regroup, Return, layout_of
+from penjing.models.layout import Group, Layout, Return, layout_of, spread
 from penjing.models.modes import evaluating
 
 NAME = "penjing_packed"
@@ -44,6 +45,7 @@ def attend(
     is_causal: bool | None = None,
     instead: Callable[..., Tensor] | None = None,
     factors: Factors | None = None,
+    source: Layout | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """Attention over packed sequences, called by transformers: (1, H, T, d) -> (1, T, H, d).
@@ -51,7 +53,7 @@ def attend(
     `sliding_window` w keeps keys j with |i - j| < w (transformers' meaning, causal or not). `instead` gives
     the result (T, H, d) in another way, such as with keys that a method learned. `factors(heads, p, dtype)`
     draws what dropout multiplies with in one call: for each group (n * H, longest, longest), keys before
-    queries.
+    queries. `source` is the layout of what a decoder answers to: attention that may look ahead goes there.
     """
     if layout is None:
         raise RuntimeError(
@@ -59,6 +61,9 @@ def attend(
         )
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if source is not None and not causal:
+        sides = layout.lengths, source.lengths
+        return attend_across(query, key, value, *sides, scale=scale, dropout=dropout), None
     if instead is not None:
         return instead(module, query, key, value, layout, scale, dropout, causal, sliding_window)[None], None
     if varlen.fits(query, dropout):
@@ -131,13 +136,6 @@ def _hidden(group: Group, pattern: Tensor | None) -> Tensor | None:
     if pattern is not None:
         hidden = ~pattern.T if hidden is None else hidden | ~pattern.T
     return hidden
-
-
-def spread(rows: Tensor, group: Group, heads: int) -> Tensor:
-    """(tokens, H * d) -> this group's (n, H, L, d)."""
-    if group.into is not None:
-        rows = Regroup.apply(rows, group.into, group.back)
-    return rows.view(group.n, group.longest, heads, -1).transpose(1, 2)
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
@@ -274,7 +272,7 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
     special = {getattr(config, f"{k}_token_id", None) for k in ("pad", "bos", "eos", "cls", "sep", "mask")}
     allowed = torch.tensor([i for i in range(low, min(config.vocab_size, 5000)) if i not in special] or [low])
     ids = allowed[torch.randint(len(allowed), (sum(lengths),), generator=generator)].to(_device(trunk))
-    _native(trunk)
+    native(trunk)
     with evaluating(trunk), torch.no_grad():
         wanted = run(trunk, Way(False), ids, lengths)
         try:
@@ -300,11 +298,11 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
             NotImplementedError,
         ) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    _native(trunk)
+    native(trunk)
     return Way(False, 0, reason)
 
 
-def _native(trunk: Any) -> None:
+def native(trunk: Any) -> None:
     """Set transformers' own attention."""
     trunk.set_attn_implementation(NATIVE if getattr(trunk, "_supports_sdpa", False) else "eager")
 

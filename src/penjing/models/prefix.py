@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from penjing.errors import NotSupported
 from penjing.models.dropout import fast_dropout
-from penjing.models.layout import Group, Layout, Return
+from penjing.models.layout import Group, Layout, Return, spread
 from penjing.models.load import quiet
 from penjing.models.modes import evaluating
-from penjing.models.packing import Way, attend, forward, how_to_run, pattern_of, spread
+from penjing.models.packing import Way, attend, forward, how_to_run, pattern_of
 from penjing.models.prompting import word_ids
 
 

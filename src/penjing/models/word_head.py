@@ -21,7 +21,16 @@ from penjing.models.linear_loss import linear_loss, token_losses
 from penjing.models.load import Base, quiet
 from penjing.models.own_head import OwnHead
 
-AUTO = {"mask": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM"}
+AUTO = {
+    "mask": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
+    "answer": "AutoModelForSeq2SeqLM",
+}
+FITS = {
+    "mask": "BERT-like base for `masked`",
+    "causal": "GPT-like base for `causal`",
+    "answer": "T5- or BART-like base",
+}
 START = 1  # seed of a head that begins from random weights
 
 
@@ -38,12 +47,18 @@ class WordHead(nn.Module):
         self._places = [n for n, m in model.named_modules(remove_duplicate=False) if m is out]
         self.own = OwnHead(model)  # which freezes the table
         out.weight.requires_grad_(trains)
+        n_words = len(out.weight)
+        own = model.named_buffers(recurse=False)
+        self._added = {name: buffer for name, buffer in own if buffer.shape[-1:] == (n_words,)}
         self._put(nn.Identity())
 
     @property
     def bias(self) -> Tensor | None:
-        """(V,) or None."""
-        return getattr(self.out, "bias", None)
+        """(V,) or None; BART's is added to its logits and does not train."""
+        own: Tensor | None = getattr(self.out, "bias", None)
+        for buffer in self._added.values():
+            own = buffer.flatten() if own is None else own + buffer.flatten()
+        return own
 
     def inner(self, states_nD: Tensor) -> Tensor:
         """What enters the word projection: (n, D) -> (n, E), in the states' type."""
@@ -69,22 +84,28 @@ class WordHead(nn.Module):
     def save(self, trunk: nn.Module, folder: Path, tokenizer: Any) -> None:
         """Write trunk and head as one checkpoint of transformers, with the tokenizer beside it."""
         model: Any = self.own.model
-        prefix = model.base_model_prefix
-        stand_in = getattr(model, prefix)
-        setattr(model, prefix, bare(trunk))
+        whole = bare(trunk)
+        for name in self.own.parts:
+            setattr(model, name, whole if len(self.own.parts) == 1 else getattr(whole, name))
         self._put(self.out)
         try:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         finally:
             self._put(nn.Identity())
-            setattr(model, prefix, stand_in)
+            for name in self.own.parts:
+                setattr(model, name, self.own.trunk)
 
     def _put(self, projection: nn.Module) -> None:
-        """Set what stands for the word projection, without transformers' setter, which ties biases."""
+        """Set what stands for the word projection, without transformers' setter, which ties biases; what is
+        added to its logits is put out of the way with it."""
+        model: Any = self.own.model
         for place in self._places:
             owner, _, name = place.rpartition(".")
-            setattr(self.own.model.get_submodule(owner), name, projection)
+            setattr(model.get_submodule(owner), name, projection)
+        for name, buffer in self._added.items():
+            away = isinstance(projection, nn.Identity)
+            setattr(model, name, buffer.new_zeros(()) if away else buffer)
 
 
 def words_of(head: nn.Module) -> WordHead | None:
@@ -101,7 +122,7 @@ def targets(states_TD: Tensor, labels_T: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def word_head(base: Base, kind: str, *, weights: bool) -> tuple[WordHead, str]:
-    """The head of `kind` (mask, causal) for a base, and what is to be told of it.
+    """The head of `kind` (mask, causal, answer) for a base, and what is to be told of it.
 
     It has the checkpoint's weights where the checkpoint has them, else random ones. Without `weights` it has
     shapes only: they come from a bundle.
@@ -129,7 +150,7 @@ def word_head(base: Base, kind: str, *, weights: bool) -> tuple[WordHead, str]:
             raise NotSupported(
                 f"`{kind}` language modelling needs a family that transformers has it for; "
                 f"{type(trunk).__name__} has none. Take a "
-                f"{'BERT-like base for `masked`' if kind == 'mask' else 'GPT-like base for `causal`'}."
+                f"{FITS[kind]}."
             ) from error
     if not real and table.device.type != "meta":
         model = model.to_empty(device=table.device)  # before the table is shared: that one has its weights
