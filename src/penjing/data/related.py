@@ -18,7 +18,6 @@ NEGATIVES = ("negative", "negatives", "neg", "negs", "hard_negative", "hard_nega
 def read_related(
     source: Any,
     *,
-    labelled: bool = True,
     text: str | None = None,
     label: str | None = None,
     encoding: str | None = None,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data.read import read
 from penjing.data.related import read_related
 from penjing.data.tokenize import in_parts, tokenize
 from penjing.errors import SpecError
@@ -47,8 +48,10 @@ def embed(
     if dimensions is not None and (not dimensions or min(dimensions) < 1):
         raise SpecError(f"`embed.dimensions` must be whole numbers above 0; it is {dimensions}. Mend them.")
 
-    def rows(source: Any, *, delimiter: str | None = None, **reading: Any) -> Rows:
+    def rows(source: Any, *, labelled: bool = True, delimiter: str | None = None, **reading: Any) -> Rows:
         refuse_delimiter(delimiter)
+        if not labelled:  # texts to embed: nothing need belong to them
+            return read(source, labelled=False, **reading)
         return read_related(source, **reading)
 
     def head(width: int, names: list[str], base_pooling: str, dense: nn.Linear | None) -> nn.Module:
@@ -77,7 +80,7 @@ def embed(
         infer=_infer,
         score=_score,
         answers=_answers,
-        say=lambda answer: " ".join(f"{x:.4f}" for x in answer["embedding"][:4]) + " …",
+        say=_say,
         mistakes=_mistakes,
         difference=_difference,
         baseline=lambda rows, targets, names, seed: _bm25,
@@ -218,8 +221,19 @@ def _difference(
     return paired_difference([one.ranks for one in ours], [one.ranks for one in theirs], "ndcg_10", seed)
 
 
-def _answers(found: np.ndarray, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
+def _answers(
+    found: np.ndarray | Sequence[Ranked], names: list[str], chosen: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Vectors of texts; of queries, the text that came first."""
+    if not isinstance(found, np.ndarray):
+        return [{"text": one.first, "score": one.nearness} for one in found]
     return [{"embedding": [float(x) for x in row]} for row in found]
+
+
+def _say(answer: dict[str, Any]) -> str:
+    if "text" in answer:
+        return f"{' '.join(answer['text'].split())}\t{answer['score']:.3f}"
+    return " ".join(f"{x:.4f}" for x in answer["embedding"][:4]) + " …"
 
 
 def _mistakes(
