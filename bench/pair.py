@@ -31,7 +31,8 @@ SPLITS = ("train", "valid", "test")
 
 
 def stsb(folder: Path) -> dict[str, Rows]:
-    lines = gzip.open(folder / "stsbenchmark.tsv.gz", "rt", encoding="utf-8").read().splitlines()[1:]
+    with gzip.open(folder / "stsbenchmark.tsv.gz", "rt", encoding="utf-8") as stream:
+        lines = stream.read().splitlines()[1:]
     cells = [line.split("\t") for line in lines]
     own = {"train": "train", "valid": "dev", "test": "test"}
     return {name: [(c[6], c[7], float(c[5])) for c in cells if c[0] == kind] for name, kind in own.items()}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from penjing.data.batches import WINDOW, count_targets, cut, halves, order, pack, packed, steps
+from penjing.data.batches import WINDOW, count_targets, cut, halves, order, pack, packed, shuffled, steps
 from penjing.records import NO_ROWS, Batch, Part, Tokens
 
 LENGTHS = np.random.default_rng(0).geometric(0.05, 1003)
@@ -215,3 +215,12 @@ def test_marks_go_with_their_sequences() -> None:
     parts = halves(batch.to("cpu"))
     assert parts is not None
     assert [half.marks.tolist() for half in parts if half.marks is not None] == [[[1, 3]], [[0, 2], [0, 0]]]
+
+
+def test_rows_that_are_compared_with_each_other_are_mixed_whatever_their_length() -> None:
+    steps = shuffled(np.zeros((10, 1)), 4, seed=0, epoch=1)
+    assert [len(rows) for rows in steps] == [4, 4, 2]
+    assert sorted(np.concatenate(steps).tolist()) == list(range(10))
+    again, other = (shuffled(np.zeros(10), 4, seed=0, epoch=epoch) for epoch in (1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(steps, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(steps, other, strict=True))

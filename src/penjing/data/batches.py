@@ -67,6 +67,12 @@ def in_pairs(targets: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.
     return [rows[i : i + batch] for i in range(0, len(rows), batch)]
 
 
+def shuffled(targets: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The rows of each step of one epoch by chance alone, whatever their length: where a step's rows are
+    compared with each other, those of one length would be compared with their like only."""
+    return order(np.zeros(len(targets)), batch=batch, seed=seed, epoch=epoch, group=False)
+
+
 def cut(rows: np.ndarray, lengths: np.ndarray, *, tokens: int) -> list[np.ndarray]:
     """Rows, longest first, in pieces of at most `tokens` tokens (one longer row makes its own piece)."""
     ordered = rows[np.argsort(-lengths[rows], kind="stable")]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data.batches import shuffled
 from penjing.data.read import read
 from penjing.data.related import read_related
 from penjing.data.tokenize import in_parts, tokenize
@@ -77,6 +78,7 @@ def embed(
         head=head,
         loss=loss,
         joint=True,
+        order=shuffled,
         infer=_infer,
         score=_score,
         answers=_answers,

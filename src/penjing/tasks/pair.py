@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data.batches import shuffled
 from penjing.data.fields import read_fields
 from penjing.data.numbers import numbers_of
 from penjing.data.split import split
@@ -256,6 +257,7 @@ def _scores(given: dict[str, Any]) -> Task:
         head=head,
         loss=loss,
         joint=ranking,
+        order=shuffled if ranking else None,
         probabilities=probabilities,
         tune=_line if near else _no_line,
         baseline=_baseline_of_scores,
