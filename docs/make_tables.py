@@ -198,6 +198,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "prompt": lambda: settings_table("methods", "prompt"),
     "side": lambda: settings_table("methods", "side"),
     "top": lambda: settings_table("methods", "top"),
+    "tag": lambda: settings_table("tasks", "tag"),
+    "relate": lambda: settings_table("tasks", "relate"),
     "zero_shot": lambda: settings_table("tasks", "zero_shot"),
     "few_shot": lambda: settings_table("tasks", "few_shot"),
     **{name: lambda name=name: settings_table("tasks", name) for name in ("pair", "regress", "embed", "choose")},

@@ -37,6 +37,47 @@ QUICK = {"list", "show", "check", "predict", "evaluate", "report"}  # what train
 EXACT = ("ok    rows", "note  rows", "ERROR", "penjing: ", "ok    spec")
 MISSION = {"A": 9, "B": 11, "C": 17, "D": 8, "E": 6, "F": 4, "G": 7, "H": 15, "I": 6, "J": 3, "K": 4, "L": 3}
 SAMPLES = {
+    "trips.conll": """
+Ann B-who
+flew O
+to O
+San B-city
+Jose I-city
+
+Bob B-who
+stays O
+in O
+Bonn B-city
+
+Eve B-who
+left O
+Rome B-city
+today O
+
+we O
+never O
+saw O
+Quito B-city
+
+Ann B-who
+and O
+Bob B-who
+met O
+
+to O
+New B-city
+York I-city
+and O
+Lima B-city
+
+Eve B-who
+called O
+from O
+Oslo B-city
+
+nobody O
+came O
+""".strip().split("\n"),
     "tags.csv": [
         "text,tags",
         "the app crashes when I pay by card,app|payment",

@@ -147,7 +147,7 @@ def _between(rows: Rows) -> list[str]:
     return texts
 
 
-def _written(item: Related, markers: str) -> tuple[str, list[tuple[int, int]], int, int]:
+def written(item: Related, markers: str) -> tuple[str, list[tuple[int, int]], int, int]:
     """The text as the model reads it, in segments, and which of them are the first and the second entity."""
     order = sorted(((*item.first, 0), (*item.second, 1)))
     text, segments, own = "", [], [0, 0]
@@ -185,7 +185,7 @@ def _laid(
     """Tokens, and (S, 4) where the entities' pieces stand in each sequence."""
     before, after = frame(tokenizer)
     room = max_length - len(before) - len(after)
-    written = [_written(item, markers) for item in items]
+    written = [written(item, markers) for item in items]
     ids: list[list[int]] = []
     marks = np.zeros((len(items), 4), dtype=np.int64)
     cut = 0
