@@ -185,14 +185,12 @@ def _laid(
     """Tokens, and (S, 4) where the entities' pieces stand in each sequence."""
     before, after = frame(tokenizer)
     room = max_length - len(before) - len(after)
-    written = [written(item, markers) for item in items]
+    laid = [written(item, markers) for item in items]
     ids: list[list[int]] = []
     marks = np.zeros((len(items), 4), dtype=np.int64)
     cut = 0
-    asked = [Tagged(text, tuple(segments), ()) for text, segments, _, _ in written]
-    for row, (found, (_, segments, *own)) in enumerate(
-        zip(pieces_of(tokenizer, asked), written, strict=True)
-    ):
+    asked = [Tagged(text, tuple(segments), ()) for text, segments, _, _ in laid]
+    for row, (found, (_, segments, *own)) in enumerate(zip(pieces_of(tokenizer, asked), laid, strict=True)):
         ends = [*found.sites[1:], len(found.ids)]
         spans = []
         for k in own:
