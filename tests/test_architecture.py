@@ -51,6 +51,7 @@ LAYERS = {
         "baseline",
         "baselines",
         "entities",
+        "answering",
         "files",
     ],
     0: [

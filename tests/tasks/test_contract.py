@@ -99,7 +99,20 @@ def _relations(**settings: Any) -> Sample:
     return Sample("rows.jsonl", _as_lines(rows), ["<e1>my</e1> parcel is <e2>late</e2>"], settings)
 
 
+def _questions(**settings: Any) -> Sample:
+    rows = []
+    for i, (text, _) in enumerate(tickets(18)):
+        words = text.split()
+        text = " ".join([*words[:2], *(["late"] * (i % 3) * 12), *words[2:]])  # some need several windows
+        last = {"text": words[-1], "answer_start": len(text) - len(words[-1])}
+        answers = [last] if i % 4 else []
+        rows.append({"question": "which order ?", "context": text, "answers": answers})
+    asked = [{"question": "which order ?", "context": "my parcel is late"}, {"question": "x", "context": "y"}]
+    return Sample("rows.jsonl", _as_lines(rows), asked, settings)
+
+
 SAMPLES: dict[str, dict[str, Sample]] = {
+    "answer": {"squad": _questions(longest=4)},
     "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},
     "choose": {"plain": _choices()},
     "embed": {"plain": _related(), "first dimensions too": _related(dimensions=[8], both_ways=False)},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from penjing.errors import SpecError, nearest
-from penjing.jobs import entity_words
+from penjing.jobs import entity_words, talk_words
 from penjing.jobs.chinese import CHINESE
 
 Say = Callable[..., str]
@@ -222,7 +222,10 @@ ENGLISH: dict[str, str] = {
     "only_seconds": "{s} s",
 }
 
-LANGUAGES = {"en": ENGLISH | entity_words.ENGLISH, "zh": CHINESE | entity_words.CHINESE}
+LANGUAGES = {
+    "en": ENGLISH | entity_words.ENGLISH | talk_words.ENGLISH,
+    "zh": CHINESE | entity_words.CHINESE | talk_words.CHINESE,
+}
 
 
 def capital(words: str) -> str:
