@@ -277,3 +277,12 @@ def test_a_batch_shown_names_each_tokens_tag(spec: dict[str, Any]) -> None:
     assert shown.each[0] == ""
     assert {"B-city", "B-who", "O"} <= set(shown.each)
     assert not [finding for finding in check(whole) if finding.state == "error"]
+
+
+@pytest.mark.slow
+def test_a_search_finds_settings_of_a_tagger(spec: dict[str, Any]) -> None:
+    from penjing.chains.search import search
+
+    rates = {"lr": {"choose": [3e-3, 2e-3]}, "steps": 60}
+    run = search({**spec, "task": "tag", "train": {**spec["train"], **rates}, "search": {"trials": 2}})
+    assert run.result["after"]["values"]["micro_f1"] > 0.3

@@ -31,12 +31,14 @@ STRENGTH = 0.1  # C of the stack's logistic regression: M C inputs want a strong
 
 @dataclass(frozen=True)
 class Member:
-    """A bundle that might be a part, with its (S, C) logits of the validation rows."""
+    """A bundle that might be a part, with its (S, C) logits of the validation rows; `found` in their place
+    where the task predicts in its own way, such as entities, which cannot be averaged."""
 
     name: str
     folder: Path
     card: dict[str, Any]
-    logits_SC: Tensor
+    logits_SC: Tensor | None
+    found: Any = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ class Candidate:
 
 def member(name: str, bundle: Bundle, rows: Rows) -> Member:
     """A bundle's answers on the validation rows."""
-    return Member(name, bundle.folder, bundle.card, outputs(bundle.model, bundle.tokens(rows.texts)))
+    part = bundle.part(rows, labelled=False)
+    if bundle.task.infer:
+        return Member(name, bundle.folder, bundle.card, None, bundle.infer(part))
+    return Member(name, bundle.folder, bundle.card, outputs(bundle.model, part.tokens))
 
 
 @dataclass(frozen=True)
@@ -82,38 +87,45 @@ class Judge:
 
     def alone(self, one: Member) -> Candidate:
         """One model."""
-        return self._candidate(one.name, "single", (one,), one.logits_SC)
+        return self._candidate(one.name, "single", (one,), self._found(one))
 
     def soup(self, name: str, members: Sequence[Member], cooked: Member) -> Candidate:
         """One model of several models' weights."""
-        return self._candidate(name, "soup", members, cooked.logits_SC, folder=cooked.folder)
+        return self._candidate(name, "soup", members, self._found(cooked), folder=cooked.folder)
 
     def together(self, name: str, members: Sequence[Member]) -> list[Candidate]:
-        """Every way to combine these members; a stack needs one label a row and some rows of each."""
-        logits_MSC = torch.stack([one.logits_SC for one in members])
-        multi = self.task.multi_label
+        """Every way to combine these members; none where their answers cannot be averaged. A stack needs one
+        label a row and some rows of each."""
+        logits = [one.logits_SC for one in members if one.logits_SC is not None]
+        if len(logits) < len(members):
+            return []
+        logits_MSC = torch.stack(logits)
+        multi, p = self.task.multi_label, self.task.probabilities
         found = [
-            self._candidate(f"{name}, {way}", way, members, combined(logits_MSC, way, multi_label=multi))
+            self._candidate(f"{name}, {way}", way, members, p(combined(logits_MSC, way, multi_label=multi)))
             for way in ("mean", "vote")
         ]
         if not multi and _enough(self.targets, len(self.names)):
             inputs = features(logits_MSC, multi_label=False).numpy()
             mix, logits_SC = stacked(inputs, self.targets, len(self.names), self.seed)
-            found.append(self._candidate(f"{name}, stack", "stack", members, logits_SC, mix=mix))
+            found.append(self._candidate(f"{name}, stack", "stack", members, p(logits_SC), mix=mix))
         return found
+
+    def _found(self, one: Member) -> Any:
+        """What a member predicts, as the task sees it."""
+        return one.found if one.logits_SC is None else self.task.probabilities(one.logits_SC)
 
     def _candidate(
         self,
         name: str,
         way: str,
         members: Sequence[Member],
-        logits_SC: Tensor,
+        ours: Any,
         *,
         mix: nn.Linear | None = None,
         folder: Path | None = None,
     ) -> Candidate:
-        task, targets = self.task, self.targets
-        ours, theirs = (task.probabilities(logits) for logits in (logits_SC, self.single.logits_SC))
+        task, targets, theirs = self.task, self.targets, self._found(self.single)
         tuned = task.tune(ours, targets)
         score = task.score(ours, targets, self.names, tuned, self.seed).values[task.best]
         assert task.difference is not None
