@@ -27,13 +27,14 @@ class Feed:
     unit: `document`, cut into pieces that fit; `sentence`, the same of sentences; `stream`, pieces of the
     text end to end, whatever document they are of. taken: tokens that the objective puts around each piece.
     ends: the tokenizer's own first and last tokens stand around each document. heads: it is known which
-    tokens begin a word.
+    tokens begin a word. room(max_length) -> tokens of a piece, where that is not `max_length` less `taken`.
     """
 
     unit: Literal["document", "sentence", "stream"] = "document"
     taken: int = 0
     ends: bool = False
     heads: bool = False
+    room: Callable[[int], int] | None = None
 
 
 def _no_names(rows: Rows) -> list[str]:

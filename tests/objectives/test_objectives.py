@@ -22,9 +22,12 @@ from penjing.records import Part
 from penjing.task import Task
 
 Tiny = Callable[..., Path]
-SETTINGS: dict[str, Any] = {"mixed": {"of": ["masked", "sentence_order"]}}
-BASES = {"causal": "gpt2"}
-NAMES = sorted(set(plugin.found("objectives")) - {"masked_image", "span"})
+SETTINGS: dict[str, Any] = {
+    "mixed": {"of": ["masked", "sentence_order"]},
+    "span": {"share": 0.3, "mean": 2.0},
+}
+BASES = {"causal": "gpt2", "span": "t5"}
+NAMES = sorted(set(plugin.found("objectives")) - {"masked_image"})
 TEXT = "the courier says my parcel is late and the invoice shows a wrong fee on order {} again. "
 
 
@@ -34,8 +37,8 @@ def documents() -> list[Document]:
 
 def made(tiny: Tiny, name: str, family: str = "", **settings: Any) -> tuple[Task, Base, Model, Part]:
     """An objective on a tiny base, without dropout, and pieces of 24 tokens."""
-    base = load(str(tiny(family or BASES.get(name, "bert"))))
     asked: Task = plugin.build("objectives", plugin.Choice(name, {**SETTINGS.get(name, {}), **settings}))
+    base = load(str(tiny(family or BASES.get(name, "bert"))), whole=asked.whole)
     assert asked.bind is not None
     task = asked.bind(base, [])
     assert task.feed is not None

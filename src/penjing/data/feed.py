@@ -228,7 +228,7 @@ def pieces_of(stream: Stream, feed: Feed, max_length: int) -> Part:
     `targets` (n, 4): source, document, whether the document ends with this piece, bytes (a document's with
     its first piece). Pieces of a document differ by at most one token.
     """
-    room = max_length - feed.taken
+    room = feed.room(max_length) if feed.room else max_length - feed.taken
     if room < 2:
         raise DataError(
             f"Pieces of at least 2 tokens were wanted; `data.max_length` is {max_length}, of which the "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.records import Batch, Loss, Part
 from penjing.task import Each, Feed, Task
@@ -38,8 +38,17 @@ def _unbound(*shape: Any) -> nn.Module:
 def word_loss(model: nn.Module, batch: Batch) -> Loss:
     """Cross-entropy of the tokens whose label is not -100, the mean over them."""
     inner: Any = model
+    return Loss(inner.head.loss(inner.states(batch), asked(batch)[0]) / batch.n_targets)
+
+
+def asked(batch: Batch) -> tuple[Tensor, Tensor]:
+    """What each state is asked for, -100 for nothing, and the lengths of the sequences that states are of:
+    the batch's own, or of an encoder-decoder the answers'."""
+    if batch.answer is not None:
+        own = batch.answer
+        return own.ids if own.labels is None else own.labels, own.lengths
     assert batch.labels is not None
-    return Loss(inner.head.loss(inner.states(batch), batch.labels) / batch.n_targets)
+    return batch.labels, batch.lengths
 
 
 def judged(model: nn.Module, each: Each, part: Part) -> np.ndarray:
@@ -47,12 +56,12 @@ def judged(model: nn.Module, each: Each, part: Part) -> np.ndarray:
     inner: Any = model
 
     def rows(batch: Batch) -> list[list[float]]:
-        assert batch.labels is not None
-        losses, hits = inner.head.judged(inner.states(batch), batch.labels)
-        owner = torch.repeat_interleave(torch.arange(len(batch.lengths)), batch.lengths).to(losses.device)
-        owner = owner[batch.labels != -100]
+        labels, lengths = asked(batch)
+        losses, hits = inner.head.judged(inner.states(batch), labels)
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(losses.device)
+        owner = owner[labels != -100]
         columns = torch.stack([losses.double(), torch.ones_like(losses).double(), hits.double()], 1)
-        sums = columns.new_zeros(len(batch.lengths), 3).index_add(0, owner, columns)
+        sums = columns.new_zeros(len(lengths), 3).index_add(0, owner, columns)
         found: list[list[float]] = sums.tolist()
         return found
 
