@@ -23,9 +23,9 @@ class Decoding:
     max_new, min_new: tokens said. beams: hypotheses kept; best: of them given. length_penalty: their scores
     are divided by tokens to this power. early: stop when `beams` hypotheses have ended; else when none under
     way can overtake the worst of them (transformers' `early_stopping`). temperature, top_k, top_p: of
-    sampling; 0 and 1 leave all words. repetition_penalty: of words said or asked with before (Keskar et al. 2019); 1 is
-    none. no_repeat: n-grams of so many tokens come once; 0 is off. seed: of sampling; row i of a call has its
-    own stream.
+    sampling; 0 and 1 leave all words. repetition_penalty: of words said or asked with before (Keskar et al.
+    2019); 1 is none. no_repeat: n-grams of so many tokens come once; 0 is off. seed: of sampling; row i of
+    a call has its own stream.
     """
 
     max_new: int = 128

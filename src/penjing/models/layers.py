@@ -21,6 +21,13 @@ def layers_of(trunk: nn.Module) -> nn.ModuleList:
     return trunk.get_submodule(path_of(trunk))  # type: ignore[return-value]
 
 
+def stacks_of(trunk: nn.Module) -> list[nn.ModuleList]:
+    """The stack of layers; of an encoder-decoder both, the encoder's first."""
+    model = bare(trunk)
+    both = hasattr(model, "encoder") and hasattr(model, "decoder")
+    return [layers_of(model.encoder), layers_of(model.decoder)] if both else [layers_of(trunk)]
+
+
 def path_of(trunk: nn.Module) -> str:
     """The full name of the stack of layers."""
     lists: dict[str, nn.ModuleList] = {
@@ -36,9 +43,8 @@ def path_of(trunk: nn.Module) -> str:
 
 
 def linears_of(trunk: nn.Module, *, attention_only: bool = False) -> list[str]:
-    """Full names of the linear layers inside the stack (GPT-2's Conv1D too)."""
-    stack = layers_of(trunk)
-    inside = {id(m) for m in stack.modules()}
+    """Full names of the linear layers inside the stacks (GPT-2's Conv1D too)."""
+    inside = {id(m) for stack in stacks_of(trunk) for m in stack.modules()}
     names = [
         name
         for name, module in trunk.named_modules()
@@ -150,5 +156,7 @@ def depths_of(trunk: nn.Module) -> dict[str, int]:
 def _depth(name: str, prefix: str, n_layers: int) -> int:
     if name.startswith(prefix):
         return int(name[len(prefix) :].split(".", 1)[0]) + 1
+    if "decoder." in prefix and "encoder." in name:  # all of the encoder lies below its decoder
+        return 0
     below = "embed" in name or "relative_attention_bias" in name or name.startswith(("wte", "wpe", "shared"))
     return 0 if below else n_layers + 1
