@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.models import encdec
+from penjing.models.activations import fuse
 from penjing.models.dropout import hasten
 from penjing.models.frozen import Frozen, find, still
 from penjing.models.heads import pool
@@ -42,6 +43,7 @@ class Model(nn.Module):
         """
         if next(self.trunk.parameters()).device.type == "cpu":
             hasten(self.trunk)
+            fuse(self.trunk)
         quicken(self.trunk)
         if any(p.requires_grad for p in self.parameters()) and not encdec.is_whole(self.trunk):
             self.frozen = find(self.trunk, self.way)
