@@ -112,8 +112,9 @@ def _our_run(folder: Path, setting: Any, seed: int, precision: str) -> tuple[Any
     shape = {"n_layer": setting.layers, "n_head": setting.heads, "n_embd": setting.width}
     drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), setting.dropout)
     spec = specs.read(
-        base="gpt-nano", tokenizer=str(folder / "tok"), 
-        shape={**shape, **drops, "n_positions": setting.context}, task={"causal": {"across": True, "ends": False}}, seed=seed, precision=precision,
+        base="gpt-nano", tokenizer=str(folder / "tok"),
+        shape={**shape, **drops, "n_positions": setting.context},
+        task={"causal": {"across": True, "ends": False}}, seed=seed, precision=precision,
         data={"train": str(folder / "input.txt"), "documents": "file", "max_length": setting.context},
         train={
             "steps": setting.steps, "batch": setting.batch, "lr": setting.lr, "floor": setting.floor,
