@@ -203,7 +203,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "zero_shot": lambda: settings_table("tasks", "zero_shot"),
     "few_shot": lambda: settings_table("tasks", "few_shot"),
     **{
-        name: lambda name=name: settings_table("tasks", name) for name in ("pair", "regress", "embed", "choose")
+        name: lambda name=name: settings_table("tasks", name)
+        for name in ("pair", "regress", "embed", "choose")
     },
     "soft": lambda: settings_table("tasks", "soft"),
     "ema": lambda: settings_table("techniques", "ema"),
