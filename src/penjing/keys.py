@@ -29,6 +29,9 @@ class DataSpec(BaseModel):
     train: _Files = Field(None, description="file, folder, glob or list of them; `hf:name` for a hub set")
     valid: _Files = Field(None, description="validation rows; cut from train when not given")
     test: _Files = Field(None, description="test rows, used once, at the end")
+    probe: _Files = Field(
+        None, description="of a pretraining: labelled rows that a linear probe is tried on at each validation"
+    )
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of train kept when `valid` is not given")
     weights: dict[str, float] | None = Field(
         None, description="of a corpus: each source's share of what is learned from; by size when not given"

@@ -20,7 +20,7 @@ from penjing.keys import NEED_A_RATE, SECTIONS, SHARED_OUT, STRICT, USED_BY, Dat
 from penjing.plugin import Choice, advice, choice, found, signature
 from penjing.yaml_file import read_yaml
 
-FILE_KEYS = ("train", "valid", "test")
+FILE_KEYS = ("train", "valid", "test", "probe")
 CHOICES = {
     "task": ("tasks", "classify"),
     "method": ("methods", "full"),

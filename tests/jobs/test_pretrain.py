@@ -211,3 +211,27 @@ def test_a_search_over_objectives_is_refused(asks: dict[str, Any]) -> None:
     asks["train"] |= {"lr": {"choose": [1e-4, 1e-3]}}
     with pytest.raises(NotSupported, match="learns from text alone"):
         search({**asks, "task": "masked"})
+
+
+def test_a_linear_probe_watches_what_a_base_becomes_of_use_for(asks: dict[str, Any], tiny_csv: Path) -> None:
+    asks["data"] |= {"probe": str(tiny_csv)}
+    run = pretrain({**asks, "task": "masked"})
+    found = [line["values"]["probe_accuracy"] for line in run.lines("scores.jsonl")]
+    assert len(found) == 2
+    assert all(0.3 < score <= 1 for score in found)
+    for place in ("before", "after"):
+        assert 0.3 < run.result[place]["values"]["probe_accuracy"] <= 1
+
+
+def test_a_probe_of_one_label_is_refused(asks: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("text,label\n" + "late again,a\n" * 9, encoding="utf-8")
+    asks["data"] |= {"probe": str(tmp_path / "one.csv")}
+    with pytest.raises(DataError, match=r"must hold at least 3 rows of two labels; of 1 labels in 9 rows"):
+        pretrain({**asks, "task": "masked"})
+
+
+@pytest.mark.parametrize("key", ["probe", "weights"])
+def test_keys_of_a_corpus_are_refused_beside_rows(asks: dict[str, Any], tiny_csv: Path, key: str) -> None:
+    value = {"a": 1} if key == "weights" else str(tiny_csv)
+    with pytest.raises(SpecError, match=rf"`data.{key}` is for learning from a corpus.*`task: classify`"):
+        tune({**asks, "task": "classify", "data": {"train": str(tiny_csv), key: value}})

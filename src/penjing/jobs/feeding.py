@@ -22,6 +22,7 @@ from penjing.jobs.grown import conclude_grown
 from penjing.jobs.job import Job
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import NO_DATA, Data, bound, load_base, max_length, task_of, techniques_of
+from penjing.jobs.probing import prober
 from penjing.models.load import Base
 from penjing.plural import counted
 from penjing.records import NO_ROWS, Part
@@ -96,7 +97,8 @@ def opened_corpus(spec: Spec, tell: Tell = silent, machine: Machine | None = Non
     data, parts = corpus_of(spec, task, texts, base, tell)
     if spec.data.weights:
         task = replace(task, order=mixed_order(shares_of(spec.data.weights, data.names)))
-    return Job(spec, task, machine, data, base, tell, parts, conclude_grown)
+    probe = prober(spec.data.probe, base, seed=spec.seed) if spec.data.probe else None
+    return Job(spec, task, machine, data, base, tell, parts, conclude_grown, probe)
 
 
 def corpus_of(

@@ -3,6 +3,7 @@ work, reported."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ def conclude_grown(run: Run, job: Job, cost: dict[str, Any], best: dict[str, Any
     bundle = load(run.folder, machine=machine)
     found = bundle.infer(valid, tokens=spec.train.micro_tokens)
     after: Scores = task.score(found, valid.targets, job.data.names, {}, spec.seed)
+    if job.probe:
+        after = replace(after, values={**after.values, **job.probe(bundle.model)})
     expected = start["forecast"]
     peaks = matrix_peaks() if machine.device.type == "cpu" else None
     reached = expected["flops_a_token"] * cost["tokens_per_s"] / 1e9

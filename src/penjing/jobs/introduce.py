@@ -51,7 +51,9 @@ def _untuned(job: Job, made: Ready, part: Part) -> dict[str, Any]:
     tokens = job.spec.train.micro_tokens
     if job.task.untuned == "own":
         found = predictions(job.task, made.model, part, tokens=tokens)
-        return plain(job.task.score(found, part.targets, job.data.names, {}, job.spec.seed))
+        scores = plain(job.task.score(found, part.targets, job.data.names, {}, job.spec.seed))
+        scores["values"] |= job.probe(made.model) if job.probe else {}
+        return scores
     readable = [name.replace("_", " ") for name in job.data.names]
     longest = max_length(job.spec, made.base)
     names = tokenize(made.base.tokenizer, readable, max_length=longest, cache=False)

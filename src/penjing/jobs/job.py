@@ -29,4 +29,5 @@ class Job:
     tell: Tell
     parts: tuple[Part, Part] | None = None  # train and validation, where they were tokenized before
     end: Callable[[Run, Job, dict[str, Any], dict[str, Any]], None] | None = None  # in place of `conclude`
+    probe: Callable[[Any], dict[str, float]] | None = None  # more scores of the model, at each validation
     ranks: Ranks = ALONE  # the processes that carry it together

@@ -25,6 +25,7 @@ from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import over, predictions
 from penjing.engine.sharding import put_together, shard
+from penjing.errors import SpecError
 from penjing.jobs import keep
 from penjing.jobs.caching import with_kept
 from penjing.jobs.conclude import conclude
@@ -104,6 +105,12 @@ def opened(spec: Spec, tell: Tell, machine: Machine | None = None) -> Job:
     """Read the rows and load the base that a spec names; `machine` where it was chosen before."""
     task = task_of(spec)
     techniques_of(spec)
+    for key in ("weights", "probe"):
+        if getattr(spec.data, key) is not None:
+            raise SpecError(
+                f"`data.{key}` is for learning from a corpus; `task: {task.name}` learns from rows and would "
+                "ignore it. Leave it out, or `penjing pretrain`."
+            )
     machine = machine or choose(spec.device, spec.precision)
     data = rows_of(spec, task, tell)
     base = load_base(spec, machine, tell)
@@ -345,6 +352,8 @@ def _validate(it: Training) -> None:
     found = predictions(task, model, it.valid, tokens=spec.train.micro_tokens, ranks=ranks)
     chosen = task.tune(found, it.valid.targets)
     scores = task.score(found, it.valid.targets, job.data.names, chosen, spec.seed)
+    if job.probe:
+        scores = replace(scores, values={**scores.values, **job.probe(model)})
     value = scores.values[task.best]
     sign = -1 if task.lower else 1
     if sign * value > watch.best or not watch.best_step:
