@@ -114,7 +114,11 @@ def print_findings(found: list[Any]) -> None:
 def print_batch(shown: list[Any]) -> None:
     """Rows as the model reads them, with what is learned."""
     for row in shown:
-        typer.echo(f"\n{row.where}\n  read     {len(row.tokens)} tokens: {' '.join(row.tokens)}")
+        tokens = "" if row.marks else f": {' '.join(row.tokens)}"
+        typer.echo(f"\n{row.where}\n  read     {len(row.tokens)} tokens{tokens}")
+        if row.marks:
+            _print_marked(row)
+            continue
         if row.learned:
             typer.echo(f"  learned  the row's label: {row.learned}")
         if any(row.each):
@@ -129,6 +133,18 @@ def print_hits(found: list[dict[str, Any]]) -> None:
             typer.echo(one["query"])
         for hit in one["hits"]:
             typer.echo(f"{hit['score']:.4f}\t{hit['row']}\t{' '.join(hit['text'].split())}")
+
+
+def _print_marked(row: Any) -> None:
+    """The tokens one after another; what is learned stands in ⟦ ⟧, green on a terminal, the rest is faint."""
+    pieces: list[str] = []
+    for token, learned, before in zip(row.tokens, row.marks, [False, *row.marks[:-1]], strict=True):
+        if learned != before:
+            pieces.append("⟦" if learned else "⟧")
+        pieces.append(typer.style(token, fg="green", bold=True) if learned else typer.style(token, dim=True))
+    text = "".join([*pieces, "⟧" * row.marks[-1]])
+    shown = "\n".join("  " + line for line in text.split("\n"))
+    typer.echo(f"  learned  {sum(row.marks)} of {len(row.marks)} tokens, those in ⟦ ⟧:\n{shown}")
 
 
 def print_json(value: Any) -> None:

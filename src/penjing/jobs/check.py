@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -256,12 +256,14 @@ def _tell_kept(spec: Spec, made: Ready, data: Data, mean_length: float, found: l
 @dataclass(frozen=True)
 class Shown:
     """One row as the model reads it: its tokens, special ones too, what is learned from the whole, and from
-    each token where that is asked for (empty where nothing is)."""
+    each token where that is asked for (empty where nothing is). `marks`, where the model learns to say words:
+    whether it learns to say this token."""
 
     where: str
     tokens: list[str]
     learned: str
     each: list[str]
+    marks: list[bool] = field(default_factory=list)
 
 
 def show_batch(
@@ -284,10 +286,21 @@ def show_batch(
     for one in islice((one for batch in batches for one in batch.rows), rows):
         ids = part.tokens.ids[part.tokens.starts[one] : part.tokens.starts[one + 1]]
         tokens = base.tokenizer.convert_ids_to_tokens([int(i) for i in ids])
+        marks: list[bool] = []
+        if task.speaks and part.tokens.labels is not None:
+            labels = part.tokens.labels[part.tokens.starts[one] : part.tokens.starts[one + 1]]
+            marks = [False, *(labels[:-1] != -100).tolist()]
+            tokens = [_readable(base.tokenizer, int(i), piece) for i, piece in zip(ids, tokens, strict=True)]
         whole, each = (task.learned or _of_row)(part, one, data.names)
         row = one if part.owners is None else int(part.owners[one])
-        shown.append(Shown(data.train.where(row), tokens, whole, each))
+        shown.append(Shown(data.train.where(row), tokens, whole, each, marks))
     return shown
+
+
+def _readable(tokenizer: Any, token: int, piece: str) -> str:
+    """A token as people write it; part of a character stays as the tokenizer has it."""
+    text: str = tokenizer.decode([token])
+    return piece if not text or "\ufffd" in text else text
 
 
 def _of_row(part: Part, row: int, names: list[str]) -> tuple[str, list[str]]:

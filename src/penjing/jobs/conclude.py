@@ -50,6 +50,7 @@ def conclude(
         "best_step": best["step"],
         "best_score": best["score"],
         "best_name": task.best,
+        "lower": task.lower,
         "splits_scored": split,
         "before": {"how": start["before"].get("how"), **start["before"].get(split, {})},
         "after": _plain(after, tables=True),

@@ -138,7 +138,7 @@ def _forecast(spec: Spec, task: Task, machine: Machine, data: Data) -> Forecast:
     texts = data.train.texts[:: max(1, n_rows // SAMPLED)]
     tokens = tokenize(base.tokenizer, texts, max_length=max_length(spec, base), cache=False)
     words = len(np.unique(tokens.ids)) * (n_rows / len(texts)) ** HEAPS
-    used = np.arange(min(int(words), len(base.tokenizer)))  # as many, whichever they are
+    used = None if own.speaks else np.arange(min(int(words), len(base.tokenizer)))  # whichever they are
     made = ready(spec, own, data.names, base, machine, used, steps=n_steps(spec, n_rows))
     return forecast_of(spec, machine, made, tokens, n_rows)
 

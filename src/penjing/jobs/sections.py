@@ -278,7 +278,8 @@ def _validation(facts: Facts, say: Say) -> Part:
     name, curve = validation(facts)
     if not curve:
         return Part("", Markup(""))
-    step, best = max(curve, key=lambda point: point[1])
+    pick = min if facts.result.get("lower") else max
+    step, best = pick(curve, key=lambda point: point[1])
     pairs = {s.get("step"): of(s, "intervals", name) for s in facts.scores}
     found: list[Any] = [pairs.get(step) for step, _ in curve]
     whiskers = [(float(p[0]), float(p[1])) for p in found if span(p)]

@@ -173,7 +173,7 @@ def _prepared(run: Run, job: Job, *, introduced: bool) -> tuple[Part, Part, Read
     spec, data, base = job.spec, job.data, job.base
     train, valid = job.parts or parts_of(job)
     steps = n_steps(spec, len(train)) if job.task.learns else 0
-    used = None if job.task.feed else np.unique(train.tokens.ids)
+    used = None if job.task.feed or job.task.speaks else np.unique(train.tokens.ids)
     sharded = job.ranks.sharded
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps, sharded=sharded)
     passes = n_passes(spec, len(train)) if steps else 0.0

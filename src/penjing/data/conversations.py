@@ -1,0 +1,323 @@
+"""Conversations: Alpaca's, ShareGPT's and OpenAI's forms, read as they are and told apart by their columns.
+
+| form | told by |
+|---|---|
+| OpenAI | `messages` of `role` and `content`, with `tool_calls`; `tools` beside them |
+| ShareGPT | `conversations` of `from` and `value`; `function_call` and `observation` are tool messages |
+| Alpaca | `instruction`, `input`, `output`, with `system` and `history` |
+| a prompt a row | `prompt` and `completion` or `response`, each a text or messages |
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penjing.data.columns import named, simple
+from penjing.data.fields import given_rows
+from penjing.data.sources import tables
+from penjing.data.table import Table
+from penjing.errors import DataError, nearest
+from penjing.records import Rows
+
+ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
+    "function_call": "call", "tool_call": "call",
+    "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
+}  # fmt: skip
+TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue")
+REPLIES = ("output", "completion", "response", "answer", "reply")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side says. `calls` of a reply are (tool, arguments as JSON)."""
+
+    role: str  # system, user, assistant or tool
+    content: str
+    calls: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in order, and the tools that were on offer, as JSON."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[str, ...] = ()
+
+
+@dataclass
+class _Found:
+    items: list[Conversation] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    flaws: list[tuple[str, str]] = field(default_factory=list)  # where, and what is wrong
+    open_ends: int = 0
+
+
+def read(
+    source: str | Path | Sequence[str | Path],
+    *,
+    labelled: bool = True,
+    repair: bool = False,
+    text: str | None = None,
+    label: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    drop_empty: bool = False,
+) -> Rows:
+    """Rows with a `Conversation` each in `items`.
+
+    Args:
+        labelled: replies must be there; else a conversation may end with the question.
+        text, label: column of the messages (or of the prompt), and of the reply, where they are not found.
+        repair: conversations that cannot be used are left out and counted, else they are refused.
+
+    Raises:
+        DataError: no known form, or conversations that cannot be used.
+    """
+    if delimiter is not None:
+        raise DataError(
+            "`data.delimiter` stands between labels of one cell; conversations have none, so it would be "
+            "ignored. Leave it out."
+        )
+    found = _Found()
+    for table in tables(source, encoding=encoding):
+        file = len(found.files)
+        found.files += table.files
+        form, rows = _form(table, text, label)
+        found.notes += [*table.notes, f"{table.name}: conversations in the form of {form}"]
+        for line, row in rows:
+            _add(found, row, file, line, f"{table.name}, line {line}", labelled)
+    _judge(found, repair or drop_empty)
+    if not found.items:
+        raise DataError(f"{source}: no conversation is left. Give conversations with replies.")
+    return Rows(
+        [said(one) for one in found.items],
+        [()] * len(found.items),
+        tuple(found.files),
+        np.array([file for file, _ in found.places], dtype=np.int32),
+        np.array([line for _, line in found.places], dtype=np.int64),
+        tuple(dict.fromkeys(found.notes)),
+        list(found.items),
+    )
+
+
+def asked(inputs: Sequence[Any]) -> Rows:
+    """Rows of what somebody says: a text, a list of messages, or an object with `messages`.
+
+    Raises:
+        DataError: one is none of these, or does not end with a question.
+    """
+    items = []
+    for i, given in enumerate(inputs):
+        where = f"item {i + 1} of {len(inputs)}"
+        if isinstance(given, str) and given.strip():
+            items.append(Conversation((Message("user", given),)))
+            continue
+        row = given if isinstance(given, dict) else {"messages": given}
+        try:
+            one = conversation(row)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"`predict` takes a text or messages here; {where} is {str(given)[:60]!r} ({error}). Give "
+                '[{"role": "user", "content": "…"}].'
+            ) from error
+        flaw = flaw_of(one, labelled=False)
+        if flaw:
+            raise DataError(f"`predict` was given a conversation in {where} in which {flaw}. Mend it.")
+        items.append(one)
+    return given_rows(items, [said(one) for one in items])
+
+
+def said(one: Conversation) -> str:
+    """A conversation as one text, for people and for telling rows apart."""
+    return "\n".join(
+        f"{message.role}: {message.content or ' '.join(f'{tool}({given})' for tool, given in message.calls)}"
+        for message in one.messages
+    )
+
+
+# ---- forms
+
+
+def _form(
+    table: Table, text: str | None, label: str | None
+) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
+    """The name of a table's form, and its rows as objects."""
+    columns = {simple(name): name for name in reversed(table.columns)}
+    if text is not None:
+        prompt = named(table, text, key="text", must=True)[0]
+        reply = named(table, label, key="label", must=True)[0] if label else None
+        wanted = {"prompt": prompt, "completion": reply} if reply else {"messages": prompt}
+        return "the columns named", _rows(table, wanted, columns)
+    turns = next((columns[name] for name in TURNS if name in columns), None)
+    if turns is not None:
+        form = "OpenAI" if simple(turns) == "messages" else "ShareGPT"
+        return form, _rows(table, {"messages": turns}, columns)
+    reply = next((columns[name] for name in REPLIES if name in columns), None)
+    if "instruction" in columns and reply:
+        own = {"instruction": columns["instruction"], "output": reply}
+        own |= {name: columns[name] for name in ("input", "history") if name in columns}
+        return "Alpaca", _rows(table, own, columns)
+    if "prompt" in columns and reply:
+        return "a prompt a row", _rows(table, {"prompt": columns["prompt"], "completion": reply}, columns)
+    raise DataError(
+        f"{table.name}: conversations were wanted; columns are {', '.join(table.columns[:12])}. Known are "
+        "`messages` (OpenAI), `conversations` (ShareGPT), `instruction` and `output` (Alpaca), `prompt` and "
+        "`completion`. Name the column of messages with `text:`, or prompt and reply with `text:` and "
+        "`label:`."
+    )
+
+
+def _rows(
+    table: Table, wanted: dict[str, str], columns: dict[str, str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    whole = wanted | {name: columns[name] for name in ("system", "tools") if name in columns}
+    for line, cells in table.rows(list(whole.values())):
+        yield line, dict(zip(whole, cells, strict=True))
+
+
+def conversation(row: dict[str, Any]) -> Conversation:
+    """A row of any form as a conversation.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is of none; the text says what was found.
+    """
+    turns = next((row[name] for name in TURNS if row.get(name) is not None), None)
+    if turns is None and "instruction" in row:
+        turns = []
+        for asked_, told in row.get("history") or []:
+            turns += [{"role": "user", "content": asked_}, {"role": "assistant", "content": told}]
+        whole = "\n".join(str(part) for part in (row["instruction"], row.get("input")) if part)
+        turns += [{"role": "user", "content": whole}, {"role": "assistant", "content": row.get("output")}]
+    elif turns is None:
+        turns = [*_side(row["prompt"], "user"), *_side(row.get("completion"), "assistant")]
+    if not isinstance(turns, list | tuple):
+        raise TypeError(f"{str(turns)[:40]!r} is no list of messages")
+    messages = [_message(one) for one in turns]
+    system = row.get("system")
+    if system and (not messages or messages[0].role != "system"):
+        messages.insert(0, Message("system", str(system)))
+    return Conversation(tuple(messages), _tools(row.get("tools")))
+
+
+def _side(cell: Any, role: str) -> list[Any]:
+    if isinstance(cell, list | tuple):
+        return [*cell]
+    return [] if cell is None else [{"role": role, "content": cell}]
+
+
+def _message(one: Any) -> Message:
+    if not isinstance(one, dict):
+        raise TypeError(f"{str(one)[:40]!r} is no message")
+    name = one.get("role", one.get("from"))
+    role = ROLES.get(str(name).lower())
+    if role is None:
+        raise ValueError(f"a message is said by {name!r}.{nearest(str(name), ROLES)}")
+    content = one.get("content", one.get("value"))
+    if isinstance(content, list):  # parts, of which texts can be read
+        content = "".join(part["text"] for part in content)
+    calls = one.get("tool_calls") or ()
+    if role == "call":
+        role, calls, content = "assistant", content if isinstance(content, list) else [content], ""
+    return Message(role, str(content or ""), tuple(_call(call) for call in calls))
+
+
+def _call(one: Any) -> tuple[str, str]:
+    call = json.loads(one) if isinstance(one, str) else one
+    call = call.get("function", call)
+    arguments = call.get("arguments", call.get("parameters", {}))
+    arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    return str(call["name"]), json.dumps(arguments, ensure_ascii=False)
+
+
+def _tools(cell: Any) -> tuple[str, ...]:
+    tools = json.loads(cell) if isinstance(cell, str) and cell.strip() else cell or ()
+    return tuple(json.dumps(tool, ensure_ascii=False) for tool in tools)
+
+
+# ---- rows
+
+
+def _add(found: _Found, row: dict[str, Any], file: int, line: int, where: str, labelled: bool) -> None:
+    try:
+        one = conversation(row)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        found.flaws.append((where, f"it cannot be read: {error}"))
+        return
+    if labelled:
+        kept = len(one.messages)
+        while kept and one.messages[kept - 1].role in ("user", "tool"):
+            kept -= 1
+        if 0 < kept < len(one.messages):
+            found.open_ends += 1
+            one = Conversation(one.messages[:kept], one.tools)
+    flaw = flaw_of(one, labelled=labelled)
+    if flaw:
+        found.flaws.append((where, flaw))
+        return
+    found.items.append(one)
+    found.places.append((file, line))
+
+
+def flaw_of(one: Conversation, *, labelled: bool = True) -> str:
+    """What is wrong with a conversation; empty where nothing is."""
+    sides = Counter(message.role for message in one.messages)
+    if labelled and not sides["assistant"]:
+        return "there is no reply, only one side speaks"
+    if not sides["user"]:
+        return "nobody asks, only one side speaks"
+    last = ""
+    for i, message in enumerate(one.messages, 1):
+        if message.role == "assistant" and not message.content.strip() and not message.calls:
+            return f"the reply in message {i} is empty"
+        if message.role == "user" and not message.content.strip():
+            return f"the question in message {i} is empty"
+        if message.role not in _NEXT[last]:
+            allowed = " or ".join(_NEXT[last])
+            behind = f"behind `{last.partition(' ')[0]}`" if last else "at the beginning"
+            return f"roles are out of order: message {i} is `{message.role}`, {behind} stands {allowed}"
+        last = "assistant calls" if message.calls else message.role
+    return "" if labelled or last in ("user", "tool") else "the last message is a reply already"
+
+
+_NEXT = {
+    "": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "assistant calls": ("tool",),
+    "tool": ("assistant", "tool"),
+}
+
+
+def _judge(found: _Found, repair: bool) -> None:
+    """Refuse conversations that cannot be used, or say that they are left out."""
+    n = len(found.items) + len(found.flaws)
+    if found.open_ends:
+        found.notes.append(
+            f"{found.open_ends:,} of {n:,} conversations end without a reply: what follows their last one is "
+            "left out"
+        )
+    if not found.flaws:
+        return
+    where, flaw = found.flaws[0]
+    if not repair:
+        raise DataError(
+            f"{where}: a conversation of questions and replies was wanted; {flaw}. {len(found.flaws):,} of "
+            f"{n:,} conversations cannot be used. Mend them, or leave them out with `repair: true` "
+            "(`task: {chat: {repair: true}}`)."
+        )
+    kinds = Counter(flaw.partition(":")[0].partition(" in message")[0] for _, flaw in found.flaws)
+    told = ", ".join(f"{count:,} as {kind}" for kind, count in kinds.most_common())
+    found.notes.append(f"{len(found.flaws):,} of {n:,} conversations left out: {told} (such as {where})")

@@ -1,0 +1,148 @@
+"""Conversations read from the usual forms, and those that cannot be used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import put, told
+from penjing.data.conversations import Conversation, Message, asked, read
+from penjing.errors import DataError
+
+PLAIN = (Message("user", "hi"), Message("assistant", "yes ?"))
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def messages(*pairs: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+def one(folder: Path, row: dict[str, Any], **keys: Any) -> Conversation:
+    found = (read(put(folder, "a.jsonl", lines(row, row)), **keys).items or [])[0]
+    assert isinstance(found, Conversation)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("row", "form"),
+    [
+        (messages(("user", "hi"), ("assistant", "yes ?")), "OpenAI"),
+        ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes ?"}]},
+         "ShareGPT"),
+        ({"instruction": "hi", "input": "", "output": "yes ?"}, "Alpaca"),
+        ({"prompt": "hi", "completion": "yes ?"}, "a prompt a row"),
+        ({"prompt": messages(("user", "hi"))["messages"],
+          "completion": messages(("assistant", "yes ?"))["messages"]},
+         "a prompt a row"),
+    ],
+)  # fmt: skip
+def test_usual_forms_are_found_out_and_told(row: dict[str, Any], form: str, tmp_path: Path) -> None:
+    assert one(tmp_path, row) == Conversation(PLAIN)
+    notes = read(tmp_path / "a.jsonl").notes
+    assert any(f"conversations in the form of {form}" in note for note in notes)
+
+
+def test_alpacas_input_system_and_history_are_read(tmp_path: Path) -> None:
+    row = {
+        "system": "be brief",
+        "instruction": "add",
+        "input": "1 2",
+        "output": "3",
+        "history": [["hi", "yes ?"]],
+    }
+    wanted = (Message("system", "be brief"), *PLAIN, Message("user", "add\n1 2"), Message("assistant", "3"))
+    assert one(tmp_path, row).messages == wanted
+
+
+def test_tool_calls_are_read_in_both_forms(tmp_path: Path) -> None:
+    call = {"name": "find", "arguments": {"what": "fee"}}
+    tools = [{"name": "find"}]
+    openai = {
+        "messages": [
+            {"role": "user", "content": "fee ?"},
+            {"role": "assistant", "content": None, "tool_calls": [
+                {"type": "function", "function": {"name": "find", "arguments": '{"what": "fee"}'}}]},
+            {"role": "tool", "content": "2"},
+            {"role": "assistant", "content": "two"},
+        ],
+        "tools": tools,
+    }  # fmt: skip
+    sharegpt = {
+        "conversations": [
+            {"from": "human", "value": "fee ?"},
+            {"from": "function_call", "value": json.dumps(call)},
+            {"from": "observation", "value": "2"},
+            {"from": "gpt", "value": "two"},
+        ],
+        "tools": json.dumps(tools),
+    }
+    found = one(tmp_path, openai)
+    assert found == one(tmp_path, sharegpt)
+    assert found.messages[1] == Message("assistant", "", (("find", '{"what": "fee"}'),))
+    assert found.tools == ('{"name": "find"}',)
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    assert one(tmp_path, {"q": "hi", "a": "yes ?"}, text="q", label="a") == Conversation(PLAIN)
+    with pytest.raises(DataError) as error:
+        read(put(tmp_path, "b.jsonl", lines({"q": "hi", "a": "x"}, {"q": "hi", "a": "x"})))
+    told(error, "conversations were wanted", "columns are q, a", "`text:` and `label:`")
+
+
+@pytest.mark.parametrize(
+    ("row", "flaw"),
+    [
+        (messages(("user", "hi"), ("assistant", " ")), "the reply in message 2 is empty"),
+        (messages(("user", " "), ("assistant", "x")), "the question in message 1 is empty"),
+        (messages(("user", "hi")), "there is no reply, only one side speaks"),
+        (messages(("assistant", "hi")), "nobody asks, only one side speaks"),
+        (messages(("user", "a"), ("user", "b"), ("assistant", "c")), "message 2 is `user`"),
+        (messages(("assistant", "a"), ("user", "b"), ("assistant", "c")), "message 1 is `assistant`"),
+        (messages(("usr", "a"), ("assistant", "c")), "said by 'usr'. Did you mean `user`?"),
+    ],
+)  # fmt: skip
+def test_a_conversation_that_cannot_be_used_is_told_or_left_out(
+    row: dict[str, Any], flaw: str, tmp_path: Path
+) -> None:
+    good = messages(("user", "hi"), ("assistant", "yes ?"))
+    path = put(tmp_path, "a.jsonl", lines(good, row))
+    with pytest.raises(DataError) as error:
+        read(path)
+    told(error, "line 2", "questions and replies was wanted", flaw, "1 of 2", "`repair: true`")
+    rows = read(path, repair=True)
+    assert len(rows) == 1
+    assert any("1 of 2 conversations left out" in note for note in rows.notes)
+
+
+def test_what_follows_the_last_reply_is_left_out_and_counted(tmp_path: Path) -> None:
+    row = messages(("user", "hi"), ("assistant", "yes ?"), ("user", "bye"))
+    assert one(tmp_path, row).messages == PLAIN
+    notes = read(tmp_path / "a.jsonl").notes
+    assert any("2 of 2 conversations end without a reply" in note for note in notes)
+
+
+def test_what_is_asked_ends_with_a_question() -> None:
+    rows = asked(["hi", [{"role": "user", "content": "hi"}], messages(("user", "hi"))])
+    assert rows.items == [Conversation((Message("user", "hi"),))] * 3
+    with pytest.raises(DataError, match=r"item 1 of 1 in which the last message is a reply already"):
+        asked([messages(("user", "hi"), ("assistant", "x"))])
+    with pytest.raises(DataError, match=r"item 1 of 1 is '7'"):
+        asked([7])
+
+
+@pytest.mark.data
+def test_real_sets_are_read(shared_data: Path) -> None:
+    sizes = {
+        "alpaca_en": 999,
+        "alpaca_zh": 1000,
+        "glaive_toolcall_en": 300,
+        "glaive_toolcall_zh": 298,
+        "kto_en": 300,
+    }
+    for name, size in sizes.items():
+        path = shared_data / "sft_dpo_demo" / f"{name}_demo.json.gz"
+        assert len(read(path, repair=True)) == size, name
