@@ -125,6 +125,11 @@ def test_what_follows_the_last_reply_is_left_out_and_counted(tmp_path: Path) -> 
     assert any("2 of 2 conversations end without a reply" in note for note in notes)
 
 
+def test_a_file_to_reply_to_loses_its_last_reply(tmp_path: Path) -> None:
+    row = messages(("user", "hi"), ("assistant", "yes ?"))
+    assert one(tmp_path, row, labelled=False).messages == PLAIN[:1]
+
+
 def test_what_is_asked_ends_with_a_question() -> None:
     rows = asked(["hi", [{"role": "user", "content": "hi"}], messages(("user", "hi"))])
     assert rows.items == [Conversation((Message("user", "hi"),))] * 3

@@ -197,6 +197,9 @@ def test_a_run_learns_to_reply_and_keeps_its_template(method: str, tiny: Tiny, t
     assert evaluate(run, str(test))["values"] == pytest.approx(after)
     bundle = load(run.folder)
     assert "### Response:" in bundle.tokenizer.chat_template
+    (reply,) = bundle.predict(["order 7 went to rome"])
+    assert (reply["reply"], reply["ended"]) == ("lost in rome", True)
+    assert 0 < reply["confidence"] <= 1
     assert not [finding for finding in check(spec) if finding.state == "error"]
     if method == "full":
         own = AutoModelForCausalLM.from_pretrained(run.folder / "best" / "trunk")

@@ -41,6 +41,8 @@ class Sample:
     content: str
     asked: list[Any]
     settings: dict[str, Any] = field(default_factory=dict)
+    base: str = "bert"
+    longest: int = LONGEST
 
 
 def _as_lines(rows: list[dict[str, Any]]) -> str:
@@ -111,8 +113,16 @@ def _questions(**settings: Any) -> Sample:
     return Sample("rows.jsonl", _as_lines(rows), asked, settings)
 
 
+def _talks(**settings: Any) -> Sample:
+    rows = [{"instruction": text, "output": label} for text, label in tickets(18)]
+    asked = ["my parcel is late", [{"role": "user", "content": "i was billed twice"}]]
+    settings = {"template": "chatml", "max_new": 6, **settings}
+    return Sample("rows.jsonl", _as_lines(rows), asked, settings, base="qwen3", longest=96)
+
+
 SAMPLES: dict[str, dict[str, Sample]] = {
     "answer": {"squad": _questions(longest=4)},
+    "chat": {"replies": _talks(), "last": _talks(learn="last")},
     "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},
     "choose": {"plain": _choices()},
     "embed": {"plain": _related(), "first dimensions too": _related(dimensions=[8], both_ways=False)},
@@ -157,14 +167,14 @@ def made(request: pytest.FixtureRequest, tiny: Tiny, tmp_path: Path) -> Ready:
     path = tmp_path / sample.file
     path.write_text(sample.content, encoding="utf-8")
     task: Task = plugin.build("tasks", plugin.Choice(name, sample.settings))
-    base = load(str(tiny("bert")))
+    base = load(str(tiny(sample.base)))
     rows = rows_from(task, str(path))
     names = task.label_names(rows)
     if task.measure:
         task = task.measure(rows, names)
     if task.bind:
         task = task.bind(base, names, weights=True)
-    part = part_of(task, base, rows, names, LONGEST, weigh=True)
+    part = part_of(task, base, rows, names, sample.longest, weigh=True)
     head = task.head(base.width, names, base.pooling, base.pooler)
     with torch.no_grad():
         for parameter in head.parameters():
@@ -222,7 +232,12 @@ def test_saved_and_loaded_answers_are_those_before(made: Ready, tmp_path: Path) 
     settings = plugin.Choice(made.task.name, {**made.sample.settings, **made.task.settled})
     whole = plugin.Choice(made.task.name, plugin.settings_of("tasks", settings))
     dense = getattr(made.model.head, "dense", None) is not None
-    about = {"task": whole.written(), "method": "full", "labels": made.names, "max_length": LONGEST}
+    about = {
+        "task": whole.written(),
+        "method": "full",
+        "labels": made.names,
+        "max_length": made.sample.longest,
+    }
     card = {**about, "precision": "fp32", "dense": dense, "chosen": {}}
     bundles.save(tmp_path / "best", model=made.model, base=made.base, saves="full", card=card)
     loaded = bundles.load(tmp_path / "best", machine=CPU)
@@ -233,7 +248,7 @@ def test_saved_and_loaded_answers_are_those_before(made: Ready, tmp_path: Path) 
 
 
 def test_an_answer_does_not_depend_on_who_shares_the_batch(made: Ready) -> None:
-    card = {"labels": made.names, "max_length": LONGEST, "chosen": {}}
+    card = {"labels": made.names, "max_length": made.sample.longest, "chosen": {}}
     bundle = bundles.Bundle(Path(), card, made.model, made.task, made.base, CPU)
     together = bundle.predict([*made.sample.asked, *reversed(made.sample.asked)])
     for one, wanted in zip(made.sample.asked, together, strict=False):
@@ -259,7 +274,8 @@ def test_scores_mistakes_and_lines_can_be_had(made: Ready) -> None:
     assert made.task.best in scores.values
     assert all(isinstance(value, float) for value in scores.values.values())
     json.dumps(scores.tables)
-    for answer in made.task.answers(found, made.names, chosen):
+    asked = part_of(made.task, made.base, made.part.rows, made.names, made.sample.longest, labelled=False)
+    for answer in made.task.answers(predictions(made.task, made.model, asked), made.names, chosen):
         assert "\n" not in made.task.say(answer)
     if made.task.mistakes:
         wrong = made.task.mistakes(found, made.part.rows, made.part.targets, made.names, chosen)

@@ -139,6 +139,14 @@ def asked(inputs: Sequence[Any]) -> Rows:
     return given_rows(items, [said(one) for one in items])
 
 
+def question_of(one: Conversation) -> Conversation:
+    """A conversation up to its last question: what a model is asked to reply to."""
+    kept = len(one.messages)
+    while kept and one.messages[kept - 1].role == "assistant":
+        kept -= 1
+    return Conversation(one.messages[:kept], one.tools)
+
+
 def said(one: Conversation) -> str:
     """A conversation as one text, for people and for telling rows apart."""
     return "\n".join(
@@ -262,6 +270,8 @@ def _add(found: _Found, row: dict[str, Any], file: int, line: int, where: str, l
         if 0 < kept < len(one.messages):
             found.open_ends += 1
             one = Conversation(one.messages[:kept], one.tools)
+    else:
+        one = question_of(one)
     flaw = flaw_of(one, labelled=labelled)
     if flaw:
         found.flaws.append((where, flaw))

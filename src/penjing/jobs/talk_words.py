@@ -14,6 +14,13 @@ ENGLISH: dict[str, str] = {
     "is drawn in pairs. Confidence is the probability of the answer's first token times that of its last. "
     "The baseline takes the sentence that shares most with the question, and in it the words nearest to "
     "those of the question.",
+    "perplexity": "perplexity",
+    "token_accuracy": "tokens said rightly",
+    "how_chat": "Loss is the mean negative log-likelihood of the tokens of replies, stop tokens too, in "
+    "nats; perplexity its exponential; a token is said rightly where it is the likeliest after the true ones "
+    "before it. Questions, system messages and tools' answers count nothing. The interval is a 95 % "
+    "bootstrap interval (conversations drawn with replacement). "
+    "Before tuning means the base with the same template.",
 }
 
 CHINESE: dict[str, str] = {
@@ -26,4 +33,9 @@ CHINESE: dict[str, str] = {
     "原文没有答案时，回答没有才算对。区间是 95 % 自助法区间（有放回抽取各题 1,000 次）；"
     "与基线的差距成对抽取。置信度是答案首词元与末词元概率之积。"
     "基线取与问题共有信息最多的句子中最靠近问题用词的片段。",
+    "perplexity": "困惑度",
+    "token_accuracy": "词元正确率",
+    "how_chat": "损失是回复各词元（含结束符）负对数似然的均值，单位为奈特；困惑度是其指数；"
+    "在真实上文之后最可能的词元恰为原词元，才算说对。提问、系统消息和工具结果都不计入。"
+    "区间是 95 % 自助法区间（有放回抽取各段对话）。微调前指用同一模板的基座。",
 }

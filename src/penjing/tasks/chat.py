@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from penjing.data.chat_templates import NAMED, Template, Written, fitted, templa
 from penjing.data.conversations import Conversation
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError, nearest
 from penjing.measures import language_scores
+from penjing.models.decoding import Decoding
+from penjing.models.generate import Said, generate
 from penjing.models.language import judged, word_loss
 from penjing.models.load import Base
 from penjing.models.word_head import word_head
@@ -35,14 +38,20 @@ def chat(
     learn: Literal["replies", "last", "all"] = "replies",
     too_long: Literal["turns", "rows", "refuse"] = "turns",
     repair: bool = False,
+    max_new: int = 256,
+    sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> Task:
     """Learn to reply as the conversations do.
 
     template: how conversations are written: the tokenizer's own (`auto`), or `chatml`, `llama`, `alpaca`.
     learn: every reply, the last of each conversation, or all that is said. too_long: a conversation that does
     not fit loses its oldest turns (`turns`), is left out (`rows`) or refused; no reply is ever cut. repair:
-    leave conversations out that cannot be used (an empty reply, one side only, roles out of order).
+    leave conversations out that cannot be used (an empty reply, one side only, roles out of order). max_new,
+    sample, temperature, top_p: of the replies that `predict` gives, as in `Decoding`.
     """
+    how = Decoding(max_new=max_new, sample=sample, temperature=temperature, top_p=top_p)
     if template != "auto" and template not in NAMED:
         raise SpecError(
             f"`chat.template` is {template!r}; known are auto, {', '.join(NAMED)}.{nearest(template, NAMED)} "
@@ -72,6 +81,8 @@ def chat(
             part=lambda base, rows, names, max_length, *, labelled: _part(
                 write, rows, max_length, learn, too_long, labelled=labelled
             ),
+            infer=lambda model, each, part: _infer(model, each, part, write, how, base.limit),
+            answers=lambda found, names, chosen: [_answer(write, one) for one in found],
             notes=(note,) if note else (),
         )
 
@@ -87,9 +98,8 @@ def chat(
         learned=lambda part, sequence, names: ("", []),
         head=_unbound,
         loss=word_loss,
-        infer=_infer,
         score=_score,
-        answers=_answers,
+        say=lambda one: " ".join(one["reply"].split()),
         reference=_reference,
         untuned="own",
         speaks=True,
@@ -124,7 +134,8 @@ def _part(write: Template, rows: Rows, max_length: int, learn: str, too_long: st
         DataError: the contract is broken; the text names the row.
     """
     if not labelled:
-        prompts = [np.array(write.prompt(one), dtype=np.int64) for one in items_of(rows)]
+        questions = [conversations.question_of(one) for one in items_of(rows)]
+        prompts = [np.array(write.prompt(one), dtype=np.int64) for one in questions]
         return Part(rows, _laid(prompts, None), np.zeros(len(rows), dtype=np.int64))
     sequences: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -193,10 +204,13 @@ def _too_long(write: Template, rows: Rows, row: int, max_length: int, too_long: 
     )
 
 
-def _infer(model: nn.Module, each: Each, part: Part) -> Any:
-    """(n, 3) of each row: summed loss, tokens asked for, those answered rightly; 0 of a row left out."""
+def _infer(model: Any, each: Each, part: Part, write: Template, how: Decoding, limit: int) -> Any:
+    """(n, 3) of each row: summed loss, tokens asked for, those answered rightly; 0 of a row left out. Of
+    questions: what is said to each."""
     if part.tokens.labels is None:
-        return None
+        starts = part.tokens.starts
+        prompts = [part.tokens.ids[a:b].tolist() for a, b in pairwise(starts)]
+        return [one for (one,) in generate(model, prompts, how, stop=sorted(write.stops), limit=limit)]
     found = judged(model, each, part)
     whole = np.zeros((len(part.rows), 3), dtype=np.float64)
     assert part.owners is not None
@@ -211,12 +225,15 @@ def _score(
     return Scores(scores.values, scores.intervals)
 
 
-def _answers(found: Any, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
-    raise NotSupported(
-        "Replies were wanted; `chat` bundles are scored (`penjing evaluate`) and exported, but penjing does "
-        "not generate text yet. The bundle's folder `trunk` (method `full`) is a checkpoint of transformers "
-        "with its chat template: ask it there."
-    )
+def _answer(write: Template, one: Said) -> dict[str, Any]:
+    """A reply, whether it came to its end, and how sure the model was: the mean probability of its tokens
+    (geometric), in 0..1."""
+    reply = write.tokenizer.decode(list(one.ids), skip_special_tokens=True)
+    return {
+        "reply": reply,
+        "ended": one.ended,
+        "confidence": float(np.exp(one.score / (len(one.ids) + one.ended))),
+    }
 
 
 def _reference(part: Part, names: list[str]) -> dict[str, Any]:
