@@ -38,7 +38,8 @@ def prober(source: str | list[str], base: Base, *, seed: int) -> Callable[[Any],
     if len(np.unique(targets[kept])) < 2:
         raise DataError(
             f"`data.probe` ({source}) must hold at least {FOLDS} rows of two labels; of {len(classes)} "
-            f"labels in {len(rows):,} rows {int((counts >= FOLDS).sum())} have as many. Give more labelled rows."
+            f"labels in {len(rows):,} rows {int((counts >= FOLDS).sum())} have as many. Give more labelled "
+            "rows."
         )
     texts, targets = [rows.texts[i] for i in kept], targets[kept]
     tokens = tokenize(base.tokenizer, texts, max_length=min(LONGEST, base.limit))
