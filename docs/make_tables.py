@@ -207,6 +207,8 @@ TABLES: dict[str, Callable[[], str]] = {
         for name in ("pair", "regress", "embed", "choose")
     },
     "soft": lambda: settings_table("tasks", "soft"),
+    "see": lambda: settings_table("tasks", "see"),
+    "masked_image": lambda: settings_table("tasks", "masked_image"),
     "ema": lambda: settings_table("techniques", "ema"),
     "swa": lambda: settings_table("techniques", "swa"),
     "commands": commands_table,

@@ -4,7 +4,7 @@ JSON only.
 A bundle is a folder:
     card.json            task, labels, base, how it was made, scores, reference statistics, SHA-256 of every
     file head.safetensors     the task's head
-    tokenizer/           the tokenizer's files
+    tokenizer/           the tokenizer's files; of a base that reads images processor/, as transformers has it
     trunk/               method `full`: the whole trunk in transformers' format
     adapter/             adapters: in peft's format, over the base that the card names
     changed.safetensors  methods that train some weights of the base: just those, over the base that the card
@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from penjing import plugin
-from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors
+from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors, words_at
 from penjing.device import Machine, choose
 from penjing.engine import parts
 from penjing.engine.parts import rows_of
@@ -66,7 +66,7 @@ class Bundle:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer, as saved with the bundle."""
+        """The tokenizer, as saved with the bundle; None where it reads images."""
         return self.base.tokenizer
 
     def __repr__(self) -> str:
@@ -179,13 +179,18 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
 
     with new_folder(folder) as aside, quiet():
         save_file(_head_state(model), aside / HEAD)
-        base.tokenizer.save_pretrained(aside / "tokenizer")
+        if base.way.sight:
+            base.way.sight.save(aside / "processor")
+        else:
+            base.tokenizer.save_pretrained(aside / "tokenizer")
         if saves == "full":
             words = words_of(model.head)
             if words is not None:  # one checkpoint: a language model as transformers has it
                 words.save(model.trunk, aside / "trunk", base.tokenizer)
             else:
                 bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
+            if base.way.sight:  # the folder is a checkpoint by itself
+                base.way.sight.save(aside / "trunk")
         elif saves == "peft":
             peft_files.save(model.trunk, aside / "adapter")
         else:
@@ -268,6 +273,7 @@ def _load(
         _put_back(place / TRAINED[card["saves"]], trunk)
     if task.bind:
         task = task.bind(found, card["labels"], weights=False)
+    parts.refuse_unseen(task, found)
     head = task.head(found.width, card["labels"], card["base"]["pooling"], _dense(found, card))
     _put_head(place / HEAD, head, trunk)
     model = Model(trunk, head.to(machine.device), found.way)
@@ -316,11 +322,11 @@ def _open_base(place: Path, card: dict[str, Any], base: str | None, machine: Mac
                 f"`base` is {base}; the bundle in {place} holds all its weights and needs no base. Leave it "
                 "out."
             )
-        own, words = str(place / "trunk"), place / "tokenizer"
+        own, words = str(place / "trunk"), words_at(place)
         return load_base(own, device=machine.device, tokenizer_from=words, whole=whole)
     name = base or card["base"]["name"]
     try:
-        words = place / "tokenizer"
+        words = words_at(place)
         found = load_base(name, device=machine.device, tokenizer_from=words, whole=whole)
     except NotSupported as error:
         raise NotSupported(

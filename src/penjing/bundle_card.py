@@ -96,3 +96,9 @@ def chosen(card: dict[str, Any], key: str) -> str:
     """The name of the plug-in that a card's `task` or `method` names."""
     value = card.get(key)
     return str(next(iter(value))) if isinstance(value, dict) and value else str(value)
+
+
+def words_at(place: Path) -> Path:
+    """Where a bundle keeps its tokenizer, or its image processor."""
+    images = place / "processor"
+    return images if images.is_dir() else place / "tokenizer"

@@ -42,7 +42,7 @@ def pretrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the whole spec, train nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn from text without labels: a base from random weights, or one that knows a domain better."""
+    """Learn from text or images without labels: a new base, or one that knows a domain better."""
     given = given_of(base=base, train=train, valid=valid, tokenizer=tokenizer, task=objective, name=name)
     given |= given_of(seed=seed, **{"train.steps": steps})
     with Screen(as_json=as_json) as screen:

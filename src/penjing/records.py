@@ -38,7 +38,9 @@ class Rows:
         return len(self.texts)
 
     def where(self, row: int) -> str:
-        """`tickets.csv, line 812`."""
+        """`tickets.csv, line 812`; a file that is one row whole has line 0, and its name says all."""
+        if not self.lines[row]:
+            return str(self.files[self.file_of[row]])
         return f"{self.files[self.file_of[row]]}, line {self.lines[row]}"
 
     def take(self, index: Sequence[int] | np.ndarray) -> Rows:

@@ -322,6 +322,9 @@ def print_trials(trials: list[dict[str, Any]], most: int = 8) -> None:
     typer.echo(f"({len(trials)} trials in all)\n" if len(trials) > most else "")
 
 
+ASKED = '"your text"'
+
+
 def print_result(folder: Path, result: dict[str, Any]) -> None:
     """A finished run: the tuned model beside baseline and untuned base, and what to do next."""
     name, split = result["best_name"], result["splits_scored"]
@@ -337,7 +340,7 @@ def print_result(folder: Path, result: dict[str, Any]) -> None:
     ]
     print_table(["system", f"{name} ({split})", "95 % interval"], rows)
     typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
-    typer.echo(f'try     penjing predict {folder} "your text"')
+    typer.echo(f"try     penjing predict {folder} {'image.jpg' if result.get('task') == 'see' else ASKED}")
 
 
 def print_grown(folder: Path, result: dict[str, Any]) -> None:
@@ -347,11 +350,13 @@ def print_grown(folder: Path, result: dict[str, Any]) -> None:
         before = result["before"].get("values", {}).get(name)
         cells = [name, "" if before is None else f"{before:,.4f}", f"{value:,.4f}"]
         rows.append([*cells, interval(result["after"], name)])
-    print_table(["held-out text", "before", "after", "95 % interval"], rows)
-    for one in result["shown"][:2]:
+    images = result.get("task") == "masked_image"
+    print_table([f"held-out {'images' if images else 'text'}", "before", "after", "95 % interval"], rows)
+    for one in result.get("shown", [])[:2]:
         typer.echo(f"\ngiven   {' '.join(one['given'].split())[:300]}")
         typer.echo(f"found   {' '.join(one['found'].split())[:300]}")
         if one.get("wanted"):
             typer.echo(f"wanted  {' '.join(one['wanted'].split())[:300]}")
     typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
-    typer.echo(f"use     penjing tune --base {folder} --train rows.csv")
+    how = "--task see --train images" if images else "--train rows.csv"
+    typer.echo(f"use     penjing tune --base {folder} {how}")

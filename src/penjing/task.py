@@ -95,7 +95,7 @@ class Task:
     order(targets, batch, seed, epoch) -> rows of each step, where chance and length do not decide. joint: a
     step is one forward pass, as its loss compares rows with each other. vary(part, rows, seed) -> these rows
     of the part as they are learned from this time, where that is drawn anew at each step (masks, noise).
-    feed: the task reads a corpus, not rows, and this is how.
+    feed: the task reads a corpus, not rows, and this is how. sees: it reads images, and so does its base.
 
     Predictions:
     infer(model, each, part) -> found; `each(part, compute)` gives the items of `compute(batch)`, one a
@@ -141,6 +141,7 @@ class Task:
     joint: bool = False
     vary: Callable[[Part, np.ndarray, int], Part] | None = None
     feed: Feed | None = None
+    sees: bool = False
     infer: Callable[[nn.Module, Each, Part], Any] | None = None
     probabilities: Callable[[Tensor], np.ndarray] = _as_doubles
     tune: Callable[[Any, Any], dict[str, Any]] = _nothing_chosen

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from penjing.errors import NotSupported, PenjingError, SpecError
+from penjing.errors import PenjingError, SpecError
 from penjing.models.grow import config_of, fresh
 from penjing.models.load import load
 from penjing.models.shapes import SHAPES, millions
@@ -177,7 +177,7 @@ def test_key_heads_must_divide_the_heads_and_a_field_is_given_once(tiny: Tiny) -
             SpecError,
             "must be a folder with tokenizer.json.*no/where",
         ),
-        ("vit-tiny", {}, NotSupported, "reads images"),
+        ("vit-tiny", {"tokenizer_from": "tok"}, SpecError, "reads images and has no words. Leave it out"),
         ("minilm", {"shape": {"hidden_size": 8}}, SpecError, "`shape` changes a preset that is grown"),
     ],
 )

@@ -28,7 +28,8 @@ from penjing.records import Batch, Part
 from penjing.task import Task
 
 Tiny = Callable[..., Path]
-ELSEWHERE = {"few_shot", "zero_shot", "soft"}  # they ask a base in words; tests/tasks/test_few_shot.py
+# The first three ask a base in words (tests/tasks/test_few_shot.py), the last reads images (test_see.py).
+ELSEWHERE = {"few_shot", "zero_shot", "soft", "see"}
 CPU = Machine(torch.device("cpu"), "fp32", 1)
 LONGEST = 24
 

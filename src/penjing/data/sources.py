@@ -22,7 +22,7 @@ from penjing.errors import DataError, nearest
 
 _TEXTS = ("", ".txt", ".text", ".md")
 _TABLES = (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".conll", ".conllu", ".bio")
-_SPLITS = frozenset(
+SPLITS = frozenset(
     ("train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "unsup")
 )
 
@@ -127,7 +127,7 @@ def _of_folder(
     files = sorted(
         p for p in folder.iterdir() if p.is_file() and os.path.splitext(plain_name(p))[1] in _TABLES
     )
-    splits = [p.name for p in inner if p.name.lower() in _SPLITS]
+    splits = [p.name for p in inner if p.name.lower() in SPLITS]
     if splits:
         raise DataError(
             f"{name} holds the parts {', '.join(splits)}; one was wanted. Give one of them, such as "
@@ -147,7 +147,7 @@ def _of_folder(
             word
             for p in files
             for word in plain_name(p).replace("-", ".").replace("_", ".").split(".")
-            if word in _SPLITS
+            if word in SPLITS
         }
     )
     if len(parts) > 1:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from penjing.data.tokenize import tokenize
-from penjing.errors import DataError
+from penjing.errors import DataError, SpecError
 from penjing.models.load import Base
 from penjing.records import Part, Rows
 from penjing.task import Task
@@ -63,3 +63,15 @@ def rows_of(texts: Sequence[Any]) -> Rows:
             )
     n = len(texts)
     return Rows(list(texts), [()] * n, ("the texts given",), np.zeros(n, np.int32), np.arange(1, n + 1))
+
+
+def refuse_unseen(task: Task, base: Base) -> None:
+    """A task of images needs a base that reads them, one of texts a base that reads those.
+
+    Raises:
+        SpecError: it is the other kind.
+    """
+    if task.sees != (base.way.sight is not None):
+        theirs, ours = ("images", "texts") if task.sees else ("texts", "images")
+        advice = "Take a ViT: `base: vit-tiny`" if task.sees else "Take `task: see`, or a base of texts"
+        raise SpecError(f"`task: {task.name}` reads {theirs}; the base `{base.name}` reads {ours}. {advice}.")

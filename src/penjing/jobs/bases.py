@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from penjing import plugin
-from penjing.errors import SpecError
+from penjing.errors import NotSupported, SpecError
 from penjing.models.load import Base, load
 from penjing.models.shapes import SHAPES
 from penjing.records import Method
@@ -49,3 +50,33 @@ def refuse_lost(base: Base, method: Method) -> None:
             "from random weights, which no file holds and which know nothing yet. Say `method: full`, or "
             "pretrain it first and give that folder as `base`."
         )
+
+
+def length_of_images(base: Base, wanted: int | None) -> int:
+    """States that a base which sees makes of every image.
+
+    Raises:
+        SpecError: `data.max_length` is given, and would be ignored.
+    """
+    if wanted is not None:
+        raise SpecError(
+            f"`data.max_length` is {wanted}; the base `{base.name}` makes {base.limit} states of every "
+            "image, and it would be ignored. Leave it out."
+        )
+    return base.limit
+
+
+def applied(method: Method, base: Base) -> nn.Module:
+    """The base's trunk, made trainable.
+
+    Raises:
+        NotSupported: the method needs words, and the base reads images.
+    """
+    sees = base.way.sight is not None
+    trunk = base.trunk if sees and method.virtual else method.apply(base.trunk)
+    if sees and (method.virtual or getattr(trunk, "added", None) is not None):
+        raise NotSupported(
+            f"`method: {method.name}` puts something beside a sequence of words; the base `{base.name}` "
+            "reads images. Take `full`, `top`, `lora`, `bitfit` or an adapter."
+        )
+    return trunk

@@ -14,6 +14,7 @@ import numpy as np
 
 from penjing import plugin
 from penjing import spec as specs
+from penjing.data.pixels import image_tokens
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, free_mib
 from penjing.engine import trunk
@@ -102,8 +103,8 @@ def check(
             Finding(
                 "ok",
                 "base",
-                f"{f'{base.name}, words of ' if base.grown else ''}{base.folder}: {base.kind}, "
-                f"{base.n_layers} layers, at most {base.limit} tokens",
+                f"{_named(base)}: {base.kind}, {base.n_layers} layers, "
+                + (f"{_pixels(base)}" if base.way.sight else f"at most {base.limit} tokens"),
             )
         )
     feeds = task is not None and task.feed is not None
@@ -111,7 +112,8 @@ def check(
     if task and not feeds:
         data = _look(found, "rows", lambda: rows_of(spec, task, tell))
     if data:
-        _tell_rows(spec, data, found)
+        assert task is not None
+        _tell_rows(spec, data, found, images=task.sees)
     if task and base and feeds:
         _look(found, "corpus", lambda: _tell_corpus(spec, task, base, tell, found))
     made: Ready | None = None
@@ -129,6 +131,18 @@ def check(
     return found
 
 
+def _named(base: Base) -> str:
+    if base.grown:
+        return base.name if base.way.sight else f"{base.name}, words of {base.folder}"
+    return str(base.folder)
+
+
+def _pixels(base: Base) -> str:
+    assert base.way.sight is not None
+    (height, width), (tall, wide) = base.way.sight.fit.size, base.way.sight.patch
+    return f"images of {height} x {width} pixels in patches of {tall} x {wide}"
+
+
 def _tell_corpus(spec: Spec, task: Task, base: Base, tell: Tell, found: list[Finding]) -> None:
     refuse_unused(spec, task)
     data, _ = corpus_of(spec, bound(task, base, NO_DATA), texts_of(spec), base, tell)
@@ -136,7 +150,8 @@ def _tell_corpus(spec: Spec, task: Task, base: Base, tell: Tell, found: list[Fin
         found.append(Finding("ok", "corpus", note))
 
 
-def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:
+def _tell_rows(spec: Spec, data: Data, found: list[Finding], *, images: bool) -> None:
+    kind = "image" if images else "text"
     parts = {"train": data.train, "valid": data.valid, **({} if data.test is None else {"test": data.test})}
     sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
     steps = n_steps(spec, len(data.train))
@@ -159,13 +174,15 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding]) -> None:
     for text, labels in zip(data.train.texts, data.train.labels, strict=True):
         meant.setdefault(text, set()).add(labels)
     torn = [text for text, labels in meant.items() if len(labels) > 1]
+    if torn and images:
+        torn = [data.train.where(data.train.texts.index(text)) for text in torn]
     if torn:
         found.append(
             Finding(
                 "note",
                 "rows",
-                f"{counted(len(torn), 'train text stands', 'train texts stand')} with unequal labels, such "
-                f"as {torn[0][:60]!r}",
+                f"{counted(len(torn), f'train {kind} stands', f'train {kind}s stand')} with unequal labels, "
+                f"such as {torn[0][:60]!r}",
             )
         )
 
@@ -213,7 +230,9 @@ def _tell_cost(
 ) -> None:
     rows = data.train.take(np.arange(0, len(data.train), max(1, len(data.train) // SAMPLED)))
     longest = max_length(spec, made.base)
-    if task.part:
+    if made.base.way.sight:
+        tokens = image_tokens(len(rows), longest)
+    elif task.part:
         tokens = task.part(made.base, rows, data.names, longest, labelled=True).tokens
     else:
         tokens = tokenize(made.base.tokenizer, rows.texts, max_length=longest, cache=False)
@@ -285,7 +304,7 @@ def show_batch(
     shown = []
     for one in islice((one for batch in batches for one in batch.rows), rows):
         ids = part.tokens.ids[part.tokens.starts[one] : part.tokens.starts[one + 1]]
-        tokens = base.tokenizer.convert_ids_to_tokens([int(i) for i in ids])
+        tokens = [_pixels(base)] if task.sees else base.tokenizer.convert_ids_to_tokens([int(i) for i in ids])
         marks: list[bool] = []
         if task.speaks and part.tokens.labels is not None:
             labels = part.tokens.labels[part.tokens.starts[one] : part.tokens.starts[one + 1]]

@@ -8,6 +8,7 @@ from typing import Any
 
 from penjing.bundle import Bundle, load
 from penjing.data import clean
+from penjing.data.images import image_summary
 from penjing.device import Machine, matrix_peaks
 from penjing.jobs.news import News, Tell
 from penjing.jobs.prepare import Data
@@ -39,7 +40,7 @@ def conclude(
     found = bundle.infer(part, tokens=spec.train.micro_tokens)
     after = task.score(found, part.targets, data.names, bundle.card["chosen"], spec.seed)
     cheap = _baseline(task, data, rows, part, found, bundle.card["chosen"], spec.seed)
-    run.write("data.json", _data(spec, data, tell))
+    run.write("data.json", _data(spec, data, tell, images=task.sees))
     expected = start["forecast"]
     peaks = matrix_peaks() if machine.device.type == "cpu" else None
     reached = expected["flops_a_token"] * cost["tokens_per_s"] / 1e9
@@ -110,14 +111,14 @@ def worst(bundle: Bundle, found: Any, part: Part) -> list[dict[str, Any]]:
     return sorted(wrong, key=lambda one: -float(one.get("confidence", one.get("error", 0))))[:SHOWN]
 
 
-def _data(spec: Spec, data: Data, tell: Tell) -> dict[str, Any]:
+def _data(spec: Spec, data: Data, tell: Tell, *, images: bool) -> dict[str, Any]:
     tell(News("stage", "looking at the rows"))
     named = {
         "train": data.train,
         "valid": data.valid,
         **({"test": data.test} if data.test is not None else {}),
     }
-    summary = clean.summary(named)
+    summary = image_summary(clean.summary(named, near=False), named) if images else clean.summary(named)
     labelled = any(data.train.labels) and data.train.items is None  # words alone do not judge a pair
     suspects = clean.suspects(data.train, seed=spec.seed) if labelled else {}
     return {**summary, "suspects": suspects, "notes": list(data.notes)}

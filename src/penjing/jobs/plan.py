@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from penjing import spec as specs
+from penjing.data.pixels import image_tokens
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, free_mib, resident_mib
 from penjing.errors import NotSupported, SpecError, WontFit
@@ -136,9 +137,13 @@ def _forecast(spec: Spec, task: Task, machine: Machine, data: Data) -> Forecast:
     own = bound(task, base, data)
     n_rows = len(data.train)
     texts = data.train.texts[:: max(1, n_rows // SAMPLED)]
-    tokens = tokenize(base.tokenizer, texts, max_length=max_length(spec, base), cache=False)
-    words = len(np.unique(tokens.ids)) * (n_rows / len(texts)) ** HEAPS
-    used = None if own.speaks else np.arange(min(int(words), len(base.tokenizer)))  # whichever they are
+    used: np.ndarray | None = None
+    if base.way.sight:
+        tokens = image_tokens(len(texts), max_length(spec, base))
+    else:
+        tokens = tokenize(base.tokenizer, texts, max_length=max_length(spec, base), cache=False)
+        words = len(np.unique(tokens.ids)) * (n_rows / len(texts)) ** HEAPS
+        used = None if own.speaks else np.arange(min(int(words), len(base.tokenizer)))  # whichever they are
     made = ready(spec, own, data.names, base, machine, used, steps=n_steps(spec, n_rows))
     return forecast_of(spec, machine, made, tokens, n_rows)
 

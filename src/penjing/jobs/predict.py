@@ -64,7 +64,8 @@ def answers_of_file(bundle: Bundle, path: Path, **reading: Any) -> Iterator[Answ
     rows = rows_from(bundle.task, str(path), labelled=False, **reading)
     for start in range(0, len(rows), AT_ONCE):
         portion = rows.take(np.arange(start, min(start + AT_ONCE, len(rows))))
-        yield from _answered(bundle, portion.texts, bundle.answer(portion))
+        said = [portion.where(i) for i in range(len(portion))] if bundle.task.sees else portion.texts
+        yield from _answered(bundle, said, bundle.answer(portion))
 
 
 def _related(

@@ -21,7 +21,7 @@ from penjing.engine import parts
 from penjing.engine.loop import seed_of
 from penjing.engine.optim import DECAY_ALONE, own_rate
 from penjing.errors import DataError, SpecError
-from penjing.jobs.bases import base_of, refuse_lost
+from penjing.jobs.bases import applied, base_of, length_of_images, refuse_lost
 from penjing.jobs.caching import why_not
 from penjing.jobs.news import News, Tell, silent
 from penjing.models.calibrate import pace_of
@@ -96,6 +96,7 @@ def techniques_of(spec: Spec) -> tuple[Technique, ...]:
 
 def bound(task: Task, base: Base, data: Data) -> Task:
     """The task on this base, these labels and these train rows; itself where it is the same on all."""
+    parts.refuse_unseen(task, base)
     own = task.measure(data.train, data.names) if task.measure and len(data.train) else task
     if not own.bind:
         return own
@@ -184,6 +185,8 @@ def max_length(spec: Spec, base: Base) -> int:
     """
     wanted = spec.data.max_length
     method: Method = plugin.build("methods", spec.method)
+    if base.way.sight:
+        return length_of_images(base, wanted)
     room, taken = base.limit - method.virtual, ""
     if method.virtual:
         taken = f", of which `method: {method.name}` takes {method.virtual}"
@@ -308,7 +311,7 @@ def span(seconds: float) -> str:
 
 def unknown_share(tokens: Tokens, base: Base) -> float:
     """Share of the tokens that the base's tokenizer has no word for, 0..1."""
-    unknown = base.tokenizer.unk_token_id
+    unknown = getattr(base.tokenizer, "unk_token_id", None)
     return float((tokens.ids == unknown).mean()) if unknown is not None and len(tokens.ids) else 0.0
 
 
@@ -316,7 +319,7 @@ def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
     """The base, on the machine's device."""
     tell(News("stage", f"loading the base {spec.base}"))
     base = base_of(spec, machine.device)
-    if not base.way.packed:
+    if not base.way.packed and not base.way.sight:
         tell(
             News(
                 "note",
@@ -355,7 +358,7 @@ def ready(
     torch.manual_seed(spec.seed)
     if spec.train.dropout is not None:
         set_dropout(base.trunk, spec.train.dropout)
-    trunk = method.apply(base.trunk)
+    trunk = applied(method, base)
     if method.techniques:
         assert steps is not None, f"`{method.name}` plans by the run's steps"
         techniques = (*method.techniques(trunk, steps), *techniques)
@@ -364,10 +367,8 @@ def ready(
             assert steps is not None, f"`{technique.name}` plans by the run's steps"
             technique.plan(steps)
     plain = spec.train.optimizer in DECAY_ALONE and not any(t.stream for t in techniques)
-    plain = (
-        plain and spec.train.strategy != "fsdp"
-    )  # whatever the number of processes: runs are resumed by others
-    if used is not None and plain and method.saves == "full":
+    plain = plain and spec.train.strategy != "fsdp"  # however many processes: others may resume it
+    if used is not None and plain and method.saves == "full" and not base.way.sight:
         train_rows_in_use(trunk, used)
     place = next(trunk.parameters()).device  # the machine's, or `meta`
     head = task.head(base.width, names, base.pooling, base.pooler).to(place)

@@ -1,4 +1,5 @@
-"""Pretrain: a corpus, a base (a preset to grow, or weights to go on with) and an objective -> a run.
+"""Pretrain: a corpus or images, a base (a preset to grow, or weights to go on with) and an objective -> a
+run.
 
 It is tuning without labels: the same spec, loop, resume and run folder. What is grown is a base for every
 other job: `base: runs/NAME`.
@@ -19,7 +20,7 @@ from penjing.jobs.train import tune
 from penjing.run import Run
 from penjing.spec import Spec
 
-USUAL = {"encoder": "masked", "decoder": "causal", "encoder-decoder": "span"}
+USUAL = {"encoder": "masked", "decoder": "causal", "encoder-decoder": "span", "images": "masked_image"}
 
 
 def pretrain(
@@ -29,10 +30,11 @@ def pretrain(
     tell: Tell = silent,
     **keywords: Any,
 ) -> Run:
-    """Learn a base's language from text and return the finished Run.
+    """Learn a base's language from text, or its sight from images, and return the finished Run.
 
     `source` and keywords are as in `tune`: `pretrain(base="bert-mini", tokenizer="tok/", train="corpus/")`.
-    Without `task` it is masked modelling for an encoder, causal for a decoder, spans for both in one.
+    Without `task` it is masked modelling for an encoder, causal for a decoder, spans for both in one, masked
+    images for a ViT.
 
     Raises:
         SpecError, DataError: what was asked for or the corpus is not usable.
@@ -55,11 +57,12 @@ def asked(
     given = specs.laid(source, sets=sets, **keywords)
     if given.get("task") is None:
         first = specs.read({**given, "task": "masked"})
-        given["task"] = USUAL[base_of(first, "meta", whole=True).kind]
+        base = base_of(first, "meta", whole=True)
+        given["task"] = USUAL["images" if base.way.sight else base.kind]
     spec = specs.read(given)
     if "." not in spec.task.name and spec.task.name not in plugin.found("objectives"):
         raise SpecError(
-            f"`task` must be an objective, which learns from text alone; it is `{spec.task.name}`. Take one "
+            f"`task` must be an objective, which learns without labels; it is `{spec.task.name}`. Take one "
             f"of {', '.join(plugin.found('objectives'))}, or `penjing tune` for tasks with labels."
         )
     return spec

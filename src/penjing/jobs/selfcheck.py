@@ -193,7 +193,8 @@ def _packing(bench: _Bench, precise: Machine) -> Difference:
     base = load_base(bench.spec, precise)
     promise = "packed = padded"
     if not base.way.packed:
-        return Difference(promise, 0.0, 1e-5, f"this base runs padded: {base.way.reason}")
+        why = base.way.reason if base.way.sight else f"this base runs padded: {base.way.reason}"
+        return Difference(promise, 0.0, 1e-5, why)
     batch = batches.pack(bench.part.tokens, np.arange(min(16, len(bench.part.tokens)))).to(precise.device)
     base.trunk.eval()
     with torch.no_grad():

@@ -205,7 +205,7 @@ def advance(it: Training, *, until: int | None = None) -> None:
         _validate(it)
     if it.over or it.watch.step >= last:
         return
-    words = "pieces of text" if it.job.task.feed else "rows"
+    words = "pieces of text" if it.job.task.feed else "images" if it.job.task.sees else "rows"
     it.job.tell(News("stage", f"training {last:,} steps on {len(it.train):,} {words}"))
     with between_steps() as check, following(it.run, it.watch.step) as track:
         _steps(it, last, check, track)

@@ -214,6 +214,13 @@ ENGLISH: dict[str, str] = {
     "that appear. ECE uses 15 bins "
     "of equal width. The baseline is TF-IDF with a linear model (BM25 where texts are searched), fitted on "
     "the same training rows.",
+    "how_see": "Intervals are 95 % bootstrap intervals (images drawn with replacement 1,000 times); the "
+    "difference to the baseline is drawn in pairs, on the same images. Macro F1 is the mean over the "
+    "classes that appear. ECE uses 15 bins of equal width. Images are scored whole, as the base's image "
+    "processor prepares them. The baseline is logistic regression on a thumbnail of 8 x 8 pixels and a "
+    "histogram of 64 colours, fitted on the same training images.",
+    "how_masked_image": "The loss is the objective's own on held-out images, whose hidden patches are drawn "
+    "once and are the same at every validation.",
     "private": "This page quotes rows of the data: share it with those who may read them.",
     # units
     "hours": "{h} h {m} min",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from penjing.errors import NotSupported
 
 
@@ -95,3 +97,13 @@ def tried(make: Callable[[], Any], folder: Path, what: str) -> Any:
             f"checkpoint is damaged, incomplete or of a kind that transformers does not know: fetch it "
             "again, or update transformers."
         ) from error
+
+
+def settle(trunk: nn.Module) -> None:
+    """Tables that a family computes (Marian's positions) become buffers: no method trains them, as no
+    checkpoint holds them."""
+    for module in trunk.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                del module._parameters[name]
+                module.register_buffer(name, parameter.detach())

@@ -124,7 +124,8 @@ def find(trunk: nn.Module, way: Way) -> Frozen | None:
     if next(trunk.parameters()).device.type == "meta":
         return plain
     if not way.packed:
-        return Frozen(trunk, way, layers, depth, whole, reason=f"the base runs padded ({way.reason})")
+        reason = way.reason if way.sight else f"the base runs padded ({way.reason})"
+        return Frozen(trunk, way, layers, depth, whole, reason=reason)
     return plain if whole else _tried(plain)
 
 

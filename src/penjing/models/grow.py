@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from penjing.errors import NotSupported, SpecError, nearest
+from penjing.errors import SpecError, nearest
 from penjing.models.presets import PRESETS, folder_of
 from penjing.models.shapes import SHAPES
 
@@ -126,28 +126,32 @@ def identity(config: Any, tokenizer: Any, seed: int) -> str:
     plain = {key: value for key, value in config.to_dict().items() if not key.startswith("_")}
     plain.pop("transformers_version", None)
     inner = getattr(tokenizer, "backend_tokenizer", None)
-    words = inner.to_str() if inner is not None else sorted(tokenizer.get_vocab().items())
+    words: Any = (
+        None if tokenizer is None else inner.to_str() if inner else sorted(tokenizer.get_vocab().items())
+    )
     about = {"config": plain, "tokenizer": words, "seed": seed}
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def words_at(name: str, tokenizer: str | Path | None) -> Path:
-    """The folder of the tokenizer that the preset `name` is to grow with: a path, or a preset that has words.
+def words_at(name: str, tokenizer: str | Path | None) -> Path | None:
+    """The folder of the tokenizer that the preset `name` is to grow with: a path, or a preset that has words;
+    None where it reads images.
 
     Raises:
-        SpecError: none was given, or there is no such folder.
-        NotSupported: the preset reads images.
+        SpecError: none was given where one is needed, one where none is, or there is no such folder.
     """
-    if not SHAPES[name].words:
-        raise NotSupported(
-            f"`{name}` reads images; training on images is not there yet. Take a preset of text: "
-            f"{', '.join(one for one, known in SHAPES.items() if known.words)}."
+    if not SHAPES[name].words and tokenizer is not None:
+        raise SpecError(
+            f"`tokenizer` is {tokenizer}; `{name}` reads images and has no words. Leave it out, or take a "
+            f"preset of text: {', '.join(one for one, known in SHAPES.items() if known.words)}."
         )
     if Path(name).is_dir():
         raise SpecError(
             f"`{name}` is a preset to grow, and a folder here has that name. Say `./{name}` for the folder, "
             "or rename it."
         )
+    if not SHAPES[name].words:
+        return None
     if tokenizer is None:
         raise SpecError(
             f"`{name}` is grown from random weights and has no words of its own; `tokenizer` is not given. "

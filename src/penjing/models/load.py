@@ -22,24 +22,27 @@ from penjing.errors import NotSupported, SpecError, nearest
 from penjing.files import sha256
 from penjing.models import encdec, grow, packing
 from penjing.models.adapters import twin
-from penjing.models.checkpoint import refuse, tried
+from penjing.models.checkpoint import refuse, settle, tried
 from penjing.models.layers import is_causal
 from penjing.models.packing import Way
 from penjing.models.presets import PRESETS, folder_of
 from penjing.models.shapes import SHAPES
+from penjing.models.sight import Sight, sees, sight_of
 
 HUB_WAIT_S = 3.0
 
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base. `trunk` maps packed ids to hidden states (T, width) by `packing.run(trunk, way, …)`."""
+    """A loaded base. `trunk` maps packed ids, or images where `way.sight` is there, to hidden states (T,
+    width) by `packing.run(trunk, way, …)`.
+    """
 
     name: str
     folder: Path
     sha256: str  # of the weight files; of what random weights were made from
     trunk: nn.Module
-    tokenizer: Any
+    tokenizer: Any  # None where it reads images
     way: Way
     kind: str  # encoder, decoder or encoder-decoder
     width: int
@@ -153,7 +156,9 @@ def load(
     folder = find(name)
     refuse(folder, name)
     if folder.name == "trunk" and tokenizer_from is None and (folder.parent / "tokenizer").is_dir():
-        tokenizer_from = folder.parent / "tokenizer"  # a bundle's weights
+        tokenizer_from = (
+            folder.parent / "tokenizer"
+        )  # a bundle's weights; one of images has its own beside them
     shapes_only = torch.device(device).type == "meta"
     words = Path(tokenizer_from or folder)
     with quiet():
@@ -162,11 +167,15 @@ def load(
         config = tried(
             lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False), folder, "config.json"
         )
-        tokenizer = tokenizer_at(words)
+        tokenizer = None if sees(config) else tokenizer_at(words)
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
             trunk = tried(lambda: _trunk(folder, config, fresh or shapes_only, whole), folder, "the weights")
-    _same_words(tokenizer, trunk, folder)
-    return _ready(name, folder, "" if shapes_only else _weights_sha(folder), trunk, tokenizer, device)
+    sha, sight = "" if shapes_only else _weights_sha(folder), None
+    if tokenizer is None:
+        sight = sight_of(trunk, words)
+    else:
+        _same_words(tokenizer, trunk, folder)
+    return _ready(name, folder, sha, trunk, tokenizer, device, sight)
 
 
 def _grown(
@@ -181,12 +190,13 @@ def _grown(
     folder = grow.words_at(name, words)
     shapes_only = device.type == "meta"
     with quiet():
-        tokenizer = tokenizer_at(folder)
+        tokenizer = None if folder is None else tokenizer_at(folder)
         config = grow.config_of(name, tokenizer=tokenizer, shape=shape)
         sha = "" if shapes_only else grow.identity(config, tokenizer, seed)
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
             trunk = _part_of(grow.fresh(config, seed, _auto_of(config, whole)), config, whole)
-    return replace(_ready(name, folder, sha, trunk, tokenizer, device), grown=True)
+    sight = sight_of(trunk, None) if folder is None else None
+    return replace(_ready(name, folder or Path(), sha, trunk, tokenizer, device, sight), grown=True)
 
 
 def tokenizer_at(folder: Path) -> Any:
@@ -205,18 +215,29 @@ def tokenizer_at(folder: Path) -> Any:
     )
 
 
-def _ready(name: str, folder: Path, sha: str, trunk: Any, tokenizer: Any, device: torch.device | str) -> Base:
+def _ready(
+    name: str,
+    folder: Path,
+    sha: str,
+    trunk: Any,
+    tokenizer: Any,
+    device: torch.device | str,
+    sight: Sight | None,
+) -> Base:
     """The facts of a trunk, and the way it is run."""
     config = trunk.config
     both = encdec.is_whole(trunk)
     kind = "encoder-decoder" if both else "decoder" if is_causal(trunk) else "encoder"
-    usual = "last" if kind == "decoder" else "cls" if tokenizer.cls_token_id is not None else "mean"
-    _settle(trunk)
+    cls = sight is not None or tokenizer.cls_token_id is not None
+    usual = "last" if kind == "decoder" else "cls" if cls else "mean"
+    settle(trunk)
     trunk.to(device)
     packing.register()
     pooler = _taken_pooler(trunk)
     way = Way(False, 0, "it has no weights")
-    if torch.device(device).type != "meta":
+    if sight is not None:  # image classifiers of transformers stand on the first state itself
+        pooler, way = None, Way(False, 0, "it reads images", sight)
+    elif torch.device(device).type != "meta":
         with quiet():
             way = (encdec if both else packing).how_to_run(trunk)
     return Base(
@@ -229,20 +250,10 @@ def _ready(name: str, folder: Path, sha: str, trunk: Any, tokenizer: Any, device
         kind=kind,
         width=int(config.hidden_size),
         n_layers=int(config.num_hidden_layers),
-        pooling=_declared_pooling(folder) or usual,
+        pooling=(None if sight else _declared_pooling(folder)) or usual,
         pooler=pooler,
-        limit=_limit(config, tokenizer),
+        limit=sight.n_tokens if sight else _limit(config, tokenizer),
     )
-
-
-def _settle(trunk: nn.Module) -> None:
-    """Tables that a family computes (Marian's positions) become buffers: no method trains them, as no
-    checkpoint holds them."""
-    for module in trunk.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                del module._parameters[name]
-                module.register_buffer(name, parameter.detach())
 
 
 def copy_of(base: Base) -> Base:

@@ -85,11 +85,12 @@ class Model(nn.Module):
         """
         frozen = self.frozen
         lengths = batch.lengths.tolist()
+        read = batch.ids if batch.images is None else batch.images
         with self.working():
             if batch.answer is not None:
                 return encdec.states(self.trunk, self.way, batch.ids, lengths, batch.answer)
             if frozen is None or frozen.reason:
-                return run(self.trunk, self.way, batch.ids, lengths, batch.segments)
+                return run(self.trunk, self.way, read, lengths, batch.segments)
             low = batch.states
             if low is None:
                 low = frozen.states(batch.ids, lengths, batch.segments)

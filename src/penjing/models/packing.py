@@ -26,6 +26,7 @@ from penjing.models.across import attend_across
 from penjing.models.attention import DroppedAttention
 from penjing.models.layout import Group, Layout, Return, layout_of, spread
 from penjing.models.modes import evaluating
+from penjing.models.sight import Sight
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
@@ -153,17 +154,20 @@ def register() -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """How a base is run: packed, with positions beginning at `offset`, or padded (and why)."""
+    """How a base is run: packed, with positions beginning at `offset`, or padded (and why); or on images,
+    which have one size and need neither.
+    """
 
     packed: bool
     offset: int = 0
     reason: str = ""
+    sight: Sight | None = None
 
 
 def run(
     trunk: nn.Module, way: Way, ids: Tensor, lengths: Sequence[int], segments: Tensor | None = None
 ) -> Tensor:
-    """Last hidden states of packed sequences: ids (T,), lengths (S,) -> (T, D).
+    """Last hidden states of packed sequences: ids (T,), or images (S, C, H, W), lengths (S,) -> (T, D).
 
     A module that a method has put around the trunk (`trunk.added`: virtual tokens, a prefix, a side network)
     does it in its own way, by `forward`.
@@ -199,7 +203,7 @@ def forward(
     factors: Factors | None = None,
     exact: bool = False,
 ) -> Tensor:
-    """`run` by the trunk alone. `ids` are ids (T,) or what stands for them at the input, (T, E).
+    """`run` by the trunk alone. `ids` are ids (T,), what stands for them at the input, (T, E), or images.
 
     `shift`: where positions begin; `instead` and `factors` go to `attend`; `exact` is as in `layout_of`; all
     for packed bases only.
@@ -230,6 +234,9 @@ def _called(
     exact: bool = False,
 ) -> tuple[Any, Callable[[Tensor], Tensor]]:
     """What transformers gives, and the function that lays its states end to end: (T, D)."""
+    if way.sight is not None:
+        out = trunk(pixel_values=way.sight.normal(ids), **extra)
+        return out, lambda states: states.reshape(-1, states.shape[-1])
     kind: Any = type(_inner(trunk))
     name = "inputs_embeds" if ids.is_floating_point() else "input_ids"
     accepted = _accepted(kind)

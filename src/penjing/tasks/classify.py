@@ -37,15 +37,7 @@ def classify(
     label_smoothing: share of the target spread over all classes (0 to 1). class_weights: `balanced` weighs
     classes by n / (C n_c), or a weight a label.
     """
-    if not 0 <= label_smoothing < 1:
-        raise SpecError(
-            f"`classify.label_smoothing` must be at least 0 and below 1; it is {label_smoothing}."
-        )
-    if not 0 <= head_dropout < 1:
-        raise SpecError(f"`classify.head_dropout` must be at least 0 and below 1; it is {head_dropout}.")
-    if labels is not None and len(set(labels)) < len(labels):
-        double = next(one for one in labels if labels.count(one) > 1)
-        raise SpecError(f"`classify.labels` names `{double}` twice; each label is named once. Drop one.")
+    check_settings("classify", labels, head_dropout, label_smoothing)
     if class_weights is not None and multi_label:
         raise SpecError(
             "`classify.class_weights` weighs single labels; with `multi_label: true` it would be ignored. "
@@ -241,6 +233,20 @@ def classify(
         best=best,
         multi_label=multi_label,
     )
+
+
+def check_settings(name: str, labels: list[str] | None, head_dropout: float, label_smoothing: float) -> None:
+    """Settings that every task with one label of the whole has.
+
+    Raises:
+        SpecError: a share out of its range, or a label named twice.
+    """
+    for key, value in (("label_smoothing", label_smoothing), ("head_dropout", head_dropout)):
+        if not 0 <= value < 1:
+            raise SpecError(f"`{name}.{key}` must be at least 0 and below 1; it is {value}.")
+    if labels is not None and len(set(labels)) < len(labels):
+        double = next(one for one in labels if labels.count(one) > 1)
+        raise SpecError(f"`{name}.labels` names `{double}` twice; each label is named once. Drop one.")
 
 
 @dataclass(frozen=True)
