@@ -121,8 +121,15 @@ def _talks(**settings: Any) -> Sample:
     return Sample("rows.jsonl", _as_lines(rows), asked, settings, base="qwen3", longest=96)
 
 
+def _preferences(**settings: Any) -> Sample:
+    rows = [{"prompt": text, "chosen": label, "rejected": "no idea"} for text, label in tickets(18)]
+    settings = {"template": "chatml", "max_new": 6, **settings}
+    return Sample("rows.jsonl", _as_lines(rows), ["my parcel is late"], settings, base="qwen3", longest=96)
+
+
 SAMPLES: dict[str, dict[str, Sample]] = {
     "answer": {"squad": _questions(longest=4)},
+    "prefer": {"dpo": _preferences(), "orpo": _preferences(loss="orpo")},
     "chat": {"replies": _talks(), "last": _talks(learn="last")},
     "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},
     "choose": {"plain": _choices()},

@@ -13,7 +13,7 @@ IN_PERCENT = (
     "accuracy", "macro_f1", "micro_f1", "subset_accuracy", "ece",
     "recall_1", "recall_5", "recall_10", "recall_100",
     "precision", "recall", "intent_accuracy", "frame_accuracy", "official_f1",
-    "exact_match", "f1", "f1_answerable", "unanswerable_right",
+    "exact_match", "f1", "f1_answerable", "unanswerable_right", "token_accuracy", "preference_accuracy",
 )  # fmt: skip
 
 

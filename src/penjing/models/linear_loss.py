@@ -40,6 +40,13 @@ def token_losses(
     return torch.cat(losses), torch.cat(hits)
 
 
+def each_loss(states_nD: Tensor, words_VD: Tensor, bias_V: Tensor | None, labels_n: Tensor) -> Tensor:
+    """(n,) -log softmax(states words' + bias)[label], fp32, with their graph: for losses that weigh tokens or
+    sequences against each other. A piece's logits are made again on the way back: four products instead of
+    three, and none of (n, V) is kept."""
+    return _EachLoss.apply(states_nD, words_VD, bias_V, labels_n)  # type: ignore[no-any-return]
+
+
 def _pieces(states_nD: Tensor, labels_n: Tensor, n_words: int) -> list[tuple[Tensor, Tensor]]:
     size = max(16, PIECE // n_words)
     return [*zip(states_nD.split(size), labels_n.split(size), strict=True)] if len(labels_n) else []
@@ -87,3 +94,34 @@ class _LinearLoss(torch.autograd.Function):
         scaled = [None if g is None else g.mul_(grad.to(g.dtype)) for g in ctx.grads]
         ctx.grads = None  # once only: they were scaled where they lie
         return (*scaled, None)
+
+
+class _EachLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, words: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+        ctx.save_for_backward(states, words, bias, labels)
+        return token_losses(states, words, bias, labels)[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad_n: Tensor) -> tuple[Tensor | None, ...]:
+        states, words, bias, labels = ctx.saved_tensors
+        want_states, want_words, want_bias, _ = ctx.needs_input_grad
+        table = words.to(states.dtype)
+        grad_states = torch.empty_like(states) if want_states else None
+        grad_words = torch.zeros_like(words) if want_words else None
+        grad_bias = torch.zeros_like(bias) if want_bias and bias is not None else None
+        first = 0
+        for piece, wanted in _pieces(states, labels, len(words)):
+            last = first + len(wanted)
+            p = _logits(piece, table, bias).softmax(-1)
+            p.scatter_add_(1, wanted[:, None], p.new_full((len(wanted), 1), -1.0))
+            p *= grad_n[first:last, None]
+            if grad_bias is not None:
+                grad_bias += p.sum(0)
+            narrow = p.to(states.dtype)
+            if grad_states is not None:
+                torch.mm(narrow, table, out=grad_states[first:last])
+            if grad_words is not None:
+                grad_words += narrow.T @ piece
+            first = last
+        return grad_states, grad_words, grad_bias, None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from penjing.errors import NotSupported
 from penjing.models.layers import bare
-from penjing.models.linear_loss import linear_loss, token_losses
+from penjing.models.linear_loss import each_loss, linear_loss, token_losses
 from penjing.models.load import Base, quiet
 from penjing.models.own_head import OwnHead
 
@@ -75,6 +75,11 @@ class WordHead(nn.Module):
         """Summed cross-entropy of the states whose label is not -100, ()."""
         states, labels = targets(states_TD, labels_T)
         return linear_loss(self.inner(states), self.out.weight, self.bias, labels)
+
+    def each_loss(self, states_TD: Tensor, labels_T: Tensor) -> Tensor:
+        """(n,) cross-entropy of each state whose label is not -100, with its graph."""
+        states, labels = targets(states_TD, labels_T)
+        return each_loss(self.inner(states), self.out.weight, self.bias, labels)
 
     def judged(self, states_TD: Tensor, labels_T: Tensor) -> tuple[Tensor, Tensor]:
         """(n,) losses of the states whose label is not -100, and whether the likeliest word is right."""

@@ -82,7 +82,7 @@ def chat(
                 write, rows, max_length, learn, too_long, labelled=labelled
             ),
             infer=lambda model, each, part: _infer(model, each, part, write, how, base.limit),
-            answers=lambda found, names, chosen: [_answer(write, one) for one in found],
+            answers=lambda found, names, chosen: [answer_of(write, one) for one in found],
             notes=(note,) if note else (),
         )
 
@@ -96,7 +96,7 @@ def chat(
         encode=_encode,
         bind=bind,
         learned=lambda part, sequence, names: ("", []),
-        head=_unbound,
+        head=unbound,
         loss=word_loss,
         score=_score,
         say=lambda one: " ".join(one["reply"].split()),
@@ -109,7 +109,8 @@ def chat(
     return task
 
 
-def _unbound(*shape: Any) -> nn.Module:
+def unbound(*shape: Any) -> nn.Module:
+    """The head of a task that is not bound to a base yet."""
     raise AssertionError("the head of a chat model comes with its base")
 
 
@@ -136,7 +137,7 @@ def _part(write: Template, rows: Rows, max_length: int, learn: str, too_long: st
     if not labelled:
         questions = [conversations.question_of(one) for one in items_of(rows)]
         prompts = [np.array(write.prompt(one), dtype=np.int64) for one in questions]
-        return Part(rows, _laid(prompts, None), np.zeros(len(rows), dtype=np.int64))
+        return Part(rows, laid(prompts, None), np.zeros(len(rows), dtype=np.int64))
     sequences: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     owners: list[int] = []
@@ -169,7 +170,7 @@ def _part(write: Template, rows: Rows, max_length: int, learn: str, too_long: st
     if dropped:
         notes.append(f"{counted(dropped, 'conversation')} longer than {max_length} tokens left out")
     rows = replace(rows, notes=(*rows.notes, *notes))
-    return Part(rows, _laid(sequences, labels), _encode(rows, []), owners=np.array(owners, dtype=np.int64))
+    return Part(rows, laid(sequences, labels), _encode(rows, []), owners=np.array(owners, dtype=np.int64))
 
 
 def _labels(found: Written, learn: str) -> np.ndarray:
@@ -187,7 +188,8 @@ def _labels(found: Written, learn: str) -> np.ndarray:
     return labels
 
 
-def _laid(sequences: Sequence[np.ndarray], labels: Sequence[np.ndarray] | None) -> Tokens:
+def laid(sequences: Sequence[np.ndarray], labels: Sequence[np.ndarray] | None) -> Tokens:
+    """Sequences end to end."""
     starts = np.concatenate([[0], np.cumsum([len(one) for one in sequences])]).astype(np.int64)
     ids = np.concatenate([*sequences, np.zeros(0, np.int64)]).astype(np.int32)
     return Tokens(ids, starts, labels=None if labels is None else np.concatenate(labels))
@@ -225,7 +227,13 @@ def _score(
     return Scores(scores.values, scores.intervals)
 
 
-def _answer(write: Template, one: Said) -> dict[str, Any]:
+def replied(model: Any, part: Part, write: Template, how: Decoding, limit: int) -> list[Said]:
+    """What is said to each prompt of a part."""
+    prompts = [part.tokens.ids[a:b].tolist() for a, b in pairwise(part.tokens.starts)]
+    return [best[0] for best in generate(model, prompts, how, stop=sorted(write.stops), limit=limit)]
+
+
+def answer_of(write: Template, one: Said) -> dict[str, Any]:
     """A reply, whether it came to its end, and how sure the model was: the mean probability of its tokens
     (geometric), in 0..1."""
     reply = write.tokenizer.decode(list(one.ids), skip_special_tokens=True)

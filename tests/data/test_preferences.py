@@ -1,0 +1,71 @@
+"""Pairs of replies read from the usual forms, and those that cannot be used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import put, told
+from penjing.data.conversations import Conversation, Message
+from penjing.data.preferences import Preference, read
+from penjing.errors import DataError
+
+ASKED = {"role": "user", "content": "hi"}
+GOOD, BAD = {"role": "assistant", "content": "yes ?"}, {"role": "assistant", "content": "no"}
+WANTED = Preference(
+    Conversation((Message("user", "hi"),)), Message("assistant", "yes ?"), Message("assistant", "no")
+)
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "hi", "chosen": "yes ?", "rejected": "no"},
+        {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD]},
+        {"messages": [ASKED], "chosen": "yes ?", "rejected": "no"},
+        {"chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+        {"conversations": [{"from": "human", "value": "hi"}], "chosen": {"from": "gpt", "value": "yes ?"},
+         "rejected": {"from": "gpt", "value": "no"}},
+    ],
+)  # fmt: skip
+def test_usual_forms_are_read(row: dict[str, Any], tmp_path: Path) -> None:
+    assert read(put(tmp_path, "a.jsonl", lines(row, row))).items == [WANTED] * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "flaw"),
+    [
+        ({"prompt": "hi", "chosen": "no", "rejected": " no"}, "`chosen` equals `rejected`"),
+        ({"prompt": "hi", "chosen": "", "rejected": "no"}, "with `chosen` the reply in message 2 is empty"),
+        ({"prompt": [ASKED, GOOD], "chosen": [GOOD], "rejected": [BAD]}, "roles are out of order"),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_told_or_left_out(
+    row: dict[str, Any], flaw: str, tmp_path: Path
+) -> None:
+    good = {"prompt": "hi", "chosen": "yes ?", "rejected": "no"}
+    path = put(tmp_path, "a.jsonl", lines(good, row))
+    with pytest.raises(DataError) as error:
+        read(path)
+    told(error, "line 2", "a better and a worse reply was wanted", flaw, "1 of 2", "`repair: true`")
+    rows = read(path, repair=True)
+    assert len(rows) == 1
+    assert any("1 of 2 pairs left out" in note for note in rows.notes)
+
+
+def test_columns_that_are_not_there_are_told(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", lines({"prompt": "hi", "good": "x"}, {"prompt": "hi", "good": "x"}))
+    with pytest.raises(DataError, match=r"`chosen` and `rejected`; columns are prompt, good"):
+        read(path)
+
+
+@pytest.mark.data
+def test_real_pairs_are_read(shared_data: Path) -> None:
+    for language in ("en", "zh"):
+        rows = read(shared_data / "sft_dpo_demo" / f"dpo_{language}_demo.json.gz", repair=True)
+        assert len(rows) > 290
