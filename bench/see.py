@@ -33,9 +33,10 @@ def unpacked(folder: Path, rows: int, test_rows: int | None) -> None:
     """A share of the train images and of the test images (all of them without `test_rows`), as many of each
     class, drawn once for all seeds.
     """
-    from penjing.data.pixels import members
+    from penjing.data.pixels import members, names_in
 
-    held = {name: content for name, content in members(str(ARCHIVE)) if name.endswith(".jpg")}
+    names = {name for name in names_in(str(ARCHIVE)) if name.endswith(".jpg")}
+    held = dict(members(str(ARCHIVE), names))
     draw = np.random.default_rng(0)
     for part, wanted in (("train", rows), ("test", test_rows)):
         classes = sorted({name.split("/")[1] for name in held if name.startswith(f"{part}/")})

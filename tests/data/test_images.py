@@ -205,3 +205,16 @@ def test_rows_are_told_apart_by_content(folder: Path) -> None:
     more = read_images(folder)
     assert len(set(rows.texts)) == 9
     assert len(set(more.texts)) == 9
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_part_of_a_real_archive_is_read_and_kept(shared_data: Path) -> None:
+    rows = read_images(f"{shared_data}/cifar10_images/cifar10_images.tar.xz#test")
+    assert len(rows) == 10_000
+    assert len({label for (label,) in rows.labels}) == 10
+    seen = pixels_of(rows, Fit((32, 32)))
+    assert seen.shape == (10_000, 3, 32, 32)
+    assert seen.mean((0, 2, 3)) / 255 == pytest.approx(
+        [0.494, 0.485, 0.450], abs=0.005
+    )  # as published of CIFAR-10

@@ -20,7 +20,7 @@ import numpy as np
 
 from penjing.data.columns import LABEL_NAMES
 from penjing.data.fields import Columns, read_fields
-from penjing.data.pixels import UNREADABLE, Picture, contents, members, opened, pillow, size_of
+from penjing.data.pixels import UNREADABLE, Picture, contents, names_in, opened, pillow, size_of
 from penjing.data.sources import SPLITS
 from penjing.data.split import split
 from penjing.data.table import Table
@@ -165,7 +165,7 @@ def _entries(
         return _by_class(name, listed, inner, labelled)
     if plain.endswith(ARCHIVES):
         stamp = _stat(path)
-        listed = [(m, Picture(str(path), m), f"{stamp}\0{m}") for m, _ in members(str(path))]
+        listed = [(m, Picture(str(path), m), f"{stamp}\0{m}") for m in names_in(str(path))]
         return _by_class(name, listed, inner, labelled)
     if plain.endswith(SUFFIXES):
         if labelled:

@@ -6,13 +6,14 @@ never out of date.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -154,25 +155,46 @@ def _of_file(path: str) -> bytes:
         ) from error
 
 
-def members(source: str, wanted: Any = None) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the files of a zip or tar archive, or of those `wanted`, in the archive's order.
+def names_in(source: str) -> list[str]:
+    """Names of the files of a zip or tar archive, in its order; none is read.
 
     Raises:
         DataError: it is damaged.
     """
-    try:
+    with _whole(source):
+        if zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
+                return [info.filename for info in archive.infolist() if not info.is_dir()]
+        with tarfile.open(source, "r:*") as packed:
+            return [member.name for member in packed if member.isfile()]
+
+
+def members(source: str, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the files `wanted` of a zip or tar archive, in its order.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    with _whole(source):
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
                 for info in archive.infolist():
-                    if not info.is_dir() and (wanted is None or info.filename in wanted):
+                    if info.filename in wanted:
                         yield info.filename, archive.read(info)
             return
         with tarfile.open(source, "r:*") as packed:
             for member in packed:
-                if member.isfile() and (wanted is None or member.name in wanted):
+                if member.isfile() and member.name in wanted:
                     file = packed.extractfile(member)
                     assert file is not None
                     yield member.name, file.read()
+
+
+@contextlib.contextmanager
+def _whole(source: str) -> Iterator[None]:
+    """Inside, an archive is read; what its library throws of a damaged one is said plainly."""
+    try:
+        yield
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
         raise DataError(
             f"{source} was to be a zip or tar archive of images; it could not be read to its end "
