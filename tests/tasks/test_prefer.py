@@ -124,6 +124,20 @@ def test_before_the_first_step_the_model_is_its_reference(base: Base) -> None:
     assert packed(part, np.arange(2)).n_targets == 2
 
 
+def test_what_asks_for_a_reply_is_no_part_of_it_even_within_tags(base: Base) -> None:
+    """TRL's training templates have the line end behind `assistant` within their tags."""
+    base.tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.role == 'assistant' %}{% generation %}"
+        "{{ '\\n' + m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
+        "{{ '\\n' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    part = part_of(bound(base, template="auto"), base, rows_of(PAIRS[0]))
+    assert part.tokens.labels is not None
+    learned = part.tokens.labels[part.tokens.labels != -100]
+    assert base.tokenizer.decode(learned) == "which order ?<|im_end|>no<|im_end|>"
+
+
 def test_pairs_that_do_not_fit_are_refused_or_left_out(base: Base) -> None:
     rows = rows_of(PAIRS[0], pair("late", "no", "it is lost " * 20))
     with pytest.raises(DataError) as error:

@@ -183,8 +183,9 @@ def _part(write: Template, rows: Rows, max_length: int, too_long: str) -> Part:
                 )
             continue
         owners.append(row)
+        given = len(write.prompt(one.asked))  # tags may hold what asks for a reply: that is not preferred
         for each in both:
-            first, end = each.replies[-1]
+            first, end = max(each.replies[-1][0], given), each.replies[-1][1]
             own = np.full(len(each.ids), -100, dtype=np.int64)
             own[first - 1 : end - 1] = each.ids[first:end]
             sequences.append(each.ids)
