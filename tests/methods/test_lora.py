@@ -163,7 +163,7 @@ def test_over_four_bits_it_learns_and_opens_merges_and_answers_the_same(
     model = Model(trunk, head, base.way)
     bundles.save(tmp_path / "b", model=model, base=base, saves="peft", card={**card, "max_length": 64})
     opened: Any = bundles.load(tmp_path / "b", device="cpu", precision="fp32").model
-    assert torch.equal(states(base, opened.trunk), wanted)
+    assert torch.allclose(states(base, opened.trunk), wanted, atol=1e-6)  # GPT-2's activation is fused now
     assert torch.allclose(states(base, merged(opened.trunk)), wanted, atol=2e-5)
 
 

@@ -13,7 +13,8 @@ from penjing.errors import NotSupported
 
 def bare(trunk: nn.Module) -> Any:
     """The transformers model itself, below a peft wrapper where there is one."""
-    return trunk.get_base_model() if hasattr(trunk, "peft_config") else trunk  # type: ignore[operator]
+    # peft leaves its `peft_config` on the model inside, too
+    return trunk.get_base_model() if hasattr(trunk, "get_base_model") else trunk  # type: ignore[operator]
 
 
 def layers_of(trunk: nn.Module) -> nn.ModuleList:
