@@ -204,7 +204,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few_shot": lambda: settings_table("tasks", "few_shot"),
     **{
         name: lambda name=name: settings_table("tasks", name)
-        for name in ("pair", "regress", "embed", "choose")
+        for name in ("pair", "regress", "embed", "choose", "translate")
     },
     "soft": lambda: settings_table("tasks", "soft"),
     "see": lambda: settings_table("tasks", "see"),

@@ -47,6 +47,7 @@ LAYERS = {
         "measures",
         "intervals",
         "regression",
+        "saying",
         "retrieval",
         "baseline",
         "baselines",

@@ -99,7 +99,7 @@ def test_an_encoder_decoder_is_saved_as_one_checkpoint(tiny: Tiny, family_: str,
     with torch.no_grad():
         for parameter in {id(p): p for p in [*base.trunk.parameters(), *head.parameters()]}.values():
             parameter.add_(0.01)
-        for buffer in head._added.values():  # BART's bias of the words
+        for buffer in head.buffers(recurse=False):  # BART's bias of the words
             buffer.add_(torch.randn(buffer.shape))
     head.save(base.trunk, tmp_path / "out", base.tokenizer)
     ids, said = words(base, 7), words(base, 5, seed=2)

@@ -127,6 +127,12 @@ def _preferences(**settings: Any) -> Sample:
     return Sample("rows.jsonl", _as_lines(rows), ["my parcel is late"], settings, base="qwen3", longest=96)
 
 
+def _said(base: str, **settings: Any) -> Sample:
+    rows = [{"source": text, "target": label} for text, label in tickets(18)]
+    asked = ["my parcel is late", "i was billed too much"]
+    return Sample("rows.jsonl", _as_lines(rows), asked, {"longest": 6, **settings}, base)
+
+
 SAMPLES: dict[str, dict[str, Sample]] = {
     "answer": {"squad": _questions(longest=4)},
     "prefer": {"dpo": _preferences(), "orpo": _preferences(loss="orpo")},
@@ -134,6 +140,7 @@ SAMPLES: dict[str, dict[str, Sample]] = {
     "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},
     "choose": {"plain": _choices()},
     "embed": {"plain": _related(), "first dimensions too": _related(dimensions=[8], both_ways=False)},
+    "generate": {"encoder-decoder": _said("marian"), "decoder": _said("gpt2", beams=2)},
     "pair": {
         "one sequence": _pairs(),
         "two towers": _pairs(how="two_tower"),
@@ -147,12 +154,14 @@ SAMPLES: dict[str, dict[str, Sample]] = {
         "typed": _relations(markers="typed"),
         "bare": _relations(markers="none"),
     },
+    "summarize": {"plain": _said("t5")},
     "tag": {
         "bio": _entities(),
         "crf": _entities(crf=True, decode="bioes"),
         "span": _entities(decode="span"),
         "intents": _entities(intent="intent", units="pieces"),
     },
+    "translate": {"plain": _said("bart")},
 }
 CASES = [(task, name) for task, samples in SAMPLES.items() for name in samples]
 
@@ -175,7 +184,7 @@ def made(request: pytest.FixtureRequest, tiny: Tiny, tmp_path: Path) -> Ready:
     path = tmp_path / sample.file
     path.write_text(sample.content, encoding="utf-8")
     task: Task = plugin.build("tasks", plugin.Choice(name, sample.settings))
-    base = load(str(tiny(sample.base)))
+    base = load(str(tiny(sample.base)), whole=task.whole)
     rows = rows_from(task, str(path))
     names = task.label_names(rows)
     if task.measure:

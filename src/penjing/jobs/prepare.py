@@ -32,6 +32,7 @@ from penjing.models.miniature import layer_cost
 from penjing.models.model import Model
 from penjing.models.precision import recompute
 from penjing.models.sizing import Forecast, forecast, work_of
+from penjing.models.word_head import words_of
 from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Technique, Tokens
 from penjing.spec import Spec
 from penjing.task import Task
@@ -368,10 +369,9 @@ def ready(
             technique.plan(steps)
     plain = spec.train.optimizer in DECAY_ALONE and not any(t.stream for t in techniques)
     plain = plain and spec.train.strategy != "fsdp"  # however many processes: others may resume it
-    if used is not None and plain and method.saves == "full" and not base.way.sight:
+    head = task.head(base.width, names, base.pooling, base.pooler).to(next(trunk.parameters()).device)
+    if used is not None and plain and method.saves == "full" and not (base.way.sight or words_of(head)):
         train_rows_in_use(trunk, used)
-    place = next(trunk.parameters()).device  # the machine's, or `meta`
-    head = task.head(base.width, names, base.pooling, base.pooler).to(place)
     model = Model(trunk, head, base.way).prepare(machine.precision, sharded=sharded)
     if task.vary and model.frozen:
         model.frozen = replace(model.frozen, reason=f"`{task.name}` reads rows otherwise at each step")

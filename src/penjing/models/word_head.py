@@ -48,15 +48,17 @@ class WordHead(nn.Module):
         self.own = OwnHead(model)  # which freezes the table
         out.weight.requires_grad_(trains)
         n_words = len(out.weight)
-        own = model.named_buffers(recurse=False)
-        self._added = {name: buffer for name, buffer in own if buffer.shape[-1:] == (n_words,)}
+        own = list(model.named_buffers(recurse=False))
+        self._added = [name for name, buffer in own if buffer.shape[-1:] == (n_words,)]
+        for name in self._added:
+            self.register_buffer(name, model.get_buffer(name))
         self._put(nn.Identity())
 
     @property
     def bias(self) -> Tensor | None:
         """(V,) or None; BART's is added to its logits and does not train."""
         own: Tensor | None = getattr(self.out, "bias", None)
-        for buffer in self._added.values():
+        for buffer in map(self.get_buffer, self._added):
             own = buffer.flatten() if own is None else own + buffer.flatten()
         return own
 
@@ -108,9 +110,9 @@ class WordHead(nn.Module):
         for place in self._places:
             owner, _, name = place.rpartition(".")
             setattr(model.get_submodule(owner), name, projection)
-        for name, buffer in self._added.items():
-            away = isinstance(projection, nn.Identity)
-            setattr(model, name, buffer.new_zeros(()) if away else buffer)
+        for name in self._added:
+            buffer = self.get_buffer(name)
+            setattr(model, name, buffer.new_zeros(1) if isinstance(projection, nn.Identity) else buffer)
 
 
 def words_of(head: nn.Module) -> WordHead | None:

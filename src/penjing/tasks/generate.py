@@ -1,0 +1,252 @@
+"""Say something of a source: any text to any text. `translate` and `summarize` are this with other scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from penjing import saying
+from penjing.baselines import said as baselines
+from penjing.data.aligned import asked_sources, read_aligned
+from penjing.errors import NotSupported, SpecError
+from penjing.models.answering import part_of_both
+from penjing.models.decoding import Decoding
+from penjing.models.generate import generate as generated
+from penjing.models.language import asked, word_loss
+from penjing.models.load import Base
+from penjing.models.word_head import word_head
+from penjing.records import Batch, Part, Rows, Scores
+from penjing.task import Each, Task
+
+# What `train` says where the spec says nothing.
+TRAIN = {"lr": 5e-4, "schedule": "inverse_sqrt", "warmup": 0.1}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said of a row, and where the wanted answer is known, its summed loss and tokens."""
+
+    text: str
+    ended: bool
+    loss: float = 0.0
+    tokens: int = 0
+
+
+def generate(
+    *,
+    prefix: str = "",
+    behind: str = "\n",
+    longest: int = 128,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    no_repeat: int = 0,
+    repetition_penalty: float = 1.0,
+) -> Task:
+    """Say a text of a source, learned from pairs of them.
+
+    prefix: what stands before each source, such as T5's `summarize: `. behind: what stands between source and
+    answer where one decoder reads both. longest: tokens of an answer. beams, length_penalty, no_repeat,
+    repetition_penalty: as in generation (docs/generate.md), whenever an answer is found.
+    """
+    how = decoding_of(longest, beams, length_penalty, no_repeat, repetition_penalty)
+    return said_task("generate", "rouge_l", prefix, behind, how, baseline="nearest")
+
+
+def decoding_of(
+    longest: int, beams: int, length_penalty: float, no_repeat: int, repetition_penalty: float
+) -> Decoding:
+    """How answers are found.
+
+    Raises:
+        SpecError: settings without sense.
+    """
+    if longest < 2:
+        raise SpecError(f"`longest` must be at least 2 tokens of an answer; it is {longest}. 128 is usual.")
+    return Decoding(
+        max_new=longest,
+        beams=beams,
+        length_penalty=length_penalty,
+        no_repeat=no_repeat,
+        repetition_penalty=repetition_penalty,
+    )
+
+
+def said_task(
+    name: str, best: str, prefix: str, behind: str, how: Decoding, *, baseline: Literal["nearest", "lead"]
+) -> Task:
+    """A task whose answers are texts; `best` is the score that picks the best."""
+    if best == "bleu":
+        saying.sacrebleu()
+
+    def part(base: Base, rows: Rows, names: list[str], max_length: int, *, labelled: bool = True) -> Part:
+        between = behind if base.kind == "decoder" else ""
+        sources = [f"{prefix}{source}{between}" for source, _ in rows.items or ()]
+        wanted = [target or "" for _, target in rows.items or ()] if labelled else None
+        if base.kind == "decoder" and max_length < how.max_new + 2:
+            raise SpecError(
+                f"`{name}.longest` is {how.max_new} tokens of an answer, and `data.max_length` {max_length}, "
+                "for source and answer in one row. Raise the latter, or lower the former."
+            )
+        return part_of_both(base, rows, sources, wanted, max_length, how.max_new)
+
+    def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
+        if base.kind == "encoder":
+            raise NotSupported(
+                f"`{name}` needs a base that says words: an encoder-decoder (T5, BART, Marian) or a decoder "
+                f"(GPT-2, Llama); `{base.name}` is an encoder."
+            )
+        both = base.kind == "encoder-decoder"
+        head, note = word_head(base, "answer" if both else "causal", weights=weights)
+        return replace(
+            task, head=lambda *shape: head, infer=partial(_infer, base, how), notes=(note,) if note else ()
+        )
+
+    def score(
+        found: list[Answer], targets: np.ndarray, names: list[str], chosen: dict[str, Any], seed: int = 0
+    ) -> Scores:
+        return _scores(found, targets, best, seed)
+
+    def difference(
+        ours: list[Answer],
+        theirs: list[Answer],
+        targets: np.ndarray,
+        chosen: Any,
+        their_chosen: Any,
+        seed: int,
+    ) -> tuple[float, tuple[float, float]]:
+        rows, value = _judged([one.text for one in ours], [*targets], best)
+        others, _ = _judged([one.text for one in theirs], [*targets], best)
+        mean = float(value(rows.sum(0)) - value(others.sum(0)))
+        return mean, saying.interval(rows, value, seed, others)
+
+    def cheap(rows: Rows, targets: np.ndarray, names: list[str], seed: int) -> Callable[[Rows], list[Answer]]:
+        sources = [source for source, _ in rows.items or ()]
+        makes = baselines.lead(sources, [*targets])
+        if baseline == "nearest":
+            makes = baselines.nearest(sources, [*targets], seed)
+        return _OfRows(makes[0], (makes[1],))
+
+    task = Task(
+        name=name,
+        head=_unbound,
+        loss=word_loss,
+        score=score,
+        best=best,
+        rows=read_aligned,
+        ask=asked_sources,
+        encode=_targets,
+        part=part,
+        learned=None,
+        answers=_answers,
+        say=lambda answer: " ".join(answer["text"].split()),
+        mistakes=_mistakes,
+        difference=difference,
+        baseline=cheap,
+        bind=bind,
+        whole=True,
+    )
+    return task
+
+
+def _unbound(*shape: Any) -> nn.Module:
+    raise AssertionError("the head of a language model comes with its base")
+
+
+@dataclass(frozen=True)
+class _OfRows:
+    """A baseline over sources as one over rows."""
+
+    says: baselines.Says
+    notes: tuple[str, ...]
+
+    def __call__(self, rows: Rows) -> list[Answer]:
+        return [Answer(text, True) for text in self.says([source for source, _ in rows.items or ()])]
+
+
+def _targets(rows: Rows, names: list[str]) -> np.ndarray:
+    found = np.empty(len(rows), dtype=object)
+    found[:] = [target or "" for _, target in rows.items or ()]
+    return found
+
+
+def _infer(base: Base, how: Decoding, model: nn.Module, each: Each, part: Part) -> list[Answer]:
+    """What the model says of each row, and how well it says what was wanted."""
+    inner: Any = model
+    words = base.tokenizer
+    stop = [] if words.eos_token_id is None else [int(words.eos_token_id)]
+
+    def compute(batch: Batch) -> Sequence[Answer]:
+        rows = [row.tolist() for row in batch.ids.cpu().split(batch.lengths.tolist())]
+        if batch.marks is not None:
+            rows = [row[: int(n)] for row, n in zip(rows, batch.marks[:, 0].tolist(), strict=True)]
+        found = generated(inner, rows, how, stop=stop, limit=base.limit, tokens=1 << 20)
+        texts = words.batch_decode([list(one[0].ids) for one in found], skip_special_tokens=True)
+        known = _losses(inner, batch)
+        return [
+            Answer(text.strip(), one[0].ended, *judged)
+            for text, one, judged in zip(texts, found, known, strict=True)
+        ]
+
+    return each(part, compute)
+
+
+def _losses(model: Any, batch: Batch) -> list[tuple[float, int]]:
+    """Summed loss and tokens of each row's wanted answer."""
+    if batch.answer is None and (batch.labels is None or batch.labels.ndim != 1):
+        return [(0.0, 0)] * len(batch.rows)
+    labels, lengths = asked(batch)
+    losses, _ = model.head.judged(model.states(batch), labels)
+    places, sizes = labels.cpu().split(lengths.tolist()), []
+    for own in places:
+        sizes.append(int((own != -100).sum()))
+    return [(float(one.sum()), n) for one, n in zip(losses.float().cpu().split(sizes), sizes, strict=True)]
+
+
+def _judged(
+    said: list[str], wanted: list[str], best: str
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Per row what is summed, and the score that sums make."""
+    if best == "bleu":
+        return saying.bleu_counts(said, wanted), saying.bleu_of
+    place = saying.ROUGES.index(best)
+    values = [saying.rouge(a, b)[place] for a, b in zip(said, wanted, strict=True)]
+    return np.stack([values, np.ones(len(values))], 1), saying.mean_of
+
+
+def _scores(found: list[Answer], targets: np.ndarray, best: str, seed: int) -> Scores:
+    said, wanted = [one.text for one in found], [str(one) for one in targets]
+    rows, value = _judged(said, wanted, best)
+    rouges = np.array([saying.rouge(a, b) for a, b in zip(said, wanted, strict=True)])
+    values = {best: float(value(rows.sum(0)))}
+    if best == "bleu":
+        values["chrf"] = saying.chrf(said, wanted)
+    values |= {name: float(x) for name, x in zip(saying.ROUGES, rouges.mean(0), strict=True)}
+    tokens = sum(one.tokens for one in found)
+    if tokens:
+        values["loss"] = sum(one.loss for one in found) / tokens
+    values |= saying.manner(said, wanted)
+    values["unended"] = sum(not one.ended for one in found) / max(1, len(found))
+    return Scores(values, {best: saying.interval(rows, value, seed)})
+
+
+def _answers(found: list[Answer], names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"text": one.text, "ended": one.ended} for one in found]
+
+
+def _mistakes(
+    found: list[Answer], rows: Rows, targets: np.ndarray, names: list[str], chosen: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Rows whose answer has a ROUGE-L below a half; `error` is what it lacks to 1."""
+    wrong = []
+    for i, (one, wanted) in enumerate(zip(found, targets, strict=True)):
+        near = saying.rouge(one.text, wanted)[2]
+        if near < 0.5:
+            source = (rows.items or [])[i][0]
+            about = {"where": rows.where(i), "text": source[:600], "given": wanted, "predicted": one.text}
+            wrong.append({**about, "error": 1 - near})
+    return wrong
