@@ -17,7 +17,7 @@ from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scaling import LossScale
 from penjing.errors import NotSupported, TrainingFailed
-from penjing.jobs import keep, training
+from penjing.jobs import keep, several, training
 from penjing.jobs.news import News
 from penjing.jobs.train import resume
 from penjing.keys import TrainSpec
@@ -166,9 +166,9 @@ def test_a_stopped_fp16_run_goes_on_with_its_scale(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU, which `choose` would refuse."""
-    monkeypatch.setattr(training, "choose", lambda *asked: Machine(torch.device("cpu"), "fp16", 1))
+    monkeypatch.setattr(several, "choose", lambda *asked: Machine(torch.device("cpu"), "fp16", 1))
     monkeypatch.setattr(LossScale.__init__, "__defaults__", (2.0**16, 0, 2))  # doubled every two steps
-    for name in ("_introduce", "conclude"):  # they know what a CPU reaches in fp32 and bf16
+    for name in ("introduce", "conclude"):  # they know what a CPU reaches in fp32 and bf16
         monkeypatch.setattr(training, name, lambda *args: None)
     small["train"] |= {"steps": 6, "evals": 1, "save_s": 0}
     whole = tune(small, name="whole")

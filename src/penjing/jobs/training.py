@@ -22,6 +22,7 @@ from penjing.bundle import save as save_bundle
 from penjing.device import Machine, choose, peak_mib
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
+from penjing.engine.ranks import ALONE
 from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import over, predictions
 from penjing.engine.sharding import put_together, shard
@@ -276,7 +277,8 @@ def _steps(it: Training, last: int, check: Callable[[], None], track: Callable[[
             if watch.stopped:
                 tell(News("note", watch.stopped))
                 break
-            if any(asked for _, _, asked in said):
+            late = it.job.ranks is ALONE and _asked(check)  # asked while the step was told and validated
+            if late or any(asked for _, _, asked in said):
                 raise KeyboardInterrupt
             whole = False
     except KeyboardInterrupt:
