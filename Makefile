@@ -21,7 +21,7 @@ COMMA := ,
 LOCKED := starter,hub,search,serve,corpus,bench,dev
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo test check bench docs fresh lock clean python
+.PHONY: setup demo test long check bench docs fresh lock clean python
 
 setup: .venv/ready
 
@@ -45,7 +45,11 @@ demo: setup
 
 # Everything; tests marked gpu skip themselves where there is no GPU, those marked data where ../shared is absent.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" $(WORKERS) $(PYTEST)
+
+# Processes killed at random moments and the like: with `make test` they would take more than a quarter of an hour.
+long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(WORKERS) $(PYTEST)
 
 # What to run before every commit: under two minutes.
 check: setup

@@ -23,6 +23,8 @@ from families import BERT_FRAME, FAMILIES, Family
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
 
+LONG = ("test_several.py", "test_pet.py")  # their slow tests take half a minute to two minutes each
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -254,6 +256,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         call = getattr(item, "callspec", None)
         if call is not None and call.params.get("family", QUICK[0]) not in QUICK:
             item.add_marker(pytest.mark.slow)
+        if item.path.name in LONG and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.long)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting:
         import torch
