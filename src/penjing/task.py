@@ -21,6 +21,17 @@ Fit = Callable[[nn.Module, Over, Tokens, np.ndarray], None]
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A fitted baseline: a function from Rows to what a task predicts, and what it left out, in words."""
+
+    predict: Callable[[Rows], Any]
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, rows: Rows) -> Any:
+        return self.predict(rows)
+
+
+@dataclass(frozen=True)
 class Feed:
     """How a corpus becomes the sequences of an objective.
 

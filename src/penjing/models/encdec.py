@@ -22,10 +22,9 @@ from penjing.errors import NotSupported
 from penjing.models.layers import bare
 from penjing.models.layout import Return, layout_of
 from penjing.models.modes import evaluating
-from penjing.models.packing import NAME, Way, native
+from penjing.models.packing import FAILURES, NAME, Way, native, why
 from penjing.records import Side
 
-FAILURES = (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError)
 LENGTHS = ((5, 3, 9, 4), (4, 8, 2, 7))  # of the trial: sources and answers
 
 
@@ -166,14 +165,7 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
             if gap < tolerance:
                 return Way(True)
             reason = f"packed and padded outputs differ by {gap:.1e}"
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            IndexError,
-            AttributeError,
-            NotImplementedError,
-        ) as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        except FAILURES as error:
+            reason = why(error)
     native(trunk)
     return Way(False, 0, reason)

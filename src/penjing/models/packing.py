@@ -30,6 +30,8 @@ from penjing.models.sight import Sight
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
+# What transformers throws where a base does not go through the attention interface.
+FAILURES = (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError)
 Factors = Callable[[int, float, torch.dtype], list[Tensor]]
 
 
@@ -263,6 +265,11 @@ def _called(
     return out, lambda states: Return.apply(states.reshape(-1, states.shape[-1]), back)
 
 
+def why(error: BaseException) -> str:
+    """A trial's failure in one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
 def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
     """Try a tiny batch packed and padded, and say which way this base can be run. Leaves it set for that way.
 
@@ -296,15 +303,8 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
                 if gap < tolerance:
                     return Way(True, offset)
             reason = f"packed and padded outputs differ by {gap:.1e}"
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            IndexError,
-            AttributeError,
-            NotImplementedError,
-        ) as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        except FAILURES as error:
+            reason = why(error)
     native(trunk)
     return Way(False, 0, reason)
 

@@ -72,31 +72,32 @@ def _in_documents(part: Part, rows: np.ndarray, seed: int | None) -> Part:
     """Pieces as they lie. The last token of a piece is asked for the first of the next, where the document
     goes on; at its end it is asked for nothing."""
     tokens = part.tokens
-    places, lengths = placed(tokens.starts[rows], tokens.starts[rows + 1])
-    ids = np.asarray(tokens.ids[places], np.int64)
-    labels = np.asarray(tokens.ids[np.minimum(places + 1, len(tokens.ids) - 1)], np.int64)
-    last = np.cumsum(lengths) - 1
+    found = _asked(part, rows, tokens.starts[rows], tokens.starts[rows + 1])
+    labels, last = found.tokens.labels, found.tokens.starts[1:] - 1
+    assert labels is not None
     labels[last[part.targets[rows, 2] == 1]] = -100
-    return Part(
-        NO_ROWS, Tokens(ids, np.append(last + 1 - lengths, len(ids)), labels=labels), part.targets[rows]
-    )
+    return found
 
 
 def _shifted(part: Part, rows: np.ndarray, seed: int | None) -> Part:
     """Pieces of the same lengths that begin up to a piece later, and no token is asked for twice in one."""
     tokens = part.tokens
-    starts, stops = tokens.starts[rows].copy(), tokens.starts[rows + 1].copy()
-    if seed is not None:
-        room = len(tokens.ids) - 1 - stops
-        shift = np.random.default_rng(seed).integers(0, stops - starts)
-        starts += np.minimum(shift, np.maximum(room, 0))
-        stops += np.minimum(shift, np.maximum(room, 0))
+    starts, stops = tokens.starts[rows], tokens.starts[rows + 1]
+    if seed is None:
+        return _asked(part, rows, starts, stops)
+    room = np.maximum(len(tokens.ids) - 1 - stops, 0)
+    shift = np.minimum(np.random.default_rng(seed).integers(0, stops - starts), room)
+    return _asked(part, rows, starts + shift, stops + shift)
+
+
+def _asked(part: Part, rows: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Part:
+    """The text from each start to its stop, each token asked for the next; the text's last for nothing."""
+    stream, targets = part.tokens.ids, part.targets[rows]
     places, lengths = placed(starts, stops)
-    ids = np.asarray(tokens.ids[places], np.int64)
-    labels = np.asarray(tokens.ids[np.minimum(places + 1, len(tokens.ids) - 1)], np.int64)
-    labels[places == len(tokens.ids) - 1] = -100
-    ends = np.cumsum(lengths)
-    return Part(NO_ROWS, Tokens(ids, np.concatenate([[0], ends]), labels=labels), part.targets[rows])
+    labels = np.asarray(stream[np.minimum(places + 1, len(stream) - 1)], np.int64)
+    labels[places == len(stream) - 1] = -100
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return Part(NO_ROWS, Tokens(np.asarray(stream[places], np.int64), ends, labels=labels), targets)
 
 
 def _continued(model: Any, base: Base, row: list[int], seed: int) -> dict[str, Any]:

@@ -6,8 +6,7 @@ Legend: S sequences (rows), C classes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from penjing.errors import DataError, SpecError, nearest
 from penjing.models.heads import ClassHead
 from penjing.records import Batch, Loss, Part, Rows, Scores
-from penjing.task import Task
+from penjing.task import Fitted, Task
 
 
 def classify(
@@ -208,7 +207,7 @@ def classify(
         from penjing.baseline import fit_baseline
 
         fitted = fit_baseline(rows.texts, targets, len(names), multi_label=multi_label, seed=seed)
-        return _OfRows(fitted, fitted.notes)
+        return Fitted(lambda rows: fitted(rows.texts), fitted.notes)
 
     def reference(part: Part, names: list[str]) -> dict[str, Any]:
         marks = part.targets if multi_label else np.eye(len(names))[part.targets]
@@ -247,17 +246,6 @@ def check_settings(name: str, labels: list[str] | None, head_dropout: float, lab
     if labels is not None and len(set(labels)) < len(labels):
         double = next(one for one in labels if labels.count(one) > 1)
         raise SpecError(f"`{name}.labels` names `{double}` twice; each label is named once. Drop one.")
-
-
-@dataclass(frozen=True)
-class _OfRows:
-    """A fitted baseline over texts as one over rows."""
-
-    predict: Callable[[Sequence[str]], np.ndarray]
-    notes: tuple[str, ...]
-
-    def __call__(self, rows: Rows) -> np.ndarray:
-        return self.predict(rows.texts)
 
 
 def _marks(classes: np.ndarray, like: np.ndarray) -> np.ndarray:

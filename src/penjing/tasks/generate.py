@@ -21,7 +21,7 @@ from penjing.models.language import asked, word_loss
 from penjing.models.load import Base
 from penjing.models.word_head import word_head
 from penjing.records import Batch, Part, Rows, Scores
-from penjing.task import Each, Task
+from penjing.task import Each, Fitted, Task
 
 # What `train` says where the spec says nothing.
 TRAIN = {"lr": 5e-4, "schedule": "inverse_sqrt", "warmup": 0.1}
@@ -126,10 +126,13 @@ def said_task(
 
     def cheap(rows: Rows, targets: np.ndarray, names: list[str], seed: int) -> Callable[[Rows], list[Answer]]:
         sources = [source for source, _ in rows.items or ()]
-        makes = baselines.lead(sources, [*targets])
         if baseline == "nearest":
-            makes = baselines.nearest(sources, [*targets], seed)
-        return _OfRows(makes[0], (makes[1],))
+            says, note = baselines.nearest(sources, [*targets], seed)
+        else:
+            says, note = baselines.lead(sources, [*targets])
+        return Fitted(
+            lambda rows: [Answer(text, True) for text in says([s for s, _ in rows.items or ()])], (note,)
+        )
 
     task = Task(
         name=name,
@@ -155,17 +158,6 @@ def said_task(
 
 def _unbound(*shape: Any) -> nn.Module:
     raise AssertionError("the head of a language model comes with its base")
-
-
-@dataclass(frozen=True)
-class _OfRows:
-    """A baseline over sources as one over rows."""
-
-    says: baselines.Says
-    notes: tuple[str, ...]
-
-    def __call__(self, rows: Rows) -> list[Answer]:
-        return [Answer(text, True) for text in self.says([source for source, _ in rows.items or ()])]
 
 
 def _targets(rows: Rows, names: list[str]) -> np.ndarray:

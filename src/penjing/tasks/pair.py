@@ -5,8 +5,8 @@ Legend: S rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from penjing.models.heads import ClassHead
 from penjing.models.load import Base
 from penjing.models.towers import Nearness, Towers
 from penjing.records import Batch, Loss, Part, Rows
-from penjing.task import Task
+from penjing.task import Fitted, Task
 from penjing.tasks.classify import classify
 from penjing.tasks.regress import check_range, numbers_task, refuse_delimiter
 
@@ -193,7 +193,8 @@ def _classes(given: dict[str, Any]) -> Task:
     ) -> Callable[[Rows], np.ndarray]:
         from penjing.baselines.pairs import fit_classes_of_pairs
 
-        return _OfPairs(*fit_classes_of_pairs(_texts(rows), targets, len(names), seed))
+        predict, notes = fit_classes_of_pairs(_texts(rows), targets, len(names), seed)
+        return Fitted(lambda rows: predict(_texts(rows)), notes)
 
     return replace(plain, label_names=label_names, head=head, baseline=baseline, untuned=None)
 
@@ -282,18 +283,8 @@ def _baseline_of_scores(
 ) -> Callable[[Rows], np.ndarray]:
     from penjing.baselines.pairs import fit_numbers_of_pairs
 
-    return _OfPairs(*fit_numbers_of_pairs(_texts(rows), targets, seed))
-
-
-@dataclass(frozen=True)
-class _OfPairs:
-    """A fitted baseline over pairs as one over rows."""
-
-    predict: Callable[[Sequence[tuple[str, str]]], np.ndarray]
-    notes: tuple[str, ...]
-
-    def __call__(self, rows: Rows) -> np.ndarray:
-        return self.predict(_texts(rows))
+    predict, notes = fit_numbers_of_pairs(_texts(rows), targets, seed)
+    return Fitted(lambda rows: predict(_texts(rows)), notes)
 
 
 def _texts(rows: Rows) -> list[tuple[str, str]]:

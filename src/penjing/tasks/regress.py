@@ -5,8 +5,8 @@ Legend: S rows, K numbers a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from penjing.data.table import Table
 from penjing.errors import DataError, SpecError
 from penjing.models.heads import ClassHead
 from penjing.records import Batch, Loss, Part, Rows, Scores
-from penjing.task import Task
+from penjing.task import Fitted, Task
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "squares": F.mse_loss,
@@ -247,15 +247,5 @@ def _reference(part: Part, names: list[str]) -> dict[str, Any]:
 def _baseline(rows: Rows, targets: np.ndarray, names: list[str], seed: int) -> Callable[[Rows], np.ndarray]:
     from penjing.baselines.numbers import fit_numbers
 
-    return _OfRows(*fit_numbers(rows.texts, targets, seed))
-
-
-@dataclass(frozen=True)
-class _OfRows:
-    """A fitted baseline over texts as one over rows."""
-
-    predict: Callable[[Sequence[str]], np.ndarray]
-    notes: tuple[str, ...]
-
-    def __call__(self, rows: Rows) -> np.ndarray:
-        return self.predict(rows.texts)
+    predict, notes = fit_numbers(rows.texts, targets, seed)
+    return Fitted(lambda rows: predict(rows.texts), notes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from penjing.models.heads import ClassHead, TagHead
 from penjing.models.load import Base
 from penjing.models.tagging import Tagging, by_ends, by_tags, numbers_of, placed
 from penjing.records import Batch, Loss, Part, Rows, Scores
-from penjing.task import Each, Task
+from penjing.task import Each, Fitted, Task
 
 
 def tag(
@@ -236,7 +236,7 @@ def tag(
             wanted = np.array([target.intent for target in targets])
             intents = whole, fit_baseline(rows.texts, wanted, len(whole), multi_label=False, seed=seed)
         fitted = fit_tagger(items_of(rows), targets, len(kinds), intents=intents, seed=seed)
-        return _OfRows(fitted.tag, items_of, fitted.notes)
+        return Fitted(lambda rows: fitted.tag(items_of(rows)), fitted.notes)
 
     def reference(part: Part, names: list[str]) -> dict[str, Any]:
         counts = Counter(label for target in part.targets for _, _, label in target.entities)
@@ -264,18 +264,6 @@ def tag(
         reference=reference,
         best="micro_f1",
     )
-
-
-@dataclass(frozen=True)
-class _OfRows:
-    """A fitted tagger over items as one over rows."""
-
-    tag: Callable[[Sequence[Tagged]], list[Said]]
-    items: Callable[[Rows], list[Tagged]]
-    notes: tuple[str, ...]
-
-    def __call__(self, rows: Rows) -> list[Said]:
-        return self.tag(self.items(rows))
 
 
 def _n_labels(n_outputs: int, decode: str) -> int:
