@@ -43,6 +43,7 @@ LAYERS = {
         "data",
         "corpus",
         "pii",
+        "compressor",
         "device",
         "measures",
         "intervals",

@@ -27,7 +27,7 @@ KINDS = {
     "methods": "records.Method",
     "techniques": "records.Technique",
     "trackers": "tracker.Tracker",
-    "compressors": "records.Compressor",
+    "compressors": "compressor.Compressor",
 }
 # A task may be an objective by name: pretraining is tuning without labels.
 ALSO = {"tasks": "objectives"}
