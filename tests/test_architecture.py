@@ -36,7 +36,7 @@ LAYERS = {
     6: ["apps"],
     5: ["chains"],
     4: ["jobs", "serve"],
-    3: ["engine", "bundle", "bundle_card", "run"],
+    3: ["engine", "bundle", "bundle_card", "bundle_parts", "run"],
     2: ["tasks", "objectives", "methods", "techniques", "compressors", "trackers"],
     1: [
         "models",

@@ -2,23 +2,23 @@
 JSON only.
 
 A bundle is a folder:
-    card.json            task, labels, base, how it was made, scores, reference statistics, SHA-256 of every
-    file head.safetensors     the task's head
+    card.json            task, labels, base, how it was made, scores, reference statistics, SHA-256 of files
+    head.safetensors     the task's head
     tokenizer/           the tokenizer's files; of a base that reads images processor/, as transformers has it
-    trunk/               method `full`: the whole trunk in transformers' format
+    trunk/               method `full`: the whole trunk in transformers' format; where layers are held in
+                         fewer bits or have sizes that no config says, with stored.json (models/skeleton.py)
     adapter/             adapters: in peft's format, over the base that the card names
     changed.safetensors  methods that train some weights of the base: just those, over the base that the card
-    names
+                         names
     added.safetensors    methods that add weights of their own: those; the card's method puts their place into
-    the base
+                         the base
     members/0 …          an ensemble: bundles of one base that answer as one, and mix.safetensors where
-    stacked
+                         stacked
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,25 +26,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from penjing import plugin
-from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors, words_at
-from penjing.device import Machine, choose
+from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors
+from penjing.bundle_parts import dense_of, machine_of, open_base, put_back, put_head, with_adapter
+from penjing.device import Machine
 from penjing.engine import parts
 from penjing.engine.parts import rows_of
 from penjing.engine.scoring import outputs, predictions
 from penjing.engine.vectors import vectors
-from penjing.errors import DataError, NotSupported, SpecError
+from penjing.errors import DataError, NotSupported
 from penjing.files import new_folder, sha256, standing, write_json
-from penjing.models import peft_files
+from penjing.models import peft_files, skeleton
 from penjing.models.embedding import whole_state
 from penjing.models.ensemble import Ensemble, share_weights
 from penjing.models.four_bit import held_in, hold
 from penjing.models.layers import bare
 from penjing.models.load import Base, quiet
-from penjing.models.load import load as load_base
 from penjing.models.model import Model
 from penjing.models.word_head import words_of
 from penjing.plugin import choice
@@ -184,12 +183,15 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         else:
             base.tokenizer.save_pretrained(aside / "tokenizer")
         if saves == "full":
-            words = words_of(model.head)
-            if words is not None:  # one checkpoint: a language model as transformers has it
+            words, places = words_of(model.head), skeleton.differs(model.trunk)
+            if places:
+                skeleton.save(model.trunk, aside / "trunk", places)
+                card = {**card, "stored": skeleton.counted(places)}
+            elif words is not None:  # one checkpoint: a language model as transformers has it
                 words.save(model.trunk, aside / "trunk", base.tokenizer)
             else:
                 bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
-            if base.way.sight:  # the folder is a checkpoint by itself
+            if base.way.sight:  # the folder is a base by itself
                 base.way.sight.save(aside / "trunk")
         elif saves == "peft":
             peft_files.save(model.trunk, aside / "adapter")
@@ -259,23 +261,23 @@ def _load(
     card = read_card(place)
     if card["saves"] == "ensemble":
         return _ensemble(place, card, device, precision, base, machine)
-    machine = machine or _machine(device, precision, card)
+    machine = machine or machine_of(device, precision, card)
     task: Task = plugin.build("tasks", choice(card["task"], kind="tasks", key="task"))
-    found = _open_base(place, card, base, machine, whole=task.whole)
+    found = open_base(place, card, base, machine, whole=task.whole)
     trunk: nn.Module = found.trunk
     if card["saves"] == "peft":
-        trunk = _with_adapter(place, trunk)
+        trunk = with_adapter(place, trunk)
         if card["base"].get("held_in"):
             hold(trunk)
     elif card["saves"] in TRAINED:
         if card["saves"] == "added":
             trunk = plugin.build("methods", choice(card["method"], kind="methods", key="method")).apply(trunk)
-        _put_back(place / TRAINED[card["saves"]], trunk)
+        put_back(place / TRAINED[card["saves"]], trunk)
     if task.bind:
         task = task.bind(found, card["labels"], weights=False)
     parts.refuse_unseen(task, found)
-    head = task.head(found.width, card["labels"], card["base"]["pooling"], _dense(found, card))
-    _put_head(place / HEAD, head, trunk)
+    head = task.head(found.width, card["labels"], card["base"]["pooling"], dense_of(found, card))
+    put_head(place / HEAD, head, trunk)
     model = Model(trunk, head.to(machine.device), found.way)
     model.requires_grad_(False)
     model.prepare(machine.precision)
@@ -303,97 +305,3 @@ def _ensemble(
         mix.requires_grad_(False)
     model = Ensemble(models, card["way"], multi_label=task.multi_label, mix=mix)
     return Bundle(place, card, model.eval(), task, members[0].base, machine)
-
-
-def _machine(device: str, precision: str | None, card: dict[str, Any]) -> Machine:
-    """The precision asked for, else that of training, else (where this device lacks it) what suits here."""
-    if precision:
-        return choose(device, precision)
-    try:
-        return choose(device, card.get("precision", "auto"))
-    except NotSupported:
-        return choose(device)
-
-
-def _open_base(place: Path, card: dict[str, Any], base: str | None, machine: Machine, *, whole: bool) -> Base:
-    if card["saves"] == "full":
-        if base is not None:
-            raise SpecError(
-                f"`base` is {base}; the bundle in {place} holds all its weights and needs no base. Leave it "
-                "out."
-            )
-        own, words = str(place / "trunk"), words_at(place)
-        return load_base(own, device=machine.device, tokenizer_from=words, whole=whole)
-    name = base or card["base"]["name"]
-    try:
-        words = words_at(place)
-        found = load_base(name, device=machine.device, tokenizer_from=words, whole=whole)
-    except NotSupported as error:
-        raise NotSupported(
-            f"The bundle in {place} needs the base it was made over. {error} If it has moved, say where: "
-            f"`--base FOLDER` (in Python `base=`)."
-        ) from error
-    if found.sha256 != card["base"]["sha256"]:
-        raise NotSupported(
-            f"The bundle in {place} was made over the base `{card['base']['name']}` with SHA-256 "
-            f"{card['base']['sha256'][:16]}…; `{name}` has {found.sha256[:16]}…. Over other weights its "
-            f"answers would be wrong: give the right base with `--base FOLDER` (in Python `base=`)."
-        )
-    return found
-
-
-def _with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
-    from peft import PeftModel
-
-    folder = place / "adapter"
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft's use of transformers, and of LoRA's checks for AdaLoRA
-            ours = peft_files.load(trunk, folder)
-            return ours or PeftModel.from_pretrained(trunk, folder)
-    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise NotSupported(
-            f"The adapter in {folder} could not be put on the base "
-            f"({str(error).strip().splitlines()[0][:200]}). The bundle is damaged, or made by another "
-            "release of peft: copy it again or tune anew."
-        ) from error
-
-
-def _put_head(path: Path, head: nn.Module, trunk: nn.Module) -> None:
-    """The saved head's tensors; what it shares with the trunk is there already."""
-    said = ""
-    try:
-        found = head.load_state_dict(tensors(path), strict=False)
-    except RuntimeError as error:
-        said = str(error).splitlines()[-1].strip()
-    else:
-        shared = {id(p) for p in trunk.parameters()}
-        own = dict(head.named_parameters(remove_duplicate=False))
-        lost = [k for k in found.missing_keys if k not in own or id(own[k]) not in shared]
-        said = ", ".join([*lost, *found.unexpected_keys][:3])
-    if said:
-        raise NotSupported(
-            f"{path} does not hold the head that card.json describes ({said[:200]}). The bundle is damaged: "
-            f"copy it again or tune anew."
-        )
-
-
-def _put_back(path: Path, trunk: nn.Module) -> None:
-    trained = tensors(path)
-    own = dict(trunk.named_parameters())
-    lost = [n for n, t in trained.items() if n not in own or own[n].shape != t.shape]
-    if lost:
-        raise NotSupported(
-            f"{path} holds `{lost[0]}`, which this base has not. Give the right base with `--base "
-            f"FOLDER` (in Python `base=`)."
-        )
-    with torch.no_grad():
-        for name, tensor in trained.items():
-            own[name].copy_(tensor)
-
-
-def _dense(base: Base, card: dict[str, Any]) -> nn.Linear | None:
-    """The dense layer over CLS that the head was saved with; its weights come from the head's file."""
-    if not card.get("dense"):
-        return None
-    return base.pooler or nn.Linear(base.width, base.width)

@@ -46,7 +46,8 @@ class Shrunk:
     """A smaller model, and what is to be told of how it came about: numbers by name, for the report.
 
     A module of another kind in a linear's place (int8, 4 bits …) is one of `models.stored.KINDS`, so that a
-    bundle can say what stands where and put it back.
+    bundle can say what stands where and put it back. Linears of other sizes, and other numbers of heads in a
+    layer, are found and kept by themselves; a config that changed says so on the trunk.
     """
 
     held: Held

@@ -1,8 +1,9 @@
-"""A checkpoint's folder, looked at before it is loaded: what is refused, and what transformers throws, made
-plain."""
+"""A checkpoint's folder: what is refused before it is loaded, what it says of itself, and what transformers
+throws, made plain."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,30 @@ def settle(trunk: nn.Module) -> None:
             if not parameter.requires_grad:
                 del module._parameters[name]
                 module.register_buffer(name, parameter.detach())
+
+
+def declared_pooling(folder: Path) -> str | None:
+    """What a sentence-transformers folder says of its pooling."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    with contextlib.suppress(ValueError, AttributeError):
+        says = json.loads(path.read_text(encoding="utf-8"))
+        for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
+            if says.get(f"pooling_mode_{key}"):
+                return pooling
+    return None
+
+
+def longest(config: Any, tokenizer: Any) -> int:
+    """Longest sequence: positions the base has (less RoBERTa's two offsets), and what its tokenizer says."""
+    positions = (
+        getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
+    )
+    pad = getattr(config, "pad_token_id", None)
+    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "mpnet") and isinstance(
+        pad, int
+    ):
+        positions -= pad + 1
+    said = tokenizer.model_max_length
+    return int(min(positions, said if isinstance(said, int) and said < 10**9 else 10**9))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,14 +19,15 @@ from torch import nn
 
 from penjing.errors import NotSupported, SpecError, nearest
 from penjing.files import sha256
-from penjing.models import encdec, grow, packing
+from penjing.models import encdec, grow, packing, skeleton
 from penjing.models.adapters import twin
-from penjing.models.checkpoint import refuse, settle, tried
+from penjing.models.checkpoint import declared_pooling, longest, refuse, settle, tried
 from penjing.models.layers import is_causal
 from penjing.models.packing import Way
 from penjing.models.presets import PRESETS, folder_of
 from penjing.models.shapes import SHAPES
 from penjing.models.sight import Sight, sees, sight_of
+from penjing.models.stored import plainly
 
 HUB_WAIT_S = 3.0
 
@@ -238,7 +238,7 @@ def _ready(
     if sight is not None:  # image classifiers of transformers stand on the first state itself
         pooler, way = None, Way(False, 0, "it reads images", sight)
     elif torch.device(device).type != "meta":
-        with quiet():
+        with quiet(), plainly(trunk):
             way = (encdec if both else packing).how_to_run(trunk)
     return Base(
         name=name,
@@ -250,9 +250,9 @@ def _ready(
         kind=kind,
         width=int(config.hidden_size),
         n_layers=int(config.num_hidden_layers),
-        pooling=(None if sight else _declared_pooling(folder)) or usual,
+        pooling=(None if sight else declared_pooling(folder)) or usual,
         pooler=pooler,
-        limit=sight.n_tokens if sight else _limit(config, tokenizer),
+        limit=sight.n_tokens if sight else longest(config, tokenizer),
     )
 
 
@@ -299,6 +299,13 @@ def _part_of(model: Any, config: Any, whole: bool) -> Any:
 
 def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
     auto = _auto_of(config, whole)
+    if skeleton.is_at(folder):
+        shapes = torch.get_default_device().type == "meta"
+        return skeleton.opened(
+            folder,
+            lambda: _part_of(auto.from_config(config, dtype=torch.float32), config, whole),
+            weights=not (fresh or shapes),
+        )
     if fresh:
         return _part_of(auto.from_config(config), config, whole)
     model, info = auto.from_pretrained(
@@ -349,33 +356,6 @@ def _taken_pooler(trunk: Any) -> nn.Linear | None:
         trunk.pooler = None
     dense = getattr(pooler, "dense", pooler)
     return dense if isinstance(dense, nn.Linear) else None
-
-
-def _declared_pooling(folder: Path) -> str | None:
-    """What a sentence-transformers folder says of its pooling."""
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return None
-    with contextlib.suppress(ValueError, AttributeError):
-        says = json.loads(path.read_text(encoding="utf-8"))
-        for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
-            if says.get(f"pooling_mode_{key}"):
-                return pooling
-    return None
-
-
-def _limit(config: Any, tokenizer: Any) -> int:
-    """Longest sequence: positions the base has (less RoBERTa's two offsets), and what its tokenizer says."""
-    positions = (
-        getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
-    )
-    pad = getattr(config, "pad_token_id", None)
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "mpnet") and isinstance(
-        pad, int
-    ):
-        positions -= pad + 1
-    said = tokenizer.model_max_length
-    return int(min(positions, said if isinstance(said, int) and said < 10**9 else 10**9))
 
 
 @contextlib.contextmanager
