@@ -1,0 +1,68 @@
+"""Requests as the service sees them: what a recorder is given, and why a request may be refused.
+
+A recorder is a function `(Asked, Answered) -> None`. It is called in a thread, before the answer goes out: so
+an answer that a client has seen with `x-penjing-recorded: true` is stored. Texts come as they were sent;
+whoever keeps them masks them first (`penjing.pii.mask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.errors import PenjingError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was taken: when (Unix seconds), for which version, by which way, and what it asks.
+
+    `verb`: predict, embed, complete or chat. `way`: live, canary, shadow (its answer is seen by nobody but
+    the recorder) or pinned (the client named a version). `key`: the id of the API key, empty without keys.
+    """
+
+    id: str
+    at: float
+    name: str
+    version: int
+    sha256: str
+    verb: str
+    way: str
+    inputs: tuple[Any, ...]
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came of it: an answer an input as `Bundle.predict` gives them (empty where it failed, and then
+    `error` says how), seconds in the queue and in all, tokens read and said."""
+
+    answers: tuple[Any, ...]
+    queue_s: float
+    seconds: float
+    n_tokens: int
+    error: str = ""
+
+
+Recorder = Callable[[Asked, Answered], None]
+
+
+class Unknown(PenjingError):
+    """No such model, version or alias. Never answered by another one."""
+
+
+class Busy(PenjingError):
+    """The queue is full, or a caller's rate is used up: come back after `wait_s` seconds."""
+
+    def __init__(self, text: str, wait_s: float) -> None:
+        super().__init__(text)
+        self.wait_s = wait_s
+
+
+class Late(PenjingError):
+    """The deadline passed before the answer was there."""
+
+
+class Closing(PenjingError):
+    """The service is stopping, or not ready yet."""
