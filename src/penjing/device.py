@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +20,18 @@ from penjing.threads import cores
 CGROUPS = (  # limit and use of a container's memory, version 2 and 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+ROUNDING = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "bf16",
 )
 
 
@@ -152,6 +165,19 @@ def processor() -> str:
     import platform
 
     return platform.processor() or platform.machine()
+
+
+def capabilities() -> dict[str, Any]:
+    """What the CPU is and which of its instructions decide how numbers round: its name, torch's word for its
+    vector width, and the flags among those that int8 and bf16 kernels look for."""
+    flags: set[str] = set()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                flags = set(line.split(":", 1)[1].split())
+                break
+    known = [flag for flag in ROUNDING if flag in flags]
+    return {"cpu": processor(), "vector": torch.backends.cpu.get_cpu_capability(), "flags": known}
 
 
 def resident_mib(device: torch.device) -> float:

@@ -35,13 +35,18 @@ def lineage(spec: Spec, machine: Machine, data: Data, made: Ready) -> dict[str, 
             "pooling": getattr(made.model.head, "pooling", made.base.pooling),
         },
         "data": data.sources,
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "versions": versions(),
         "seed": spec.seed,
         "device": str(machine.device),
         "precision": machine.precision,
         "threads": machine.threads,
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def versions(*more: str) -> dict[str, str]:
+    """Releases of Python, of the packages that decide a run's numbers, and of more."""
+    return {"python": platform.python_version(), **{p: _version(p) for p in (*PACKAGES, *more)}}
 
 
 def _version(package: str) -> str:
