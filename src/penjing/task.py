@@ -124,7 +124,8 @@ class Task:
     By rows and base:
     measure(rows, names) -> the same task with what it takes from the train rows, such as the scale of their
     numbers; `settled` holds it as settings, so that the card does.
-    bind(base, names, weights) -> the same task for one base, where head and reading depend on it; `settled`
+    bind(base, names, weights) -> the same task for one base, where head and reading depend on it; it can be
+    bound again, to a base with other words; `settled`
     are the settings that this decided (they go on the card), `notes` say so. Without `weights` the head has
     shapes only. fit(model, over, tokens, targets): solve for the head on the train rows, before each
     validation; `over(tokens, compute)` gives `compute(batch)` of all rows, in order. learns: without it a run

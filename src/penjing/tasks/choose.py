@@ -255,6 +255,7 @@ def _by_likelihood(task: Task) -> Task:
             part=part,
             head=lambda width, names, pooling, dense: Continuations(own_head(base, kind, weights=weights)),
             infer=_infer_likelihood,
+            bind=bind,
             notes=(f"choices are judged by the base's own words (`{kind}`)",),
         )
 

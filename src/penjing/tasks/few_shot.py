@@ -81,7 +81,7 @@ def few_shot(
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
         called = drawing.named(names, check_words(words, names))
         asked = ask(base, called, how=how, templates=templates, hypothesis=hypothesis, weights=weights)
-        made = bound(task, asked, base)
+        made = replace(bound(task, asked, base), bind=bind)
         if asked.how == "nearest":
             return replace(
                 made,

@@ -82,7 +82,7 @@ def zero_shot(
                 neutral = read(base.tokenizer, NEUTRAL, asked.queries, base.limit)
                 head.calibrate(over(neutral, lambda b: head.scores(states(b), b.lengths)))
 
-        return replace(bound(task, asked, base), fit=fit)
+        return replace(bound(task, asked, base), fit=fit, bind=bind)
 
     return replace(task, bind=bind)
 
