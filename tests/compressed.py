@@ -48,7 +48,9 @@ def held_of(folder: Path, task: Task | None = None, labels: list[str] | None = N
 def rehearsal_of(held: Held, texts: list[str], labels: list[str] | None = None) -> Rehearsal:
     """These rows, as the model reads them."""
     rows = rows_of(texts, labels)
-    part = part_of(held.task, held.base, rows, list(held.labels), held.max_length, labelled=labels is not None)
+    part = part_of(
+        held.task, held.base, rows, list(held.labels), held.max_length, labelled=labels is not None
+    )
     return Rehearsal(rows, part)
 
 

@@ -48,10 +48,12 @@ class Shrunk:
     A module of another kind in a linear's place (int8, 4 bits …) is one of `models.stored.KINDS`, so that a
     bundle can say what stands where and put it back. Linears of other sizes, and other numbers of heads in a
     layer, are found and kept by themselves; a config that changed says so on the trunk.
+    `exact`: answers to the rehearsal's texts stay what they were; the job refuses the step where they do not.
     """
 
     held: Held
     facts: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,11 @@ class Compressor:
     """One step that makes a model smaller.
 
     `shrink(held, rehearsal)` gives the smaller model. `wants` is what it must look at: `nothing`, `texts`
-    (calibration) or `labels`. `exact`: answers on the rehearsal's texts stay what they were, and the job
-    refuses the step if they do not. `changes` instead of `shrink`: this step trains; it gives the sections
+    (calibration) or `labels`. `changes` instead of `shrink`: this step trains; it gives the sections
     of the spec (`base`, `method`, `techniques`, `train` …) of a run that starts from the bundle at hand.
     """
 
     name: str
     shrink: Callable[[Held, Rehearsal], Shrunk] | None = None
     wants: Literal["nothing", "texts", "labels"] = "nothing"
-    exact: bool = False
     changes: Callable[[Held], Mapping[str, Any]] | None = None

@@ -28,6 +28,7 @@ def test_texts_of_kept_words_have_the_same_answers_to_the_bit(
     before = answers(held, TEXTS)
     made = shrink(trim_vocabulary(), held, rehearsal_of(held, TEXTS, LABELLED))
     assert made.facts["words"] < made.facts["words_before"]
+    assert made.exact
     assert torch.equal(answers(made.held, TEXTS), before)
     opened = reopened(made.held, tmp_path / "bundle")
     assert len(opened.tokenizer) == made.facts["words"]
@@ -47,13 +48,11 @@ def test_words_of_a_text_and_common_words_stay_too(tiny: Tiny, tmp_path: Path) -
         sizes.append(made.facts["words"])
         words.append(made.held.base.tokenizer.get_vocab())
     assert sizes[0] < min(sizes[1:])
-    assert "账" in words[1] and "账" not in words[0]
+    assert [("账" in one) for one in words[:2]] == [False, True]
 
 
 @pytest.mark.parametrize(("family", "task"), [("bert", "masked"), ("gpt2", "causal"), ("llama", "causal")])
-def test_a_head_that_says_words_says_those_kept(
-    family: str, task: str, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_a_head_that_says_words_says_those_kept(family: str, task: str, tiny: Tiny, tmp_path: Path) -> None:
     """Tied to the word table (GPT-2), beside it (Llama), and with a bias a word (BERT)."""
     held = held_of(tiny(family), {"masked": masked, "causal": causal}[task](), [])
     ids = held.base.tokenizer(TEXTS[0])["input_ids"]
@@ -73,7 +72,9 @@ def test_a_prompts_answer_words_are_found_again(tiny: Tiny) -> None:
     held = held_of(tiny("bert"), few_shot(how="mask", templates=["{text} {mask}"]))
     before = answers(held, TEXTS)
     made = shrink(trim_vocabulary(), held, rehearsal_of(held, TEXTS, LABELLED))
-    torch.testing.assert_close(answers(made.held, TEXTS), before)
+    assert not made.exact
+    old, new = torch.softmax(before, 1), torch.softmax(answers(made.held, TEXTS), 1)
+    torch.testing.assert_close(new, old, rtol=0, atol=0.05)  # judged against fewer words
 
 
 def test_a_text_must_be_given_where_rows_are_not_to_count() -> None:

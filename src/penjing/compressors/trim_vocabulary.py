@@ -28,8 +28,9 @@ MARKED = re.compile(r"\[.*\]|<.*>")
 def trim_vocabulary(*, text: str | None = None, common: int = 0, rows: bool = True) -> Compressor:
     """Keep the words of the rows and of a text, special words, and the characters that spell any other.
 
-    Texts of kept words are read as before, and their answers stay to the bit; a text with another word is
-    spelt in smaller pieces, and its answer may change. Give the texts of the days to come as `text`.
+    Texts of kept words are read as before, and their answers stay to the bit, but for models that say words
+    or ask in words: those are likelier where there are fewer. A text with another word is spelt in smaller
+    pieces, and its answer may change: give texts such as those of the days to come as `text`.
 
     text: a file, folder or pattern of more texts whose words are kept. common: words of the lowest ids that
     stay whether met or not; WordPiece and BPE have them by frequency. rows: keep the words of the train rows.
@@ -49,17 +50,21 @@ def trim_vocabulary(*, text: str | None = None, common: int = 0, rows: bool = Tr
                 f"Words to trim were wanted; `{base.name}` reads images and has none. Leave out "
                 "`trim_vocabulary`."
             )
-        trunk, before = base.trunk, len(base.tokenizer)
-        counts = np.zeros(max(before, rows_of(trunk)), dtype=np.int64)
+        trunk, old = base.trunk, held.model.head
+        facts: dict[str, Any] = {"words_before": len(base.tokenizer), "rows_before": rows_of(trunk)}
+        counts = np.zeros(max(facts.values()), dtype=np.int64)
         for ids in _read(held, rehearsal.part if rows else None, text):
             counts += np.bincount(ids, minlength=len(counts))
         counts[sorted(ids_in_config(trunk))] += 1
         counts[_common(base.tokenizer, common)] += 1
         trimmed = trim(base.tokenizer, np.flatnonzero(counts).tolist())
-        facts = {"words_before": before, "words": len(trimmed.kept), "rows_before": rows_of(trunk)}
-        return Shrunk(_with_words(held, trimmed), facts)
+        made = _with_words(held, trimmed)
+        facts["words"] = len(trimmed.kept)
+        if made.model.head is not old:
+            facts["note"] = "answers are judged against the words kept, no more against all"
+        return Shrunk(made, facts, exact=rows and made.model.head is old)
 
-    return Compressor("trim_vocabulary", shrink, wants="texts" if rows else "nothing", exact=rows)
+    return Compressor("trim_vocabulary", shrink, wants="texts" if rows else "nothing")
 
 
 def _read(held: Held, part: Part | None, text: str | None) -> Iterator[np.ndarray]:

@@ -40,10 +40,11 @@ def keep_words(base: Base, trimmed: Trimmed) -> Base:
     for name, parameter in trunk.named_parameters():
         if parameter is not table and n_rows in parameter.shape and n_rows > 2 * base.width:
             raise NotSupported(
-                f"One table of words was to be trimmed; {type(trunk).__name__} has another, `{name}` of shape "
-                f"{tuple(parameter.shape)}. Leave out `trim_vocabulary`."
+                f"One table of words was to be trimmed; {type(trunk).__name__} has another, `{name}`, of "
+                f"shape {tuple(parameter.shape)}. Leave out `trim_vocabulary`."
             )
     fewer = nn.Parameter(table.detach()[kept].clone(), requires_grad=table.requires_grad)
+    module: Any
     for module in trunk.modules():
         if getattr(module, "weight", None) is table:
             module.weight = fewer
@@ -55,7 +56,9 @@ def keep_words(base: Base, trimmed: Trimmed) -> Base:
     return replace(base, tokenizer=trimmed.tokenizer)
 
 
-def rows_kept(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], kept: np.ndarray) -> dict[str, Tensor]:
+def rows_kept(
+    state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], kept: np.ndarray
+) -> dict[str, Tensor]:
     """A head's weights, cut to the rows kept wherever the new head has just that many in place of all.
 
     Whole numbers stay out: they are ids, which the new head has of its own tokenizer.

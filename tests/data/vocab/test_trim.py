@@ -12,7 +12,13 @@ from penjing.errors import NotSupported
 from penjing.models.load import tokenizer_at
 
 Tiny = Callable[..., Path]
-TEXTS = ["my card was charged twice", "the order was lost", "密码忘记了怎么办", "charged", "a 快递 for order 17"]
+TEXTS = [
+    "my card was charged twice",
+    "the order was lost",
+    "密码忘记了怎么办",
+    "charged",
+    "a 快递 for order 17",
+]
 FAMILIES = ["bert", "roberta", "t5", "qwen3"]  # one of each kind of tokenizer, and one with words of its own
 
 
@@ -63,7 +69,9 @@ def test_merges_that_texts_pass_through_stay_and_others_go(tiny: Tiny) -> None:
     order = {tuple(pair): i for i, pair in enumerate(plain["merges"])}
     ranks = [order[tuple(pair)] for pair in left["merges"]]
     assert ranks == sorted(ranks)
-    assert all(a in left["vocab"] and b in left["vocab"] and a + b in left["vocab"] for a, b in left["merges"])
+    assert all(
+        a in left["vocab"] and b in left["vocab"] and a + b in left["vocab"] for a, b in left["merges"]
+    )
 
 
 def test_an_unknown_character_costs_unigram_what_it_did(tiny: Tiny) -> None:

@@ -13,6 +13,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,11 @@ def trim(tokenizer: Any, used: Iterable[int]) -> Trimmed:
     backend = backend_of(tokenizer)
     plain: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
     kind = plain.get("model", {}).get("type")
-    if kind not in KINDS:
+    if backend is None or kind not in KINDS:
         raise NotSupported(
             f"A tokenizer to trim was wanted, of kind {', '.join(KINDS)}; {type(tokenizer).__name__} is "
-            f"{'a slow one, of Python code' if backend is None else f'of kind {kind}'}. Its words stay: leave "
-            f"out `trim_vocabulary`."
+            f"{'a slow one, of Python code' if backend is None else f'of kind {kind}'}. Its words stay: "
+            f"leave out `trim_vocabulary`."
         )
     model = plain["model"]
     pieces = _pieces(model)
@@ -132,7 +133,7 @@ def _made_on_the_way(piece: str, rank: dict[tuple[str, str], int], suffix: str) 
         row[-1] += suffix
     yield from row
     while len(row) > 1:
-        best, at = min((rank.get(pair, len(rank)), i) for i, pair in enumerate(zip(row, row[1:], strict=False)))
+        best, at = min((rank.get(pair, len(rank)), i) for i, pair in enumerate(pairwise(row)))
         if best == len(rank):
             return
         row[at : at + 2] = [row[at] + row[at + 1]]
@@ -141,7 +142,8 @@ def _made_on_the_way(piece: str, rank: dict[tuple[str, str], int], suffix: str) 
 
 def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
     """Pairs in the order of their ranks; older files hold them as one string each."""
-    return [tuple(one.split(" ", 1)) if isinstance(one, str) else tuple(one) for one in model["merges"]]
+    pairs = (one.split(" ", 1) if isinstance(one, str) else one for one in model["merges"])
+    return [(first, second) for first, second in pairs]
 
 
 def _named(post: Any) -> Iterator[int]:

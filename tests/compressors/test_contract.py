@@ -1,0 +1,58 @@
+"""The contract of every compressor: what it gives is smaller, and a bundle holds it with equal outputs.
+
+A new file in compressors/ is tested by its name alone; SETTINGS are what a base of two layers needs.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compressed import answers, held_of, rehearsal_of, reopened, shrink
+from conftest import tickets
+from penjing import plugin
+from penjing.compressor import Compressor, Held
+from penjing.engine.scoring import outputs
+
+Tiny = Callable[..., Path]
+SETTINGS: dict[str, dict[str, Any]] = {}
+SAME_SIZE: set[str] = set()  # compressors whose gain is not in bytes: zeros that another step stores
+COMPRESSORS = sorted(plugin.found("compressors"))
+TEXTS = [text for text, _ in tickets(12)]
+NAMES = [label for _, label in tickets(12)]
+
+
+def compressor_of(name: str) -> Compressor:
+    made: Compressor = plugin.build("compressors", plugin.Choice(name, SETTINGS.get(name, {})))
+    return made
+
+
+def size_of(held: Held) -> int:
+    """Bytes of all that a bundle holds of the model."""
+    state = held.model.trunk.state_dict()
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in state.values()}.values())
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_a_compressor_shrinks_and_a_bundle_gives_the_same_answers(
+    name: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    step = compressor_of(name)
+    assert (step.shrink is None) != (step.changes is None), "a step shrinks or trains"
+    if step.shrink is None:
+        return
+    held = held_of(tiny("bert"))
+    before, old = size_of(held), answers(held, TEXTS)
+    rehearsal = rehearsal_of(held, TEXTS, NAMES if step.wants == "labels" else None)
+    made = shrink(step, held, rehearsal)
+    after = size_of(made.held)
+    assert after == before if name in SAME_SIZE else after < before
+    found = answers(made.held, TEXTS)
+    assert found.isfinite().all()
+    assert not made.exact or torch.equal(found, old)
+    assert not any(p.requires_grad for p in made.held.model.parameters())
+    assert not made.held.model.training
+    opened = reopened(made.held, tmp_path / "bundle")
+    torch.testing.assert_close(outputs(opened.model, opened.tokens(TEXTS)), found, rtol=1e-5, atol=1e-5)
