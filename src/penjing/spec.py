@@ -42,6 +42,9 @@ class Spec(BaseModel):
     shape: dict[str, Any] | None = Field(
         None, min_length=1, description="of a preset to grow: fields of its config, by transformers' names"
     )
+    layers: int | list[int] | None = Field(
+        None, description="of a base with weights: how many of its layers to keep, evenly, or which, from 1"
+    )
     task: Choice = Field(description="what to learn; `penjing list tasks`")
     method: Choice = Field(description="what trains; `penjing list methods`")
     techniques: tuple[Choice, ...] = Field((), description="what changes a training step; a list")
@@ -63,7 +66,7 @@ class Spec(BaseModel):
         """The spec as plain values, every default written out: the file that repeats the run."""
         plain = self.model_dump(mode="json", exclude={"task", "method", *LISTS})
         return {
-            **{key: plain.pop(key) for key in ("base", "tokenizer", "shape")},
+            **{key: plain.pop(key) for key in ("base", "tokenizer", "shape", "layers")},
             "task": self.task.written(),
             "method": self.method.written(),
             **{key: [one.written() for one in getattr(self, key)] for key in LISTS},
@@ -73,9 +76,10 @@ class Spec(BaseModel):
     @property
     def origin(self) -> tuple[Any, ...]:
         """What tells the base from that of another spec. Random weights depend on more than a name."""
+        kept = () if self.layers is None else (json.dumps(self.layers),)
         if self.tokenizer is None:
-            return (self.base,)
-        return self.base, self.tokenizer, json.dumps(self.shape, sort_keys=True), self.seed
+            return self.base, *kept
+        return self.base, self.tokenizer, json.dumps(self.shape, sort_keys=True), self.seed, *kept
 
     def anchored(self) -> Spec:
         """The same spec with absolute paths to files and the base, so that it holds from any folder."""

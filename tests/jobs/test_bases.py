@@ -10,8 +10,9 @@ import yaml
 
 from penjing import load, tune
 from penjing.errors import NotSupported, SpecError
-from penjing.jobs.bases import base_of
+from penjing.jobs.bases import base_of, refuse_lost
 from penjing.jobs.check import check
+from penjing.records import Method
 from penjing.spec import read
 
 Tiny = Callable[..., Path]
@@ -74,3 +75,14 @@ def test_a_base_with_weights_takes_neither_tokenizer_nor_shape(small: dict[str, 
 def test_words_of_random_weights_are_not_asked(grown: dict[str, Any]) -> None:
     with pytest.raises(NotSupported, match="that has learned; `bert-tiny` begins from random weights"):
         tune(grown, task={"few_shot": {"how": "mask"}})
+
+
+def test_a_spec_takes_some_layers_of_a_base_and_only_a_whole_save_holds_them(tiny: Tiny) -> None:
+    base = base_of(read(base=str(tiny("bert")), layers=1), "cpu")
+    assert (base.n_layers, base.cut) == (1, True)
+    with pytest.raises(SpecError, match=r"no file holds that\. Say `method: full`"):
+        refuse_lost(base, Method("lora", lambda trunk: trunk, lr=1e-3, saves="peft"))
+    with pytest.raises(SpecError, match="from 1 to 2"):
+        base_of(read(base=str(tiny("bert")), layers=[1, 5]), "cpu")
+    with pytest.raises(SpecError, match="num_hidden_layers: 2"):
+        base_of(read(base="bert-tiny", tokenizer=str(tiny("bert")), layers=2), "meta")

@@ -9,6 +9,7 @@ from penjing import plugin
 from penjing.errors import NotSupported, SpecError
 from penjing.models.load import Base, load
 from penjing.models.shapes import SHAPES
+from penjing.models.shorten import shortened, which
 from penjing.records import Method
 from penjing.spec import Spec
 
@@ -18,7 +19,8 @@ def base_of(spec: Spec, device: torch.device | str, *, whole: bool | None = None
 
     Raises:
         NotSupported: no such base, or files that are refused.
-        SpecError: `tokenizer` or `shape` with a base that has weights, or a preset to grow without one.
+        SpecError: `tokenizer` or `shape` with a base that has weights, a preset to grow without one or with
+            `layers`, or layers that the base has not.
     """
     if spec.tokenizer is not None and spec.base not in SHAPES:
         raise SpecError(
@@ -28,7 +30,7 @@ def base_of(spec: Spec, device: torch.device | str, *, whole: bool | None = None
         )
     if whole is None:
         whole = plugin.build("tasks", spec.task).whole
-    return load(
+    base = load(
         spec.base,
         device=device,
         tokenizer_from=spec.tokenizer,
@@ -36,14 +38,29 @@ def base_of(spec: Spec, device: torch.device | str, *, whole: bool | None = None
         seed=spec.seed,
         whole=whole,
     )
+    return base if spec.layers is None else _with_layers(base, spec.layers)
+
+
+def _with_layers(base: Base, wanted: int | list[int]) -> Base:
+    if base.grown:
+        raise SpecError(
+            f"`layers` is {wanted} and keeps some of a base's own; `{base.name}` begins from random weights. "
+            f"Say `shape: {{num_hidden_layers: {wanted if isinstance(wanted, int) else len(wanted)}}}`."
+        )
+    return shortened(base, which(wanted, base.n_layers))
 
 
 def refuse_lost(base: Base, method: Method) -> None:
-    """Random weights must be in what a run saves: nobody else has them.
+    """A base that no file holds, random or cut, must be in what a run saves.
 
     Raises:
         SpecError: the method saves something to be put over the base.
     """
+    if base.cut and method.saves != "full":
+        raise SpecError(
+            f"`method: {method.name}` saves what it adds to a base or changes of it; `layers` leaves "
+            f"{base.n_layers} of those of `{base.name}`, and no file holds that. Say `method: full`."
+        )
     if base.grown and method.saves != "full":
         raise SpecError(
             f"`method: {method.name}` saves what it adds to a base or changes of it; `{base.name}` begins "

@@ -51,6 +51,7 @@ class Base:
     pooler: nn.Linear | None  # the family's trained dense layer over CLS, where it has one
     limit: int  # longest sequence, tokens
     grown: bool = False  # from random weights: a preset to grow, which no file holds
+    cut: bool = False  # to fewer layers than its files have
 
 
 def find(name: str) -> Path:
