@@ -101,10 +101,12 @@ def corpus_table(section: str = "") -> str:
 
 
 def said_of(doc: str, names: list[str]) -> dict[str, str]:
-    """`rank: columns of A and B. alpha: …` of a docstring, by name; its first line where one is missing."""
-    text = " ".join(doc.split())
-    parts = re.split(rf"\b({'|'.join(names)}): ", text) if names else [text]
-    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    """`rank: columns of A and B. low, high: …` of a docstring, by name; its first line where one is
+    missing."""
+    text, one = " ".join(doc.split()), "|".join(names)
+    parts = re.split(rf"\b((?:{one})(?:, (?:{one}))*): ", text) if names else [text]
+    said = zip(parts[1::2], parts[2::2], strict=True)
+    found = {name: meaning for group, meaning in said for name in group.split(", ")}
     return {name: found.get(name, doc.split("\n", 1)[0]).strip().rstrip(".") for name in names}
 
 
@@ -187,30 +189,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "train": lambda: spec_table("train"),
     "corpus": lambda: corpus_table(),
     **{name: lambda name=name: corpus_table(name) for name in corpus.SECTIONS},
-    "classify": lambda: settings_table("tasks", "classify"),
     "methods": methods_table,
     "bases": bases_table,
-    "adalora": lambda: settings_table("methods", "adalora"),
-    "adapter": lambda: settings_table("methods", "adapter"),
-    "lora": lambda: settings_table("methods", "lora"),
-    "p_tuning": lambda: settings_table("methods", "p_tuning"),
-    "prefix": lambda: settings_table("methods", "prefix"),
-    "prompt": lambda: settings_table("methods", "prompt"),
-    "side": lambda: settings_table("methods", "side"),
-    "top": lambda: settings_table("methods", "top"),
-    "tag": lambda: settings_table("tasks", "tag"),
-    "relate": lambda: settings_table("tasks", "relate"),
-    "zero_shot": lambda: settings_table("tasks", "zero_shot"),
-    "few_shot": lambda: settings_table("tasks", "few_shot"),
     **{
-        name: lambda name=name: settings_table("tasks", name)
-        for name in ("pair", "regress", "embed", "choose", "translate")
+        name: lambda kind=kind, name=name: settings_table(kind, name)
+        for kind in plugin.KINDS
+        for name in plugin.found(kind)
     },
-    "soft": lambda: settings_table("tasks", "soft"),
-    "see": lambda: settings_table("tasks", "see"),
-    "masked_image": lambda: settings_table("tasks", "masked_image"),
-    "ema": lambda: settings_table("techniques", "ema"),
-    "swa": lambda: settings_table("techniques", "swa"),
     "commands": commands_table,
     "presets": presets_table,
 }

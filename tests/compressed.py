@@ -9,8 +9,8 @@ from torch import nn
 
 from penjing import bundle as bundles
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
+from penjing.data.parts import part_of
 from penjing.device import Machine
-from penjing.engine.parts import part_of
 from penjing.engine.scoring import outputs
 from penjing.models.load import load
 from penjing.models.model import Model

@@ -31,9 +31,9 @@ from torch import nn
 from penjing import plugin
 from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors
 from penjing.bundle_parts import dense_of, machine_of, open_base, put_back, put_head, with_adapter
+from penjing.data import parts
+from penjing.data.parts import rows_of
 from penjing.device import Machine
-from penjing.engine import parts
-from penjing.engine.parts import rows_of
 from penjing.engine.scoring import outputs, predictions
 from penjing.engine.vectors import vectors
 from penjing.errors import DataError, NotSupported

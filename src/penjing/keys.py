@@ -19,6 +19,7 @@ NEED_A_RATE = {"sgd": 0.01, "adafactor": 0.001}  # optimizer: a rate to begin wi
 # A number is welcome where a name is wanted: `name: 2024`.
 STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 _Files = str | list[str] | None
+_Sources = _Files | dict[str, str | list[str]]  # a mapping: each of several tasks' own, by its name
 
 
 class DataSpec(BaseModel):
@@ -26,9 +27,9 @@ class DataSpec(BaseModel):
 
     model_config = STRICT
 
-    train: _Files = Field(None, description="file, folder, glob or list of them; `hf:name` for a hub set")
-    valid: _Files = Field(None, description="validation rows; cut from train when not given")
-    test: _Files = Field(None, description="test rows, used once, at the end")
+    train: _Sources = Field(None, description="file, folder, glob or list of them; `hf:name` for a hub set")
+    valid: _Sources = Field(None, description="validation rows; cut from train when not given")
+    test: _Sources = Field(None, description="test rows, used once, at the end")
     probe: _Files = Field(
         None, description="of a pretraining: labelled rows that a linear probe is tried on at each validation"
     )

@@ -112,7 +112,8 @@ class Part:
     `targets` belong to the task, first dimension the sequences (or the rows, where the task's own records are
     kept for scoring). `answers` are what an encoder-decoder is to say; `images` (n, C, H, W) what a model
     sees in place of ids. `marks` are what a task knows of each sequence beside labels: places in it that its
-    head reads, or a label of the whole beside labels a token.
+    head reads, or a label of the whole beside labels a token. `members`: of several tasks, each one's own
+    part, in whose order the sequences follow; targets are then one array a member.
     """
 
     rows: Rows
@@ -124,6 +125,7 @@ class Part:
     owners: np.ndarray | None = None  # (n,) int64, the row of each sequence
     marks: np.ndarray | None = None  # (n, …) int64
     kind: int = 0  # which of several tasks it is for
+    members: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)

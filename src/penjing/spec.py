@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from penjing.errors import SpecError, nearest
 from penjing.keys import NEED_A_RATE, SECTIONS, SHARED_OUT, STRICT, USED_BY, DataSpec, TrainSpec
 from penjing.plugin import Choice, advice, choice, found, signature
+from penjing.tasks_key import spread
 from penjing.yaml_file import read_yaml
 
 FILE_KEYS = ("train", "valid", "test", "probe")
@@ -101,6 +102,8 @@ def _folder(name: str) -> str:
 def _absolute(source: Any) -> Any:
     if isinstance(source, list):
         return [_absolute(one) for one in source]
+    if isinstance(source, dict):
+        return {name: _absolute(one) for name, one in source.items()}
     return source if source is None or source.startswith(("hf:", "~")) else str(Path(source).absolute())
 
 
@@ -263,7 +266,7 @@ def _lay_setting(given: dict[str, Any], laid: dict[str, Any], key: str, rest: li
 
 
 def _validated(given: dict[str, Any]) -> Spec:
-    values = dict(given)
+    values = spread(given) if given.get("tasks") is not None else dict(given)
     for key in values:
         if key not in Spec.model_fields:
             raise _unknown_key(str(key))
@@ -356,6 +359,12 @@ def _refuse_contradictions(spec: Spec) -> None:
                 f"`train.{key}` is {getattr(train, key)}; the optimizer `{train.optimizer}` does not use it. "
                 f"Drop it, or choose `train.optimizer: {users[0]}`."
             )
+    split = next((key for key in FILE_KEYS if isinstance(getattr(data, key), dict)), None)
+    if split and spec.task.name != "multitask":
+        raise SpecError(
+            f"`data.{split}` is a mapping, which gives each of several tasks its rows; `task: "
+            f"{spec.task.name}` is one. Name its files, or say `tasks:`."
+        )
     if train.optimizer in NEED_A_RATE and train.lr is None:
         raise SpecError(
             f"`train.lr` is not given; methods bring rates for AdamW, and no factor makes one fit "

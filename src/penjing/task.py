@@ -103,7 +103,7 @@ class Task:
     sequence as a whole, and from each of its tokens, in words for people; empty where nothing is.
 
     Batches:
-    order(targets, batch, seed, epoch) -> rows of each step, where chance and length do not decide. joint: a
+    order(part, batch, seed, epoch) -> rows of each step, where chance and length do not decide. joint: a
     step is one forward pass, as its loss compares rows with each other. vary(part, rows, seed) -> these rows
     of the part as they are learned from this time, where that is drawn anew at each step (masks, noise).
     feed: the task reads a corpus, not rows, and this is how. sees: it reads images, and so does its base.
@@ -149,7 +149,7 @@ class Task:
     read: Callable[[Sequence[str], int], Tokens] | None = None
     part: Callable[..., Part] | None = None
     learned: Callable[[Part, int, list[str]], tuple[str, list[str]]] | None = None
-    order: Callable[[np.ndarray, int, int, int], list[np.ndarray]] | None = None
+    order: Callable[[Part, int, int, int], list[np.ndarray]] | None = None
     joint: bool = False
     vary: Callable[[Part, np.ndarray, int], Part] | None = None
     feed: Feed | None = None

@@ -218,9 +218,10 @@ def test_marks_go_with_their_sequences() -> None:
 
 
 def test_rows_that_are_compared_with_each_other_are_mixed_whatever_their_length() -> None:
-    steps = shuffled(np.zeros((10, 1)), 4, seed=0, epoch=1)
+    part = Part(NO_ROWS, tokens_of(np.arange(1, 11)), np.zeros((10, 1)))
+    steps = shuffled(part, 4, seed=0, epoch=1)
     assert [len(rows) for rows in steps] == [4, 4, 2]
     assert sorted(np.concatenate(steps).tolist()) == list(range(10))
-    again, other = (shuffled(np.zeros(10), 4, seed=0, epoch=epoch) for epoch in (1, 2))
+    again, other = (shuffled(part, 4, seed=0, epoch=epoch) for epoch in (1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(steps, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(steps, other, strict=True))

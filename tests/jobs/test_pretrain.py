@@ -120,7 +120,7 @@ def test_weights_mix_sources(asks: dict[str, Any]) -> None:
     assert job.task.order is not None
     assert job.parts is not None
     targets = job.parts[0].targets
-    rows = job.task.order(targets, 8, 0, 0)[0]
+    rows = job.task.order(job.parts[0], 8, 0, 0)[0]
     mail = job.data.names.index("mail")
     assert (targets[rows, 0] == mail).sum() == 6
 

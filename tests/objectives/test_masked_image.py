@@ -13,7 +13,7 @@ from common import gap
 from penjing import evaluate, load, pretrain, tune
 from penjing.data.batches import halves, packed
 from penjing.data.images import read_images
-from penjing.engine.parts import part_of
+from penjing.data.parts import part_of
 from penjing.engine.scoring import each
 from penjing.errors import NotSupported, SpecError
 from penjing.jobs.pretrain import asked

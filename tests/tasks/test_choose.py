@@ -14,7 +14,7 @@ from common import as_csv, gap, put, told
 from penjing import evaluate, load, tune
 from penjing.data.batches import halves, packed
 from penjing.data.choices import asked_choices, read_choices
-from penjing.engine.parts import part_of
+from penjing.data.parts import part_of
 from penjing.engine.scoring import predictions
 from penjing.errors import DataError, SpecError
 from penjing.models.load import load as load_base

@@ -18,8 +18,8 @@ from conftest import tickets
 from penjing import bundle as bundles
 from penjing import plugin
 from penjing.data.batches import halves, packed
+from penjing.data.parts import part_of
 from penjing.device import Machine
-from penjing.engine.parts import part_of
 from penjing.jobs.prepare import rows_from
 from penjing.models.load import Base, load
 from penjing.models.model import Model
@@ -28,8 +28,9 @@ from penjing.records import Batch, Part
 from penjing.task import Task
 
 Tiny = Callable[..., Path]
-# The first three ask a base in words (tests/tasks/test_few_shot.py), the last reads images (test_see.py).
-ELSEWHERE = {"few_shot", "zero_shot", "soft", "see"}
+# The first three ask a base in words (tests/tasks/test_few_shot.py), `see` reads images (test_see.py), and
+# `multitask` holds several of these (test_multitask.py).
+ELSEWHERE = {"few_shot", "zero_shot", "soft", "see", "multitask"}
 CPU = Machine(torch.device("cpu"), "fp32", 1)
 LONGEST = 24
 

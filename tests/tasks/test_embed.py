@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from common import put
 from penjing import evaluate, load, tune
 from penjing.data.batches import packed
-from penjing.engine.parts import part_of
+from penjing.data.parts import part_of
 from penjing.engine.scoring import predictions
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.models.load import load as load_base
@@ -77,7 +77,7 @@ def test_a_step_is_compared_as_a_loop_over_its_texts_does(
 
 
 def _texts(texts: list[Any]) -> Any:
-    from penjing.engine.parts import rows_of
+    from penjing.data.parts import rows_of
 
     return rows_of(texts)
 

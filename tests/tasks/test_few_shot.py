@@ -22,6 +22,7 @@ from penjing.jobs.training import opened, parts_of
 from penjing.jobs.trials import trial_of
 from penjing.models.load import load
 from penjing.models.packing import run as run_packed
+from penjing.records import NO_ROWS, Part, Tokens
 from penjing.run import Run
 from penjing.tasks.few_shot import few_shot
 from penjing.tasks.zero_shot import zero_shot
@@ -139,13 +140,14 @@ def test_contrast_draws_the_rows_of_a_class_together(small: dict[str, Any]) -> N
 
 def test_a_step_of_the_contrast_holds_rows_in_pairs_and_an_epoch_every_row_once() -> None:
     targets = np.random.default_rng(0).integers(0, 7, 101)
-    steps = in_pairs(targets, 20, 1, 0)
+    part = Part(NO_ROWS, Tokens(np.zeros(101), np.arange(102)), targets)
+    steps = in_pairs(part, 20, 1, 0)
     assert sorted(np.concatenate(steps)) == list(range(101))
     assert [len(s) for s in steps] == [20] * 5 + [1]
     alone = sum((targets[s] == label).sum() == 1 for s in steps for label in np.unique(targets[s]))
     assert alone <= 7 + len(steps), "at most an odd one a class, and one cut in two a step"
-    assert [s.tolist() for s in in_pairs(targets, 20, 1, 0)] == [s.tolist() for s in steps]
-    assert [s.tolist() for s in in_pairs(targets, 20, 1, 1)] != [s.tolist() for s in steps]
+    assert [s.tolist() for s in in_pairs(part, 20, 1, 0)] == [s.tolist() for s in steps]
+    assert [s.tolist() for s in in_pairs(part, 20, 1, 1)] != [s.tolist() for s in steps]
 
 
 def test_what_the_task_says_of_training_gives_way_to_the_spec() -> None:

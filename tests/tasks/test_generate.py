@@ -13,7 +13,7 @@ from penjing import load as open_bundle
 from penjing import plugin, tune
 from penjing.baselines.said import lead, nearest
 from penjing.data.batches import packed
-from penjing.engine.parts import part_of
+from penjing.data.parts import part_of
 from penjing.engine.scoring import predictions
 from penjing.errors import NotSupported, SpecError
 from penjing.jobs.prepare import rows_from

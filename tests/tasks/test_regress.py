@@ -53,7 +53,7 @@ def test_the_loss_is_that_of_scaled_numbers_and_halves_sum_to_it(
     base = load_base(str(tiny("bert")))
     rows = task.rows(str(stars_csv), label="stars+mood")
     names = task.label_names(rows)
-    from penjing.engine.parts import part_of
+    from penjing.data.parts import part_of
 
     part = part_of(task, base, rows, names, 32)
     model = Model(base.trunk, task.head(base.width, names, "mean", None), base.way).eval()

@@ -14,7 +14,7 @@ from penjing import spec as specs
 from penjing.baselines.images import features, fit_images
 from penjing.data.batches import halves, packed
 from penjing.data.images import held_out, read_images
-from penjing.engine.parts import part_of
+from penjing.data.parts import part_of
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.jobs.plan import plan
 from penjing.jobs.predict import answers_to

@@ -55,9 +55,10 @@ def steps(
         epoch, inside = epoch + 1, 0
 
 
-def in_pairs(targets: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+def in_pairs(part: Part, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The rows of each step of one epoch: every row once, rows of a class two by two, the pairs of all
     classes shuffled; so a step holds classes evenly, and hardly a row without another of its class."""
+    targets = part.targets
     generator = np.random.default_rng([seed, epoch])
     pairs = []
     for label in np.unique(targets):
@@ -67,10 +68,10 @@ def in_pairs(targets: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.
     return [rows[i : i + batch] for i in range(0, len(rows), batch)]
 
 
-def shuffled(targets: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+def shuffled(part: Part, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The rows of each step of one epoch by chance alone, whatever their length: where a step's rows are
     compared with each other, those of one length would be compared with their like only."""
-    return order(np.zeros(len(targets)), batch=batch, seed=seed, epoch=epoch, group=False)
+    return order(np.zeros(len(part)), batch=batch, seed=seed, epoch=epoch, group=False)
 
 
 def cut(rows: np.ndarray, lengths: np.ndarray, *, tokens: int) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from penjing.errors import SpecError, nearest
+from penjing.records import Part
 
 
 def shares_of(weights: Mapping[str, float], sources: Sequence[str]) -> np.ndarray:
@@ -31,14 +32,15 @@ def shares_of(weights: Mapping[str, float], sources: Sequence[str]) -> np.ndarra
     return np.asarray(found / found.sum())
 
 
-def mixed_order(shares: np.ndarray) -> Callable[[np.ndarray, int, int, int], list[np.ndarray]]:
+def mixed_order(shares: np.ndarray) -> Callable[[Part, int, int, int], list[np.ndarray]]:
     """A task's `order`: every step holds each source by its share, as nearly as whole pieces allow.
 
     A source is gone through in a random order, again and again, so none of its pieces is seen a second time
     before all were seen once.
     """
 
-    def order(targets: np.ndarray, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    def order(part: Part, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+        targets = part.targets
         n, n_steps = len(targets), -(-len(targets) // batch)
         ends = np.round(np.outer(np.arange(n_steps + 1) * batch, shares)).astype(np.int64)
         ends = np.minimum(ends, np.round(n * shares).astype(np.int64))

@@ -161,7 +161,7 @@ def refuse_unused(spec: Spec, task: Task) -> None:
 def texts_of(spec: Spec) -> Texts:
     """The documents that a spec names."""
 
-    def corpora(given: str | list[str] | None) -> tuple[Corpus, ...]:
+    def corpora(given: Any) -> tuple[Corpus, ...]:
         names = [given] if isinstance(given, str) else given or []
         return tuple(open_corpus(name, documents=spec.data.documents, text=spec.data.text) for name in names)
 

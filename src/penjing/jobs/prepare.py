@@ -13,11 +13,10 @@ import torch
 from torch import nn
 
 from penjing import plugin
-from penjing.data import batches
+from penjing.data import batches, parts
 from penjing.data import split as splitting
 from penjing.data.read import read
 from penjing.device import Machine
-from penjing.engine import parts
 from penjing.engine.loop import seed_of
 from penjing.engine.optim import DECAY_ALONE, own_rate
 from penjing.errors import DataError, SpecError
@@ -120,7 +119,7 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
         )
     tell(News("stage", "reading rows"))
 
-    def get(source: str | list[str]) -> Rows:
+    def get(source: Any) -> Rows:
         reading = {key: getattr(data, key) for key in READING}
         return rows_from(task, source, **reading)
 
@@ -257,7 +256,7 @@ def stream(
     """The micro-batches of step `start`, `start + 1`, … as spec and task want them, or in other sizes."""
     settings, lengths = spec.train, batches.lengths_of(part)
     size, most, order = batch or settings.batch, micro_tokens or settings.micro_tokens, task.order
-    deal = (lambda epoch: order(part.targets, size, spec.seed, epoch)) if order else None
+    deal = (lambda epoch: order(part, size, spec.seed, epoch)) if order else None
     if task.joint:
         most = 10**12  # one pass: the loss compares rows of a step
     dealt = batches.steps(

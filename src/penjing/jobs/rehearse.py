@@ -37,7 +37,8 @@ def rehearse(
     rows = middling[start : start + size]
     part, places = train, rows
     if task.vary:
-        part, places = task.vary(train, rows, 0), np.arange(size)
+        part = task.vary(train, rows, 0)
+        places = np.arange(len(part))
     pieces = batches.cut(places, batches.lengths_of(part), tokens=micro_tokens)
     packed = [batches.packed(part, piece) for piece in pieces]
     device = next(made.model.parameters()).device

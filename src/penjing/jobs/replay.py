@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from penjing.bundle import Bundle
+from penjing.data.parts import rows_of
 from penjing.data.tokenize import tokenize
-from penjing.engine.parts import rows_of
 from penjing.errors import DataError, NotSupported
 from penjing.jobs.prepare import digest, task_of
 from penjing.jobs.prepare import rows_of as split_of
