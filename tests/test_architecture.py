@@ -30,7 +30,7 @@ LAYERS = {
     2: ["compressors", "methods", "objectives", "tasks", "techniques", "trackers"],
     1: [
         "answering", "baseline", "baselines", "compressor", "corpus", "data", "device", "entities",
-        "files", "intervals", "measures", "models", "pii", "regression", "retrieval", "saying",
+        "files", "intervals", "measures", "models", "pii", "drift", "regression", "retrieval", "saying",
     ],
     0: [
         "errors", "keys", "plugin", "plural", "records", "spec", "task", "tasks_key", "threads",

@@ -13,6 +13,7 @@ from penjing.device import Machine, matrix_peaks
 from penjing.jobs.news import News, Tell
 from penjing.jobs.prepare import Data
 from penjing.jobs.report import report
+from penjing.jobs.seen import keep_reference
 from penjing.records import Part, Rows, Scores
 from penjing.run import Run
 from penjing.spec import Spec
@@ -40,6 +41,8 @@ def conclude(
     found = bundle.infer(part, tokens=spec.train.micro_tokens)
     after = task.score(found, part.targets, data.names, bundle.card["chosen"], spec.seed)
     cheap = _baseline(task, data, rows, part, found, bundle.card["chosen"], spec.seed)
+    if not task.feed:
+        keep_reference(bundle, data.valid, data.train, seed=spec.seed, cache=spec.data.cache)
     run.write("data.json", _data(spec, data, tell, images=task.sees))
     expected = start["forecast"]
     peaks = matrix_peaks() if machine.device.type == "cpu" else None

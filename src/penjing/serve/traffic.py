@@ -1,0 +1,350 @@
+"""What was asked and answered, and what would have been right: kept by choice, without personal data.
+
+SQLite in one file, or PostgreSQL by its URL, by the same statements. Nothing is kept unless a store was asked
+for, and nothing before personal data and secrets in it are masked (pii.py; names by a bundle of `tag`). One
+thread writes: what waits is one transaction, so that many requests share one fsync. When `record` returns,
+or its future is done, the request is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.errors import DataError, NotSupported, PenjingError
+from penjing.serve.asked import Answered, Asked, Recorder
+from penjing.serve.databases import Database, open_database
+
+MOST_WAITING = 10_000  # requests that wait for the disk; beyond, callers do
+AT_ONCE = 500  # in one transaction
+DROPPED = ("scores",)  # of an answer: a number a label, of which the greatest is its confidence
+
+Mask = Callable[[str], str]
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS requests (seq {serial}, id TEXT NOT NULL UNIQUE, at {real} NOT NULL, "
+    "model TEXT NOT NULL, version TEXT NOT NULL, way TEXT NOT NULL, text TEXT NOT NULL, "
+    "answer TEXT NOT NULL, confidence {real})",
+    "CREATE TABLE IF NOT EXISTS feedback (seq {serial}, id TEXT NOT NULL, at {real} NOT NULL, "
+    "truth TEXT NOT NULL, by_whom TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS requests_at ON requests (model, at)",
+    "CREATE INDEX IF NOT EXISTS feedback_id ON feedback (id, seq)",
+)
+KEEP = (
+    "INSERT INTO requests (id, at, model, version, way, text, answer, confidence) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (id) DO NOTHING"
+)
+SAY = "INSERT INTO feedback (id, at, truth, by_whom) VALUES (?, ?, ?, ?)"
+ROWS = (
+    "SELECT r.seq, r.id, r.at, r.model, r.version, r.way, r.text, r.answer, r.confidence, f.truth, f.seq "
+    "FROM requests r LEFT JOIN feedback f ON f.seq = (SELECT MAX(seq) FROM feedback WHERE id = r.id) "
+)
+OLD = "SELECT id FROM requests WHERE at < ? ORDER BY seq"
+BEYOND = "SELECT id FROM requests ORDER BY seq DESC"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A request as it was kept. at: seconds since 1970. said: the number of its latest feedback, None
+    without. truth: what would have been right, a list of labels or whatever the task answers."""
+
+    seq: int
+    id: str
+    at: float
+    model: str
+    version: str
+    way: str  # live, canary, shadow, pinned
+    text: str
+    answer: dict[str, Any]
+    confidence: float | None
+    truth: Any = None
+    said: int | None = None
+
+
+class Traffic:
+    """An open store. `with traffic:` closes it, once all that waits is written.
+
+    Raises (on opening):
+        SpecError: no such kind of store. NotSupported: its package is missing, or it cannot be reached.
+    """
+
+    def __init__(self, url: str, *, mask: Mask | None = None) -> None:
+        """url: `sqlite:///FILE`, a file's path, or `postgresql://user@host/name`. mask: applied to every
+        string that is kept; personal data with a form of its own when None."""
+        self.url, self._mask = url, mask or masker()
+        self._open: Callable[[], Database] = lambda: open_database(url)
+        self._waiting: queue.Queue[tuple[str, tuple[Any, ...], Future[None]] | None] = queue.Queue(
+            MOST_WAITING
+        )
+        with contextlib.closing(self._open()) as database:
+            for table in TABLES:
+                database.run(table)
+            database.commit()
+        self._thread = threading.Thread(target=self._write, name="penjing-traffic", daemon=True)
+        self._thread.start()
+        self._closed = False
+
+    def __enter__(self) -> Traffic:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits, then close."""
+        if not self._closed:
+            self._closed = True
+            self._waiting.put(None)
+            self._thread.join()
+
+    def record(self, id: str, asked: Any, answer: dict[str, Any], **about: Any) -> None:
+        """Keep a request and wait until it is on the disk; the same id twice is one request.
+
+        Raises:
+            NotSupported: the store could not be written.
+        """
+        self.record_soon(id, asked, answer, **about).result()
+
+    def record_soon(
+        self,
+        id: str,
+        asked: Any,
+        answer: dict[str, Any],
+        *,
+        model: str = "",
+        version: str | int = "",
+        way: str = "live",
+        at: float | None = None,
+    ) -> Future[None]:
+        """As `record`, without waiting: the future is done when the request is on the disk.
+
+        asked: the text, or what else the task takes. Waits itself where 10,000 wait already.
+        """
+        text = asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False)
+        kept = {key: value for key, value in answer.items() if key not in DROPPED}
+        sure = answer.get("confidence")
+        row = (
+            str(id),
+            time.time() if at is None else float(at),
+            str(model),
+            str(version),
+            way,
+            self._mask(text),
+            json.dumps(masked(kept, self._mask), ensure_ascii=False),
+            None if sure is None else float(sure),
+        )
+        return self._put(KEEP, row)
+
+    def feedback(self, id: str, truth: Any, *, by: str = "") -> None:
+        """Keep what would have been the right answer to a request, and wait until it is on the disk; the
+        latest word counts.
+
+        truth: a label, a list of labels, or what else the task answers.
+
+        Raises:
+            DataError: no such request is kept.
+        """
+        with contextlib.closing(self._open()) as database:
+            if not database.rows("SELECT 1 FROM requests WHERE id = ?", (id,)):
+                raise DataError(
+                    f"Feedback was given for the request {id!r}; the store keeps none of that id. It may be "
+                    "past its retention, or of another store: give the id that the answer came with."
+                )
+        said = json.dumps(masked(truth, self._mask), ensure_ascii=False)
+        self._put(SAY, (id, time.time(), said, by)).result()
+
+    def _put(self, statement: str, values: tuple[Any, ...]) -> Future[None]:
+        if self._closed:
+            raise NotSupported(f"{self.url} was to keep a request; it is closed. Open it again.")
+        future: Future[None] = Future()
+        self._waiting.put((statement, values, future))
+        return future
+
+    def _write(self) -> None:
+        database: Database | None = None
+        over = False
+        while not over:
+            first = self._waiting.get()
+            batch = [] if first is None else [first]
+            over = first is None
+            while batch and len(batch) < AT_ONCE and not over:
+                try:
+                    more = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                over = more is None
+                if more is not None:
+                    batch.append(more)
+            database = self._commit(database, batch)
+        if database is not None:
+            database.close()
+
+    def _commit(self, database: Database | None, batch: Sequence[Any]) -> Database | None:
+        """One transaction; where it fails everyone is told, and the next one begins on a new connection."""
+        if not batch:
+            return database
+        try:
+            database = database or self._open()
+            for statement, values, _ in batch:
+                database.run(statement, values)
+            database.commit()
+        except Exception as error:
+            if database is not None:
+                with contextlib.suppress(Exception):
+                    database.close()
+            told = error if isinstance(error, PenjingError) else _unwritten(self.url, error)
+            for _, _, future in batch:
+                future.set_exception(told)
+            return None
+        for _, _, future in batch:
+            future.set_result(None)
+        return database
+
+    def rows(
+        self,
+        *,
+        model: str | None = None,
+        shadow: bool = False,
+        since: float | None = None,
+        last: int | None = None,
+        labelled: bool | None = None,
+        after: int | None = None,
+        uncertain: int | None = None,
+    ) -> list[Kept]:
+        """Requests in the order they came.
+
+        shadow: those, too, whose answers nobody saw. since: seconds since 1970. last: at most so many, the
+        newest. labelled: with feedback, or without. after: whose feedback is newer than that number
+        (`Kept.said`). uncertain: in place of all, so many of the least confidence, the least first.
+        """
+        where, values = ["1 = 1" if shadow else "r.way <> 'shadow'"], []
+        for clause, value in (("r.model = ?", model), ("r.at >= ?", since), ("f.seq > ?", after)):
+            if value is not None:
+                where.append(clause)
+                values.append(value)
+        if labelled is not None:
+            where.append(f"f.seq IS {'NOT ' if labelled else ''}NULL")
+        order, most = "r.seq DESC", last
+        if uncertain is not None:
+            where.append("r.confidence IS NOT NULL")
+            order, most = "r.confidence, r.seq", uncertain
+        limit = "" if most is None else f" LIMIT {int(most)}"
+        with contextlib.closing(self._open()) as database:
+            found = database.rows(f"{ROWS}WHERE {' AND '.join(where)} ORDER BY {order}{limit}", values)
+        kept = [_kept(row) for row in found]
+        return kept if uncertain is not None else kept[::-1]
+
+    def forget(self, *, days: float | None = None, most: int | None = None) -> int:
+        """Remove requests older than so many days, and the oldest beyond so many, with their feedback; how
+        many went. SQLite overwrites what it removes."""
+        gone: list[str] = []
+        with contextlib.closing(self._open()) as database:
+            if days is not None:
+                gone += [row[0] for row in database.rows(OLD, (time.time() - days * 86_400,))]
+            if most is not None:
+                gone += [row[0] for row in database.rows(BEYOND, ())[most:]]
+            gone = [*dict.fromkeys(gone)]
+            for id in gone:
+                database.run("DELETE FROM feedback WHERE id = ?", (id,))
+                database.run("DELETE FROM requests WHERE id = ?", (id,))
+            database.commit()
+            database.compact()
+        return len(gone)
+
+    def count(self, model: str | None = None) -> dict[str, int]:
+        """Requests kept, and those of them with feedback."""
+        found = self.rows(model=model)
+        return {"requests": len(found), "labelled": sum(one.said is not None for one in found)}
+
+
+def _kept(row: Sequence[Any]) -> Kept:
+    seq, id, at, model, version, way, text, answer, sure, truth, said = row
+    told = None if truth is None else json.loads(truth)
+    return Kept(seq, id, at, model, version, way, text, json.loads(answer), sure, told, said)
+
+
+def _unwritten(url: str, error: Exception) -> NotSupported:
+    return NotSupported(
+        f"Requests were to be kept in {url}; the database said: {str(error).splitlines()[0][:200]}. Nothing "
+        "of them is kept. Make room or mend its rights: the next ones are tried anew."
+    )
+
+
+def recorder(traffic: Traffic) -> Recorder:
+    """What a service calls with each request: its inputs are kept one by one, and are on the disk when it
+    returns. Of one input the id is the request's, of several `ID.0`, `ID.1` …; failed ones are not kept."""
+
+    def record(asked: Asked, answered: Answered) -> None:
+        own = asked.id if asked.way != "shadow" else f"{asked.id}~shadow"
+        many = len(answered.answers) > 1
+        futures = [
+            traffic.record_soon(
+                f"{own}.{i}" if many else own,
+                given,
+                answer if isinstance(answer, dict) else {"said": answer},
+                model=asked.name,
+                version=asked.version,
+                way=asked.way,
+                at=asked.at,
+            )
+            for i, (given, answer) in enumerate(zip(asked.inputs, answered.answers, strict=False))
+        ]
+        for future in futures:
+            future.result()
+
+    return record
+
+
+def masker(names: Callable[[Sequence[str]], Sequence[dict[str, Any]]] | None = None) -> Mask:
+    """A function that masks personal data and secrets in a text. names: `predict` of a bundle of `tag` that
+    finds persons, whose names are masked too."""
+    from penjing.pii import mask
+
+    def plain(text: str) -> str:
+        return mask(text)[0]
+
+    def with_names(text: str) -> str:
+        hidden = plain(text)
+        if not hidden.strip():
+            return hidden
+        found = [e for e in names([hidden])[0]["entities"] if _person(str(e["label"]))]  # type: ignore[misc]
+        for entity in sorted(found, key=lambda one: -int(one["start"])):
+            hidden = f"{hidden[: entity['start']]}<name>{hidden[entity['end'] :]}"
+        return hidden
+
+    return with_names if names else plain
+
+
+def _person(label: str) -> bool:
+    return label.upper() in ("PER", "PERSON", "NAME", "人名")
+
+
+def masked(value: Any, mask: Mask) -> Any:
+    """A JSON value with every string in it masked."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {key: masked(one, mask) for key, one in value.items()}
+    return [masked(one, mask) for one in value] if isinstance(value, list | tuple) else value
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Traffic]:
+    """An existing store, for a job that reads it.
+
+    Raises:
+        NotSupported: there is no such file.
+    """
+    from penjing.serve.databases import refuse_missing
+
+    refuse_missing(url)
+    with Traffic(url) as traffic:
+        yield traffic
