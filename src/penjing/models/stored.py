@@ -24,7 +24,9 @@ from torch.nn import functional as F
 from penjing.errors import NotSupported, nearest
 
 # Name -> where the module's class stands, imported when a bundle needs it.
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "weight_only": "penjing.models.weight_only.WeightOnly",
+}
 PLAIN = "linear"  # in a card: a plain linear, of other sizes than the config says
 COUNTED = ("layer_idx",)  # whole numbers of modules that follow from where they stand
 
