@@ -72,7 +72,7 @@ def factors(weights_OI: Sequence[Tensor], inputs: Moments, grid: Grid) -> Tensor
     best, found = plain, None
     for alpha in torch.arange(1, ALPHAS) / ALPHAS:
         powers = size**alpha
-        scaled = powers / (powers.max() * powers.min()).sqrt()
+        scaled = (powers / (powers.max() * powers.min()).sqrt()).bfloat16().float()  # as layers keep it
         error = sum(error_of(_through(w, scaled, grid) - w, inputs.outer) for w in weights_OI)
         if error < best:
             best, found = error, scaled

@@ -117,14 +117,13 @@ class Moments:
 
 
 def moments(model: Model, batches: Sequence[Batch], names: Sequence[str]) -> dict[str, Moments]:
-    """Moments of what enters each of these layers; layers with the same input share one record."""
+    """Moments of what enters each of these layers; layers that read one tensor share one record.
+
+    Raises:
+        NotSupported: no text gets to one of them.
+    """
     found: dict[str, Moments] = {}
     last: tuple[Tensor | None, str] = None, ""
-    for name in names:
-        weight = weight_of(model.trunk, name)
-        n_in, kept = weight.shape[1], {"dtype": torch.float64, "device": weight.device}
-        outer, size = torch.zeros(n_in, n_in, **kept), torch.zeros(n_in, **kept)
-        found[name] = Moments(outer, size, size.float())
 
     def see(name: str, x: Tensor) -> None:
         nonlocal last
@@ -133,10 +132,20 @@ def moments(model: Model, batches: Sequence[Batch], names: Sequence[str]) -> dic
             found[name] = found[first]
             return
         last = x, name
-        found[name].add(x)
+        found.setdefault(name, _nothing(x)).add(x)
 
     watch(model, batches, names, see)
+    if lost := [name for name in names if name not in found]:
+        raise NotSupported(
+            f"What enters {len(names)} linear layers was to be seen; no text of the rehearsal gets to "
+            f"`{lost[0]}` ({len(lost)} are so). Take `round`, which looks at no text, or give rows that use it."
+        )
     return found
+
+
+def _nothing(like: Tensor) -> Moments:
+    size = like.new_zeros(like.shape[-1], dtype=torch.float64)
+    return Moments(torch.diag(size), size, size.float())
 
 
 def weight_of(trunk: nn.Module, name: str) -> Tensor:

@@ -73,7 +73,9 @@ def solved(
     a whole block at once: the result is that of telling them one by one.
     """
     n_in = weight_OI.shape[1]
-    order = torch.argsort(outer_II.diagonal(), descending=True, stable=True) if act_order else torch.arange(n_in)
+    order = (
+        torch.argsort(outer_II.diagonal(), descending=True, stable=True) if act_order else torch.arange(n_in)
+    )
     order = order.to(weight_OI.device)
     weight = weight_OI.double()[:, order]
     upper = inverse_factor(outer_II[order][:, order], damping)

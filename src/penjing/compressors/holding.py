@@ -93,8 +93,14 @@ def _count(sums: _Sums, weight: Tensor, ours: Tensor, nearest: Tensor, seen: Mom
 def _facts(trunk: Any, names: Sequence[str], grid: Grid, sums: _Sums) -> dict[str, Any]:
     layers = [trunk.get_submodule(name) for name in names]
     n_weights = sum(layer.in_features * layer.out_features for layer in layers)
-    n_bytes = sum(b.numel() * b.element_size() for layer in layers for b in layer.buffers() if b is not layer.bias)
-    facts: dict[str, Any] = {"grid": str(grid), "layers": len(names), "bits_a_weight": 8 * n_bytes / n_weights}
+    n_bytes = sum(
+        b.numel() * b.element_size() for layer in layers for b in layer.buffers() if b is not layer.bias
+    )
+    facts: dict[str, Any] = {
+        "grid": str(grid),
+        "layers": len(names),
+        "bits_a_weight": 8 * n_bytes / n_weights,
+    }
     if sums.outputs:
         facts["error"] = sums.ours / sums.outputs
         facts["error_of_rounding"] = sums.nearest / sums.outputs

@@ -35,7 +35,9 @@ def kept(
     if not isinstance(keep, int | float):
         return _named(keep, names), {}
     if not 0 <= keep < 1:
-        raise SpecError(f"`keep` is the share of layers to hold in higher precision, 0 to below 1; it is {keep}.")
+        raise SpecError(
+            f"`keep` is the share of layers to hold in higher precision, 0 to below 1; it is {keep}."
+        )
     if not keep:
         return [], {}
     found = scan(held, rehearsal, names, make)
@@ -67,7 +69,10 @@ def answers(held: Held, batches: Sequence[Batch]) -> Tensor:
     headed = held.task.infer is None and words_of(model.head) is None and not held.task.speaks
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        found = [(model(batch) if headed else model.states(batch)).float() for batch in (b.to(device) for b in batches)]
+        found = [
+            (model(batch) if headed else model.states(batch)).float()
+            for batch in (b.to(device) for b in batches)
+        ]
     return torch.cat(found)
 
 

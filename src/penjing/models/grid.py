@@ -69,14 +69,17 @@ class Marks:
         """Scale and zero of these columns, (O, columns)."""
         if grid.group is None:
             return self.scale, self.zero
-        places = torch.arange(self.scale.shape[1] * grid.group, device=self.scale.device)[columns] // grid.group
+        places = (
+            torch.arange(self.scale.shape[1] * grid.group, device=self.scale.device)[columns] // grid.group
+        )
         return self.scale[:, places], self.zero[:, places]
 
 
 def grouped(weight_OI: Tensor, grid: Grid) -> Tensor:
     """(O, G, group) the weights by group; a short last group is filled up with zeros."""
     size = grid.group or weight_OI.shape[1]
-    return F.pad(weight_OI, (0, -weight_OI.shape[1] % size)).unflatten(1, (-1, size))
+    full = F.pad(weight_OI, (0, -weight_OI.shape[1] % size))
+    return full.view(len(full), -1, size)
 
 
 def fitted(weight_OI: Tensor, grid: Grid, shrink: float = 1.0) -> Marks:

@@ -20,12 +20,19 @@ from penjing.models.grid import Grid, Marks, fitted, nearest, values
 class WeightOnly(nn.Module):
     """A linear layer, y = x W' + b, with W = values of codes on a grid; a kind of `models.stored`.
 
-    `columns` (I,), where there: W is the values over these factors a column, which AWQ multiplied the weight
+    `columns` (I,) bf16, where there: W is the values over these factors a column, which AWQ multiplied the weight
     with before rounding.
     """
 
     kind = "weight_only"
     weight = None  # T5 asks its layers for it, and takes a tensor's type for the one to compute in
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor | None
+    columns: Tensor | None
+    bias: Tensor | None
+    in_features: int
+    out_features: int
 
     def __init__(self, n_in: int, n_out: int, grid: Grid, *, bias: bool, columns: bool = False) -> None:
         super().__init__()
@@ -36,7 +43,7 @@ class WeightOnly(nn.Module):
         self.register_buffer("scales", torch.ones(n_out, groups, dtype=kept))
         zeros = None if grid.symmetric else torch.zeros(n_out, n_bytes(groups, grid.bits), dtype=torch.uint8)
         self.register_buffer("zeros", zeros)
-        self.register_buffer("columns", torch.ones(n_in) if columns else None)
+        self.register_buffer("columns", torch.ones(n_in, dtype=torch.bfloat16) if columns else None)
         self.register_buffer("bias", torch.zeros(n_out) if bias else None)
 
     @classmethod
