@@ -15,10 +15,12 @@ from conftest import tickets
 from penjing import plugin
 from penjing.compressor import Compressor, Held
 from penjing.engine.scoring import outputs
+from penjing.errors import NotSupported
 
 Tiny = Callable[..., Path]
 SETTINGS: dict[str, dict[str, Any]] = {}
 SAME_SIZE: set[str] = set()  # compressors whose gain is not in bytes: zeros that another step stores
+REFUSED: set[tuple[str, str]] = set()  # compressor and family that cannot be, and say so
 COMPRESSORS = sorted(plugin.found("compressors"))
 TEXTS = [text for text, _ in tickets(12)]
 NAMES = [label for _, label in tickets(12)]
@@ -56,3 +58,22 @@ def test_a_compressor_shrinks_and_a_bundle_gives_the_same_answers(
     assert not made.held.model.training
     opened = reopened(made.held, tmp_path / "bundle")
     torch.testing.assert_close(outputs(opened.model, opened.tokens(TEXTS)), found, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "albert", "t5"])
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_other_families_shrink_or_are_refused_and_batch_mates_change_no_answer(
+    name: str, family: str, tiny: Tiny
+) -> None:
+    step = compressor_of(name)
+    if step.shrink is None:
+        return
+    held = held_of(tiny(family))
+    rehearsal = rehearsal_of(held, TEXTS, NAMES if step.wants == "labels" else None)
+    if (name, family) in REFUSED:
+        with pytest.raises(NotSupported):
+            shrink(step, held, rehearsal)
+        return
+    made = shrink(step, held, rehearsal).held
+    alone = torch.cat([answers(made, [text]) for text in TEXTS[:3]])
+    torch.testing.assert_close(alone, answers(made, TEXTS)[:3], rtol=1e-4, atol=1e-4)

@@ -91,7 +91,9 @@ def test_layers_above_those_looked_at_do_not_run(tiny: Tiny) -> None:
 
 
 def naive(weight: np.ndarray, outer: np.ndarray, marks: Marks, grid: Grid, order: np.ndarray) -> np.ndarray:
-    """GPTQ as the paper's equations 2 and 3 have it: the inverse of what is left of H, made anew for each column."""
+    """GPTQ as the paper's equations 2 and 3 have it: the inverse of what is left of H, made anew for each
+    column.
+    """
     hessian = 2 * outer
     hessian = hessian + 0.01 * np.diag(hessian).mean() * np.eye(len(hessian))
     weight, codes = weight.copy(), np.zeros_like(weight)

@@ -1,4 +1,6 @@
-"""Weights in few bits: the values written out by hand, bounds of the error, exact sizes, the same after loading."""
+"""Weights in few bits: the values written out by hand, bounds of the error, exact sizes, the same after
+loading.
+"""
 
 import numpy as np
 import pytest

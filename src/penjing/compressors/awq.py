@@ -1,8 +1,8 @@
 """AWQ: the weights that meet the largest inputs are made larger before rounding, so that they lose less.
 
-Lin et al. 2023, arXiv 2306.00978. The factors of a layer's inputs are s = mean|x|^alpha, alpha from a grid by the
-error of the layer's outputs; W s is rounded, and x is divided by s where a norm can do that for nothing (see
-`folding`), else the weight made of the codes is. Last, each grid may span less than all its weights.
+Lin et al. 2023, arXiv 2306.00978. The factors of a layer's inputs are s = mean|x|^alpha, alpha from a grid by
+the error of the layer's outputs; W s is rounded, and x is divided by s where a norm can do that for nothing
+(see `folding`), else the weight made of the codes is. Last, each grid may span less than all its weights.
 
 Legend: O outputs, I inputs of a linear layer, G groups of a row.
 """

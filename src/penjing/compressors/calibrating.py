@@ -1,5 +1,5 @@
-"""What enters the linear layers of a model, seen while it reads a rehearsal's texts; shared by the compressors
-that look at inputs before they decide.
+"""What enters the linear layers of a model, seen while it reads a rehearsal's texts; shared by the
+compressors that look at inputs before they decide.
 
 Layers are gone through from below: what is seen of one is what those below it, already compressed, give it.
 
@@ -41,8 +41,8 @@ def batches_of(rehearsal: Rehearsal, *, rows: int | None = None) -> list[Batch]:
     part = rehearsal.part
     if not len(part):
         raise DataError(
-            "Texts to look at while compressing were wanted; the rehearsal has none. Give rows of the kind that "
-            "the model will answer."
+            "Texts to look at while compressing were wanted; the rehearsal has none. Give rows of the kind "
+            "that the model will answer."
         )
     n = len(part)
     taken = np.arange(n) if rows is None or n <= rows else np.linspace(0, n - 1, rows).astype(np.int64)
@@ -50,7 +50,8 @@ def batches_of(rehearsal: Rehearsal, *, rows: int | None = None) -> list[Batch]:
 
 
 def plain_linears(held: Held) -> list[str]:
-    """Full names of the linear layers in the trunk's stacks (GPT-2's Conv1D too) that no step has changed yet.
+    """Full names of the linear layers in the trunk's stacks (GPT-2's Conv1D too) that no step has changed
+    yet.
 
     Raises:
         NotSupported: there are none.
@@ -61,8 +62,8 @@ def plain_linears(held: Held) -> list[str]:
         kinds = sorted({kind for m in trunk.modules() if (kind := kind_of(m)) is not None})
         found = f"its layers are held as {', '.join(kinds)} already" if kinds else "it has none in its layers"
         raise NotSupported(
-            f"Linear layers to compress were wanted in {type(trunk).__name__}; {found}. Change a layer's weights "
-            "once, with the last step of a chain."
+            f"Linear layers to compress were wanted in {type(trunk).__name__}; {found}. Change a layer's "
+            "weights once, with the last step of a chain."
         )
     return names
 
@@ -138,7 +139,7 @@ def moments(model: Model, batches: Sequence[Batch], names: Sequence[str]) -> dic
     if lost := [name for name in names if name not in found]:
         raise NotSupported(
             f"What enters {len(names)} linear layers was to be seen; no text of the rehearsal gets to "
-            f"`{lost[0]}` ({len(lost)} are so). Take `round`, which looks at no text, or give rows that use it."
+            f"`{lost[0]}` ({len(lost)} are so). Take `round`, which looks at no text, or other rows."
         )
     return found
 

@@ -1,8 +1,9 @@
-"""Factors on the inputs of linear layers, put into the norm that makes these inputs where nothing else reads them.
+"""Factors on the inputs of linear layers, put into the norm that makes these inputs where nothing else reads
+them.
 
 y = (x / s) (W s)' is y = x W' for any factors s. The division costs nothing where it goes into a norm's own
-weight and bias; where the norm's output goes elsewhere too (BERT adds it to what follows) it would change that, so
-the layer has to divide by itself. Which is so is tried, not known by the family's name.
+weight and bias; where the norm's output goes elsewhere too (BERT adds it to what follows) it would change
+that, so the layer has to divide by itself. Which is so is tried, not known by the family's name.
 
 Legend: I inputs of a linear layer.
 """

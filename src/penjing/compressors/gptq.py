@@ -1,7 +1,7 @@
 """GPTQ: weights rounded one column after another, each error made up for by the columns still to come.
 
-Frantar et al. 2022, arXiv 2210.17323. With H = 2 X X' of a layer's inputs and U the upper Cholesky factor of its
-inverse, column q's error (w - Q(w)) / U_qq is taken off the later columns in the proportion of U_q.
+Frantar et al. 2022, arXiv 2210.17323. With H = 2 X X' of a layer's inputs and U the upper Cholesky factor of
+its inverse, column q's error (w - Q(w)) / U_qq is taken off the later columns in the proportion of U_q.
 
 Legend: O outputs, I inputs of a linear layer.
 """
@@ -32,9 +32,9 @@ def gptq(
 ) -> Compressor:
     """Hold the weights of linear layers in 2 to 8 bits, each error made up for by later columns (GPTQ).
 
-    `group` weights of a row share a scale; null: all of a row. `damping`: the share of the mean of H's diagonal
-    that is added to it. `act_order`: columns with the largest inputs are rounded first. `keep`: the share of
-    layers, those that hurt the answers most, or names of layers, that are held in 8 bits instead.
+    `group` weights of a row share a scale; null: all of a row. `damping`: the share of the mean of H's
+    diagonal that is added to it. `act_order`: columns with the largest inputs are rounded first. `keep`: the
+    share of layers, those that hurt the answers most, or names of layers, that are held in 8 bits instead.
     """
     grid = Grid(bits, group, symmetric)
     if not damping > 0:
@@ -67,7 +67,8 @@ def solved(
     act_order: bool = True,
     block: int = 128,
 ) -> Tensor:
-    """(O, I) uint8 codes whose values W' make ||(W - W') X|| small, by `outer`, the sum of x x' of the inputs.
+    """(O, I) uint8 codes whose values W' make ||(W - W') X|| small, by `outer`, the sum of x x' of the
+    inputs.
 
     Grids stay where `marks` has them, whatever the order of columns. Later columns are told of the errors of
     a whole block at once: the result is that of telling them one by one.

@@ -31,7 +31,9 @@ HIGHER = Grid(8, None, True)  # of layers that are kept
 
 @dataclass(frozen=True)
 class Solved:
-    """A layer to put in a linear's place, and the (O, I) weight it amounts to for the inputs that were seen."""
+    """A layer to put in a linear's place, and the (O, I) weight it amounts to for the inputs that were
+    seen.
+    """
 
     layer: WeightOnly
     stands_for: Tensor

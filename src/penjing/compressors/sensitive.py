@@ -64,7 +64,9 @@ def scan(held: Held, rehearsal: Rehearsal, names: Sequence[str], make: Make) -> 
 
 
 def answers(held: Held, batches: Sequence[Batch]) -> Tensor:
-    """What a change is seen in: the head's outputs where the task predicts from them, else the last states."""
+    """What a change is seen in: the head's outputs where the task predicts from them, else the last
+    states.
+    """
     model = held.model
     headed = held.task.infer is None and words_of(model.head) is None and not held.task.speaks
     device = next(model.parameters()).device
@@ -86,7 +88,7 @@ def _named(keep: Sequence[str], names: Sequence[str]) -> list[str]:
     for pattern in keep:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise SpecError(
-                f"`keep` names layers to hold in higher precision; `{pattern}` is none of the {len(names)} here."
-                f"{nearest(pattern, names)} `*` stands for anything: `*.attention.*`."
+                f"`keep` names layers to hold in higher precision; `{pattern}` is none of the {len(names)} "
+                f"here.{nearest(pattern, names)} `*` stands for anything: `*.attention.*`."
             )
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in keep)]

@@ -1,8 +1,8 @@
 """Whole numbers of 1 to 8 bits, packed in bytes along the last dimension.
 
-A number is cut in planes of 4, 2 and 1 bits (3 bits are a plane of two and a plane of one), 8 are one plane. In a
-plane of `width` bits a byte holds 8 / width numbers that lie a whole plane apart, so that unpacking is a shift
-and a mask of whole rows.
+A number is cut in planes of 4, 2 and 1 bits (3 bits are a plane of two and a plane of one), 8 are one plane.
+In a plane of `width` bits a byte holds 8 / width numbers that lie a whole plane apart, so that unpacking is a
+shift and a mask of whole rows.
 """
 
 from __future__ import annotations

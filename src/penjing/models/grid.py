@@ -1,10 +1,11 @@
 """Grids: which values a weight may have when it is held in few bits, and which of them is nearest.
 
-A value is (code - zero) * scale with codes of 0 to 2^bits - 1. Every row of a weight has its own scale, or every
-`group` neighbours in a row. Symmetric: zero is the middle code, and the lowest code is not used, so that a weight
-and its negative are held alike. Asymmetric: lowest and highest weight of the group (0 lies between them) have the
-first and the last code. Scales of whole rows are fp32; those of groups are bf16, rounded up so that no weight is
-cut, for they are many: 16 bits over a group of 64 are a quarter of a bit a weight.
+A value is (code - zero) * scale with codes of 0 to 2^bits - 1. Every row of a weight has its own scale, or
+every `group` neighbours in a row. Symmetric: zero is the middle code, and the lowest code is not used, so
+that a weight and its negative are held alike. Asymmetric: lowest and highest weight of the group (0 lies
+between them) have the first and the last code. Scales of whole rows are fp32; those of groups are bf16,
+rounded up so that no weight is cut, for they are many: 16 bits over a group of 64 are a quarter of a bit a
+weight.
 
 Legend: O rows (outputs), I inputs, G groups of a row.
 """
@@ -24,7 +25,9 @@ SMALLEST = 1e-12  # a scale of 0 could not be divided by
 
 @dataclass(frozen=True)
 class Grid:
-    """How a weight is held: bits a code, weights of a row that share a scale (None: all), symmetric or not."""
+    """How a weight is held: bits a code, weights of a row that share a scale (None: all), symmetric or
+    not.
+    """
 
     bits: int = 4
     group: int | None = 128
@@ -35,8 +38,8 @@ class Grid:
             raise SpecError(f"`bits` must lie in 2..8; it is {self.bits}. Common are 8, 4 and 3.")
         if self.group is not None and self.group < 8:
             raise SpecError(
-                f"`group` must be at least 8, or null for one scale a row; it is {self.group}. Common are 128, "
-                f"64 and 32."
+                f"`group` must be at least 8, or null for one scale a row; it is {self.group}. Common are "
+                f"128, 64 and 32."
             )
 
     @property
@@ -95,7 +98,9 @@ def fitted(weight_OI: Tensor, grid: Grid, shrink: float = 1.0) -> Marks:
 
 
 def codes_of(weight: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> Tensor:
-    """The code of each weight's nearest value, as floats; scale and zero are of its shape, or spread to it."""
+    """The code of each weight's nearest value, as floats; scale and zero are of its shape, or spread to
+    it.
+    """
     lowest = 1 if grid.symmetric else 0
     return (weight / scale).round_().add_(zero).clamp_(lowest, grid.top)
 

@@ -1,8 +1,9 @@
-"""Linear layers whose weights are held in 2 to 8 bits and made anew for each product (weight-only quantization).
+"""Linear layers whose weights are held in 2 to 8 bits and made anew for each product (weight-only
+quantization).
 
-Products run in the type of their input, so an answer does not depend on its batch mates. On the CPU torch's own
-kernels for packed weights (`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`) took 50 to 100 times as long as
-making the weight and multiplying (fp32, 1536 x 384, one core, torch 2.13), so they are not used.
+Products run in the type of their input, so an answer does not depend on its batch mates. On the CPU torch's
+own kernels for packed weights (`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`) took 50 to 100 times as
+long as making the weight and multiplying (fp32, 1536 x 384, one core, torch 2.13), so they are not used.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from penjing.models.grid import Grid, Marks, fitted, nearest, values
 class WeightOnly(nn.Module):
     """A linear layer, y = x W' + b, with W = values of codes on a grid; a kind of `models.stored`.
 
-    `columns` (I,) bf16, where there: W is the values over these factors a column, which AWQ multiplied the weight
-    with before rounding.
+    `columns` (I,) bf16, where there: W is the values over these factors a column, which AWQ multiplied the
+    weight with before rounding.
     """
 
     kind = "weight_only"
