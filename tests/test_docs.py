@@ -198,7 +198,7 @@ def test_yaml_blocks_are_specs(page: Path, desk: Path, monkeypatch: pytest.Monke
         if "search" in values:  # a spec with spaces in it
             assert asked.read(values).written().keys() >= values.keys()
             continue
-        assert spec.read(values).written().keys() >= values.keys()
+        assert spec.read(values).written().keys() >= values.keys() - {"tasks"}  # written as `task`
 
 
 def slug(heading: str) -> str:
