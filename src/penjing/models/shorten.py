@@ -11,7 +11,7 @@ from torch import nn
 
 from penjing.errors import NotSupported, SpecError
 from penjing.models import encdec
-from penjing.models.layers import bare, layers_of
+from penjing.models.layers import bare, layers_of, path_of
 from penjing.models.load import Base
 
 
@@ -76,6 +76,10 @@ def keep_layers(trunk: nn.Module, kept: Sequence[int]) -> None:
                     module.layer_idx = i  # type: ignore[assignment]
         for key, value in _each_layer(config, total):
             setattr(config, key, [value[n - 1] for n in kept])
+        owner: Any = model.get_submodule(path_of(model).rpartition(".")[0])
+        for key in ("n_layers", "num_layers"):  # DistilBERT's stack keeps count
+            if vars(owner).get(key) == total:
+                setattr(owner, key, len(kept))
     elif len(stack) > 1:
         raise NotSupported(
             f"{total} layers in one stack were wanted; {type(model).__name__} shares {len(stack)} among "
