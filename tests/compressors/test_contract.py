@@ -20,7 +20,8 @@ from penjing.errors import NotSupported
 Tiny = Callable[..., Path]
 SETTINGS: dict[str, dict[str, Any]] = {}
 SAME_SIZE: set[str] = set()  # compressors whose gain is not in bytes: zeros that another step stores
-REFUSED: set[tuple[str, str]] = set()  # compressor and family that cannot be, and say so
+# Compressor and family that cannot be, and say so: layers that share weights, or relative positions by head.
+REFUSED = {("prune_heads", "albert"), ("prune_heads", "t5"), ("prune_ffn", "albert")}
 COMPRESSORS = sorted(plugin.found("compressors"))
 TEXTS = [text for text, _ in tickets(12)]
 NAMES = [label for _, label in tickets(12)]

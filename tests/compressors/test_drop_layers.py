@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from compressed import answers, held_of, rehearsal_of, reopened, shrink
 from conftest import tickets
+from penjing.compressors.calibrating import batches_of
 from penjing.compressors.drop_layers import drop_layers, most
-from penjing.compressors.narrowing import batches_of
 from penjing.errors import SpecError
 from penjing.models import packing
 from penjing.models.importance import influence
@@ -23,7 +23,7 @@ TEXTS = [text for text, _ in tickets(9)]
 def test_a_layers_influence_is_its_cosine_by_transformers_own_states(family: str, tiny: Tiny) -> None:
     held = held_of(tiny(family, num_hidden_layers=3))
     rehearsal = rehearsal_of(held, TEXTS)
-    found = influence(held.model, batches_of(rehearsal, 99))
+    found = influence(held.model, batches_of(rehearsal))
     tokens, trunk = rehearsal.part.tokens, held.base.trunk
     packing.native(trunk)
     sums, n = [0.0] * 3, 0
@@ -80,5 +80,5 @@ def test_layers_that_are_not_there_are_refused(tiny: Tiny) -> None:
     held = held_of(tiny("bert"))
     with pytest.raises(SpecError, match=r"`drop_layers.keep` is a number of layers from 1 to 2"):
         shrink(drop_layers(keep=3), held, rehearsal_of(held, TEXTS))
-    with pytest.raises(SpecError, match="Leave one of them out"):
+    with pytest.raises(SpecError, match="Leave one out"):
         drop_layers(keep=[1], by="even")

@@ -1,4 +1,4 @@
-"""What hangs on units: gradients of gates, a unit's share of a product, moments; each beside a plainer way."""
+"""What hangs on units: gradients of gates, a unit's share of a product, moments; beside plainer ways."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from compressed import held_of, rehearsal_of
 from conftest import tickets
-from penjing.compressors.narrowing import batches_of
+from penjing.compressors.calibrating import batches_of
 from penjing.data.batches import packed
 from penjing.models.importance import activity, moments, sensitivity
 from penjing.models.slim import sites_of, weight_of
@@ -22,14 +22,12 @@ LABELS = [label for _, label in tickets(7)]
 
 @pytest.mark.parametrize("family", ["bert", "mpnet"])  # packed, and padded
 @pytest.mark.parametrize("attention", [True, False], ids=["heads", "units"])
-def test_sensitivity_is_the_gradient_of_a_gate_on_each_unit(
-    family: str, attention: bool, tiny: Tiny
-) -> None:
+def test_sensitivity_is_the_gradient_of_a_gate_on_each_unit(family: str, attention: bool, tiny: Tiny) -> None:
     held = held_of(tiny(family))
     model, rehearsal = held.model, rehearsal_of(held, TEXTS, LABELS)
     sites = sites_of(model.trunk, attention=attention)
     units = {site.last: site.n for site in sites}
-    found = sensitivity(model, held.task.loss, batches_of(rehearsal, 99), units)
+    found = sensitivity(model, held.task.loss, batches_of(rehearsal), units)
     gates = {site.last: torch.ones(site.n, requires_grad=True) for site in sites}
     for site in sites:
         gate, size = gates[site.last], site.size
@@ -61,7 +59,7 @@ def test_activity_and_moments_are_those_of_the_tokens_alone(family: str, tiny: T
             model.states(packed(rehearsal.part, np.array([row])))
     hook.remove()
     x, weight = torch.cat(seen), weight_of(model.trunk, site.last)
-    batches = batches_of(rehearsal, 99)
+    batches = batches_of(rehearsal)
     found = activity(model, batches, {site.last: site.n}, {site.last: weight})[site.last]
     for unit in range(site.n):
         own = slice(unit * site.size, (unit + 1) * site.size)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
-from penjing.compressors.narrowing import batches_of
+from penjing.compressors.calibrating import batches_of
 from penjing.errors import SpecError
 from penjing.models.importance import influence
 from penjing.models.shorten import shortened, which
@@ -28,7 +28,7 @@ def drop_layers(
     """
     if isinstance(keep, list) and by is not None:
         raise SpecError(
-            f"`drop_layers.by` is `{by}` and chooses layers; `keep` names them: {keep}. Leave one of them out."
+            f"`drop_layers.by` is `{by}` and chooses layers; `keep` names them: {keep}. Leave one out."
         )
     if rows < 1:
         raise SpecError(f"`drop_layers.rows` counts rows to look at, 1 or more; it is {rows}. 256 is usual.")
@@ -42,7 +42,7 @@ def drop_layers(
         if by == "top":
             kept = list(range(1, len(kept) + 1))
         elif looks:
-            found = influence(held.model, batches_of(rehearsal, rows))
+            found = influence(held.model, batches_of(rehearsal, rows=rows))
             facts["influence"] = [round(x, 5) for x in found]
             kept = most(found, len(kept))
         base = shortened(held.base, kept)

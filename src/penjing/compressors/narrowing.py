@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from penjing.compressor import Held, Rehearsal, Shrunk
-from penjing.data.batches import cut, lengths_of, packed
-from penjing.errors import DataError, NotSupported, SpecError
+from penjing.compressors.calibrating import batches_of
+from penjing.errors import NotSupported, SpecError
 from penjing.models.importance import activity, moments, sensitivity
 from penjing.models.modes import evaluating
 from penjing.models.slim import Site, describe, narrow, sites_of, weight_of
@@ -45,28 +44,11 @@ class Asked:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise SpecError(
-                f"`{self.name}.share` is the share of units that go, between 0 and 1; it is {self.share}. 0.5 "
-                f"takes half."
+                f"`{self.name}.share` is the share of units that go, between 0 and 1; it is {self.share}. "
+                f"0.5 takes half."
             )
         if self.rows < 1:
             raise SpecError(f"`{self.name}.rows` counts rows to look at, 1 or more; it is {self.rows}.")
-
-
-def batches_of(rehearsal: Rehearsal, n_rows: int) -> list[Batch]:
-    """At most so many of the rehearsal's sequences, evenly spread, in packed batches.
-
-    Raises:
-        DataError: there are none.
-    """
-    n = len(rehearsal.part)
-    if not n:
-        raise DataError(
-            "Rows to look at while pruning were wanted; there are none. Give rows of the kind that the model "
-            "will answer (`data.train`)."
-        )
-    taken = np.unique(np.linspace(0, n - 1, min(n, n_rows)).astype(np.int64))
-    pieces = cut(taken, lengths_of(rehearsal.part), tokens=rehearsal.tokens)
-    return [packed(rehearsal.part, piece) for piece in pieces]
 
 
 def shrink(held: Held, rehearsal: Rehearsal, asked: Asked) -> Shrunk:
@@ -76,7 +58,7 @@ def shrink(held: Held, rehearsal: Rehearsal, asked: Asked) -> Shrunk:
         NotSupported: a family whose units cannot go, or an attention that needs them all.
     """
     model, trunk = held.model, held.model.trunk
-    sites, batches = sites_of(trunk, attention=asked.attention), batches_of(rehearsal, asked.rows)
+    sites, batches = sites_of(trunk, attention=asked.attention), batches_of(rehearsal, rows=asked.rows)
     units = {site.last: site.n for site in sites}
     if asked.by == "taylor":
         scores = sensitivity(model, held.task.loss, batches, units)
@@ -106,7 +88,8 @@ def shrink(held: Held, rehearsal: Rehearsal, asked: Asked) -> Shrunk:
 
 def chosen(scores: Sequence[Tensor], asked: Asked) -> list[Tensor]:
     """Units (from 0, rising) to keep of each layer: the best of each (`even`), or the best of all, compared
-    as shares of their layer's norm (Michel et al. 2019, section 3.2); at least one, or `multiple`, of each."""
+    as shares of their layer's norm (Michel et al. 2019, section 3.2); at least one, or `multiple`, of each.
+    """
     if asked.even:
         counts = [_rounded(len(s) * (1 - asked.share), len(s), asked.multiple) for s in scores]
     else:

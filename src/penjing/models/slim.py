@@ -21,7 +21,13 @@ from penjing.models.layers import bare, layers_of, linears_of, sublayers_of
 from penjing.models.skeleton import differs
 
 HEAD_SIZE = ("head_dim", "attention_head_size", "key_value_proj_dim")
-INNER = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "ffn_dim")  # configs' names of a network's units
+INNER = (
+    "intermediate_size",
+    "hidden_dim",
+    "n_inner",
+    "d_ff",
+    "ffn_dim",
+)  # configs' names of a network's units
 TOTAL = ("all_head_size", "inner_dim", "split_size")  # attention modules' names of all heads' numbers
 
 
@@ -70,8 +76,8 @@ def sites_of(trunk: nn.Module, *, attention: bool) -> list[Site]:
             what = "queries, keys and values" if attention else "a network of two or three linear layers"
             raise NotSupported(
                 f"{what.capitalize()} whose parts are equal were wanted in layer {number + 1} of "
-                f"{type(model).__name__}; it has {', '.join(makers)} with {outs} outputs before {n_in} inputs. "
-                f"Take `drop_layers`."
+                f"{type(model).__name__}; it has {', '.join(makers)} with {outs} outputs before {n_in} "
+                f"inputs. Take `drop_layers`."
             )
         together = tuple(zip(makers, parts, strict=True))
         found.append(Site(number + 1, attention, together, one.last, n, n_in // n))
@@ -107,8 +113,8 @@ def describe(trunk: nn.Module, before: Sequence[Site]) -> bool:
             setattr(config, key, value)
         if _is_said(trunk):
             return True
-        for key, value in old.items():
-            setattr(config, key, value)
+        for key in changes:
+            setattr(config, key, old[key])
     for one in after:
         for name in (*(maker for maker, _ in one.makers), one.last):
             _as_linear(trunk, name)
@@ -156,8 +162,8 @@ def _head_size(trunk: nn.Module, name: str) -> int:
     size = next((getattr(module, key) for key in HEAD_SIZE if hasattr(module, key)), None)
     if not isinstance(size, int):
         raise NotSupported(
-            f"The size of a head was wanted in {type(module).__name__}; it has none of {', '.join(HEAD_SIZE)}. "
-            f"Take `prune_ffn` or `drop_layers`."
+            f"The size of a head was wanted in {type(module).__name__}; it has none of "
+            f"{', '.join(HEAD_SIZE)}. Take `prune_ffn` or `drop_layers`."
         )
     return size
 
@@ -198,7 +204,9 @@ def _as_linear(trunk: nn.Module, name: str) -> None:
         return
     n_in, n_out = _sizes(module)
     made = nn.Linear(n_in, n_out, bias=module.bias is not None, device="meta")
-    made.weight = nn.Parameter(module.weight.detach().t().contiguous(), requires_grad=module.weight.requires_grad)
+    made.weight = nn.Parameter(
+        module.weight.detach().t().contiguous(), requires_grad=module.weight.requires_grad
+    )
     if module.bias is not None:
         made.bias = module.bias
     trunk.set_submodule(name, made.train(module.training))
