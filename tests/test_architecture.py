@@ -299,6 +299,7 @@ CHECKS: dict[str, tuple[Callable[[Path], list[str]], dict[str, str], list[str]]]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", CHECKS)
 def test_source_keeps_the_rule(rule: str) -> None:
     check, _, _ = CHECKS[rule]

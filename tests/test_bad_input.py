@@ -118,6 +118,7 @@ def test_bytes_that_are_no_text(rows: Rows) -> None:
     told(DataError, rows(content), "rows.csv", "encoding")
 
 
+@pytest.mark.slow
 def test_a_row_of_100_000_characters_works_and_is_told(small: dict[str, Any], tiny_csv: Path) -> None:
     with tiny_csv.open("a") as stream:
         stream.write(f'"{"late " * 20_000}",delivery\n')

@@ -78,6 +78,7 @@ def test_the_best_bundle_scores_what_its_validation_scored(tuned: Tuned, method:
     assert run.result["after"]["values"]["accuracy"] == pytest.approx(run.result["best_score"])
 
 
+@pytest.mark.slow
 def test_an_adapter_opens_in_peft_with_equal_states(tuned: Tuned) -> None:
     from peft import PeftModel
     from transformers import AutoModel, AutoTokenizer
@@ -94,6 +95,7 @@ def test_an_adapter_opens_in_peft_with_equal_states(tuned: Tuned) -> None:
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_full_trunk_opens_in_transformers_with_equal_states(tuned: Tuned) -> None:
     from transformers import AutoModel, AutoTokenizer
 
@@ -114,6 +116,7 @@ def _batch(bundle: Any, text: str) -> Any:
     return pack(bundle.tokens([text]), np.array([0]))
 
 
+@pytest.mark.slow
 def test_only_safetensors_json_and_text_lie_in_a_bundle(tuned: Tuned) -> None:
     kinds = {p.suffix for m in METHODS for p in (tuned(m).folder / "best").rglob("*") if p.is_file()}
     assert kinds <= {".safetensors", ".json", ".txt", ".jinja"}
@@ -156,6 +159,7 @@ def test_a_text_of_100_000_characters_is_cut_and_counted(tuned: Tuned) -> None:
     assert len(bundle.predict(["late " * 20_000])) == 1
 
 
+@pytest.mark.slow
 def test_a_bundle_of_a_base_named_by_a_relative_path_opens_from_any_folder(
     small: dict[str, Any], tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def test_tune_shows_scores_and_what_to_do_next(file: Path) -> None:
     assert "training 6 steps" in done.stderr
 
 
+@pytest.mark.slow
 def test_tune_as_json_is_one_object(file: Path) -> None:
     found = json.loads(good("tune", file, "--set", "train.steps=1", "--json").stdout)
     assert {"run", "before", "after", "baseline"} <= set(found)
@@ -78,6 +79,7 @@ def test_tune_without_train_rows_says_what_to_give() -> None:
     assert "--train tickets.csv" in text
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_spec_and_trains_nothing(file: Path, small: dict[str, Any]) -> None:
     text = good("tune", file, "--dry-run").stdout
     assert "weight_decay: 0.01" in text
@@ -96,6 +98,7 @@ def test_options_that_a_resume_would_ignore_are_refused(file: Path) -> None:
     assert "--base, --set would be ignored" in text
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_run_says_so(tuned: Tuned) -> None:
     assert "it is done" in bad("tune", "--resume", tuned().folder)
 
@@ -122,6 +125,7 @@ def test_ctrl_c_is_told_and_ends_with_130(file: Path, monkeypatch: pytest.Monkey
     assert "penjing: stopped" in done.stderr
 
 
+@pytest.mark.slow
 def test_evaluate_as_table_and_as_json(tuned: Tuned, tiny_csv: Path) -> None:
     table = good("evaluate", tuned().folder, "--data", tiny_csv).stdout
     assert "90 rows" in table
@@ -168,6 +172,7 @@ def test_report_writes_its_page(tuned: Tuned) -> None:
     assert '<html lang="zh' in path.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_list_knows_every_kind_in_singular_and_plural() -> None:
     whole = json.loads(good("list", "--json").stdout)
     assert {"full", "lora", "top", "bitfit"} <= set(whole["methods"])
@@ -188,6 +193,7 @@ def test_show_prints_settings_documentation_and_code() -> None:
     assert "Did you mean `lora`?" in bad("show", "methods", "loar")
 
 
+@pytest.mark.slow
 def test_check_shows_findings_and_a_batch(file: Path) -> None:
     text = good("check", file, "--show-batch").stdout
     assert "ok    cost:" in text

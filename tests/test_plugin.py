@@ -31,6 +31,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "ideas_of_mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [k for k in plugin.KINDS if plugin.found(k)])
 def test_every_built_in_plug_in_has_a_summary_and_builds_or_says_what_it_needs(kind: str) -> None:
     for name, plug in plugin.found(kind).items():

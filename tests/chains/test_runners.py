@@ -20,6 +20,7 @@ def asked() -> Asked:
     return read({"train": {"lr": {"log": [1e-4, 1e-2]}}})
 
 
+@pytest.mark.slow
 def test_an_address_that_is_none_of_rays_is_refused(asked: Asked) -> None:
     with pytest.raises(SpecError, match=r"`--on` takes ray://HOST:PORT .* it is `http://x`"):
         on_ray("http://x", asked)

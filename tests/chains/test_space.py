@@ -119,6 +119,7 @@ def test_keys_of_the_section_search_are_checked() -> None:
     assert "`search.folds`" in complaint(train={"lr": {"log": [1e-5, 1e-3]}}, search={"folds": 1})
 
 
+@pytest.mark.slow
 def test_a_search_is_written_out_so_that_it_can_be_read_again() -> None:
     asked = read(
         {

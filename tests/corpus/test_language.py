@@ -43,6 +43,7 @@ def test_function_words_are_counted_by_language() -> None:
     assert counts[1, LATIN.index("de")] == 3
 
 
+@pytest.mark.slow
 def test_py3langid_tells_languages_that_have_no_list_here() -> None:
     pytest.importorskip("py3langid")
     text = "Komisja powiedziała, że raport zostanie opublikowany przed końcem roku."

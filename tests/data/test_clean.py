@@ -83,6 +83,7 @@ def test_long_texts_that_differ_in_a_word_are_near() -> None:
     assert near_groups([long, other, long + " more"]).tolist() == [0, 1, 0]
 
 
+@pytest.mark.slow
 def test_texts_from_one_template_do_not_explode() -> None:
     texts = [f"please send order {i} to house number {i * 7} in the old town soon" for i in range(4000)]
     assert len(near_groups(texts)) == 4000

@@ -171,6 +171,7 @@ def test_lines_inside_quotes_do_not_shift_line_numbers(tmp_path: Path) -> None:
     assert [*rows.lines] == [2, 4]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="\0")), st.sampled_from("ab")),

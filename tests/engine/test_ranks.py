@@ -231,6 +231,7 @@ def test_two_processes_train_as_one(case: Case, two: dict[Case, Any], tiny: Tiny
     close(case, two[case], alone(case, str(tiny(case.family)), tmp_path), gap)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_here_and_now(tiny: Tiny, tmp_path: Path) -> None:
     case, folder = Case(micro=40), {"bert": str(tiny("bert"))}
     found = together(2, in_one_of_several, [case], folder, str(tmp_path / "two"), 0)[0][0]

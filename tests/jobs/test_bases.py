@@ -25,6 +25,7 @@ def grown(small: dict[str, Any]) -> dict[str, Any]:
     return {**small, "base": "bert-tiny", "tokenizer": small["base"], "shape": SHAPE}
 
 
+@pytest.mark.slow
 def test_a_grown_base_is_tuned_and_its_bundle_needs_no_base(grown: dict[str, Any]) -> None:
     run = tune(grown)
     bundle = load(run.folder)
@@ -51,6 +52,7 @@ def test_tokenizer_and_shape_come_from_keywords_and_pairs() -> None:
     assert read(base="minilm", seed=3).origin == ("minilm",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "bitfit", "side"])
 def test_a_method_that_does_not_save_the_base_is_refused(method: str, grown: dict[str, Any]) -> None:
     with pytest.raises(
@@ -59,12 +61,14 @@ def test_a_method_that_does_not_save_the_base_is_refused(method: str, grown: dic
         tune(grown, method=method)
 
 
+@pytest.mark.slow
 def test_check_finds_it_before_a_weight_is_drawn(grown: dict[str, Any]) -> None:
     found = check(grown, method="lora")
     assert [f.about for f in found if f.state == "error"] == ["method"]
     assert any(f.text.startswith("bert-tiny, words of ") for f in check(grown) if f.about == "base")
 
 
+@pytest.mark.slow
 def test_a_base_with_weights_takes_neither_tokenizer_nor_shape(small: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=r"`tokenizer` is tok; the base .* has weights"):
         tune(small, tokenizer="tok")
@@ -72,6 +76,7 @@ def test_a_base_with_weights_takes_neither_tokenizer_nor_shape(small: dict[str, 
         tune(small, shape={"hidden_size": 64})
 
 
+@pytest.mark.slow
 def test_words_of_random_weights_are_not_asked(grown: dict[str, Any]) -> None:
     with pytest.raises(NotSupported, match="that has learned; `bert-tiny` begins from random weights"):
         tune(grown, task={"few_shot": {"how": "mask"}})

@@ -24,6 +24,7 @@ def test_a_decoder_that_also_looks_at_a_source_pays_for_it() -> None:
     assert card.flops["decoder"] == pytest.approx(6 * 4 * (2 * attention + hidden) + 2 * pairs)
 
 
+@pytest.mark.slow
 def test_training_whole_holds_weights_gradients_and_two_moments() -> None:
     mib = card_of("bert-base").mib
     assert mib["full"]["fp32"] > 109_482_240 * 16 / 2**20
@@ -40,6 +41,7 @@ def test_show_prints_the_card(name: str) -> None:
     assert "operations a token" in said.output
 
 
+@pytest.mark.slow
 def test_list_names_them_and_a_wrong_name_is_asked_about() -> None:
     runner = CliRunner()
     said = runner.invoke(app, ["list", "presets"]).output

@@ -179,6 +179,7 @@ def test_rows_in_two_sets_and_rows_at_odds_are_told(
     assert "1 train text stands with unequal labels" in told
 
 
+@pytest.mark.slow
 def test_a_batch_is_shown_as_training_will_read_it(small: dict[str, Any]) -> None:
     from penjing import spec as specs
     from penjing.device import choose

@@ -103,6 +103,7 @@ def test_the_folder_is_read_by_split_and_source(raw: Path) -> None:
         corpus.texts("test")
 
 
+@pytest.mark.slow
 def test_parts_and_processes_change_nothing(raw: Path) -> None:
     one = made(raw, "one", part_mib=100)
     for name, settings in {"parts": {}, "processes": {"processes": 2, "part_mib": 0.02}}.items():

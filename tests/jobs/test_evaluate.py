@@ -12,6 +12,7 @@ from penjing.errors import DataError, SpecError
 Tuned = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_a_run_its_folder_and_its_bundle_score_the_same(tuned: Tuned, tiny_csv: Path) -> None:
     run = tuned()
     by_run, by_folder, by_bundle = (evaluate(x, tiny_csv) for x in (run, run.folder, run.bundle))

@@ -33,6 +33,7 @@ def test_a_merged_bundle_answers_alike_and_leaves_run_and_base_as_they_were(
     assert np.array_equal(again.probabilities(TEXTS), before)
 
 
+@pytest.mark.slow
 def test_a_merged_bundle_needs_no_base(tuned: Callable[..., Any], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["merge", str(tuned("lora").folder), "-o", str(tmp_path / "whole")])
     assert done.exit_code == 0, done.output

@@ -48,6 +48,7 @@ def test_a_plan_says_what_a_job_takes_and_that_it_fits(tiny: Tiny, tiny_csv: Pat
     found.refuse()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_comes_with_ways_that_do(tiny: Tiny, tiny_csv: Path) -> None:
     asked = planned(tiny, tiny_csv)
     found = planned(tiny, tiny_csv, memory_gib=(asked.way.most_mib - 0.01) / 1024)
@@ -59,6 +60,7 @@ def test_what_does_not_fit_comes_with_ways_that_do(tiny: Tiny, tiny_csv: Path) -
         found.refuse()
 
 
+@pytest.mark.slow
 def test_a_plan_where_nothing_fits_says_so(tiny: Tiny, tiny_csv: Path) -> None:
     found = planned(tiny, tiny_csv, memory_gib=1e-6)
     assert not any(way.fits for way in found.cheaper)
@@ -66,6 +68,7 @@ def test_a_plan_where_nothing_fits_says_so(tiny: Tiny, tiny_csv: Path) -> None:
         found.refuse()
 
 
+@pytest.mark.slow
 def test_advice_keeps_to_the_time_and_the_memory() -> None:
     found = advise(rows=20_000, tokens=30, minutes=30, device="cpu", precision="fp32", memory_gib=4)
     assert found.take is not None
@@ -77,6 +80,7 @@ def test_advice_keeps_to_the_time_and_the_memory() -> None:
     specs.read({**found.spec, "data": {"train": "rows.csv"}})
 
 
+@pytest.mark.slow
 def test_more_time_never_advises_less_training() -> None:
     steps = [
         advise(rows=5000, minutes=m, device="cpu", precision="fp32", memory_gib=8).options[0].steps
@@ -124,6 +128,7 @@ def finished(
     run.write("result.json", {"state": "done", "cost": cost})
 
 
+@pytest.mark.slow
 def test_an_audit_holds_truth_against_forecast_worst_first(tmp_path: Path) -> None:
     finished(tmp_path, "right", 10.0, 1000.0)
     finished(tmp_path, "slow", 20.0, 1050.0)

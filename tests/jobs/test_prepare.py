@@ -29,6 +29,7 @@ def told() -> Technique:
 """
 
 
+@pytest.mark.slow
 def test_a_methods_techniques_know_the_steps_and_come_before_the_specs(
     small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

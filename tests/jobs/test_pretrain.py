@@ -71,6 +71,7 @@ def test_an_objective_s_run_leaves_a_base_for_every_other_job(
         load(run.folder).predict(["late"])
 
 
+@pytest.mark.slow
 def test_a_preset_grows_from_random_weights(asks: dict[str, Any], tiny: Tiny) -> None:
     asks |= {"base": "gpt-nano", "tokenizer": str(tiny("gpt2")), "shape": {"n_embd": 24, "n_positions": 32}}
     asks["train"] |= {"lr": 1e-2, "steps": 20}
@@ -104,6 +105,7 @@ def test_a_run_carried_in_pieces_equals_one_carried_at_once(
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing(asks: dict[str, Any]) -> None:
     asks |= {"task": "masked"}
     found = []
@@ -114,6 +116,7 @@ def test_micro_batches_change_nothing(asks: dict[str, Any]) -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_mix_sources(asks: dict[str, Any]) -> None:
     asks["data"] |= {"weights": {"mail": 3, "chat": 1}}
     job = opened_corpus(specs.read({**asks, "task": "masked"}))
@@ -142,6 +145,7 @@ def test_held_out_documents_are_not_learned_from(asks: dict[str, Any]) -> None:
     assert not train & valid
 
 
+@pytest.mark.slow
 def test_one_long_text_is_cut_at_its_end(asks: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text(LINE.format(1) * 60, encoding="utf-8")
     asks["data"] = {"train": str(tmp_path / "one.txt"), "documents": "file", "max_length": 32}
@@ -149,6 +153,7 @@ def test_one_long_text_is_cut_at_its_end(asks: dict[str, Any], tmp_path: Path) -
     assert any("no document could be held out" in note for note in job.data.notes)
 
 
+@pytest.mark.slow
 def test_what_an_objective_would_ignore_is_refused(asks: dict[str, Any], tiny_csv: Path) -> None:
     for key in ("test", "label", "delimiter"):
         given = {**asks["data"], key: str(tiny_csv) if key == "test" else "x"}
@@ -157,11 +162,13 @@ def test_what_an_objective_would_ignore_is_refused(asks: dict[str, Any], tiny_cs
         told(error, f"`data.{key}` is given", "learns from text alone", "Leave it out")
 
 
+@pytest.mark.slow
 def test_without_a_corpus_it_says_so(asks: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=r"`data.train` must name the corpus to learn from.*it is empty"):
         pretrain({**asks, "data": {}, "task": "masked"})
 
 
+@pytest.mark.slow
 def test_too_little_text_is_told(asks: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "small.txt").write_text("late", encoding="utf-8")
     with pytest.raises(DataError, match=r"gives 1 piece of 32 tokens; one to learn from and one to validate"):
@@ -173,6 +180,7 @@ def test_a_task_with_labels_is_not_pretrained(asks: dict[str, Any]) -> None:
         asked({**asks, "task": "classify"})
 
 
+@pytest.mark.slow
 def test_a_corpus_that_changed_is_not_gone_on_with(asks: dict[str, Any], corpus: Path) -> None:
     spec = specs.read({**asks, "task": "masked", "name": "stopped"})
     run = runs.new(spec)
@@ -184,6 +192,7 @@ def test_a_corpus_that_changed_is_not_gone_on_with(asks: dict[str, Any], corpus:
         resume(run.folder)
 
 
+@pytest.mark.slow
 def test_check_looks_at_the_corpus(asks: dict[str, Any]) -> None:
     from penjing import check
 
@@ -205,6 +214,7 @@ def test_the_five_promises_hold(asks: dict[str, Any], task: Any) -> None:
     assert [one for one in selfcheck({**asks, "task": task}) if not one.held] == []
 
 
+@pytest.mark.slow
 def test_a_search_over_objectives_is_refused(asks: dict[str, Any]) -> None:
     from penjing.chains.search import search
 
@@ -213,6 +223,7 @@ def test_a_search_over_objectives_is_refused(asks: dict[str, Any]) -> None:
         search({**asks, "task": "masked"})
 
 
+@pytest.mark.slow
 def test_a_linear_probe_watches_what_a_base_becomes_of_use_for(asks: dict[str, Any], tiny_csv: Path) -> None:
     asks["data"] |= {"probe": str(tiny_csv)}
     run = pretrain({**asks, "task": "masked"})
@@ -223,6 +234,7 @@ def test_a_linear_probe_watches_what_a_base_becomes_of_use_for(asks: dict[str, A
         assert 0.3 < run.result[place]["values"]["probe_accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_a_probe_of_one_label_is_refused(asks: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("text,label\n" + "late again,a\n" * 9, encoding="utf-8")
     asks["data"] |= {"probe": str(tmp_path / "one.csv")}
@@ -230,6 +242,7 @@ def test_a_probe_of_one_label_is_refused(asks: dict[str, Any], tmp_path: Path) -
         pretrain({**asks, "task": "masked"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["probe", "weights"])
 def test_keys_of_a_corpus_are_refused_beside_rows(asks: dict[str, Any], tiny_csv: Path, key: str) -> None:
     value = {"a": 1} if key == "weights" else str(tiny_csv)

@@ -105,6 +105,7 @@ def test_what_the_bank_cannot_run_does_not_fit(job: Job) -> None:
         shutil.rmtree(run.folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_and_the_others_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     together = {name: begun(job, name, "fails") for name in TRIALS}
     bad = together["a"].job.task.loss

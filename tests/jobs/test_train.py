@@ -133,6 +133,7 @@ def test_a_signal_saves_the_step_it_waited_for(small: dict[str, Any]) -> None:
     assert "going on after step 3 of 6" in told
 
 
+@pytest.mark.slow
 def test_the_finished_run_holds_all_it_promises(small: dict[str, Any]) -> None:
     run = tune(small, name="a")
     there = {p.name for p in run.folder.iterdir()}
@@ -156,6 +157,7 @@ def test_running_the_written_spec_repeats_the_run(
     assert weights(again) == weights(first)
 
 
+@pytest.mark.slow
 def test_early_stopping_says_why(small: dict[str, Any]) -> None:
     run = tune(small, steps=40, evals=40, patience=2, lr=1e-12)
     assert run.result["cost"]["stopped"].startswith("no better score in 2 validations; stopped at step")
@@ -170,6 +172,7 @@ def test_the_time_limit_keeps_the_best(small: dict[str, Any]) -> None:
     assert run.bundle.predict(["late"])
 
 
+@pytest.mark.slow
 def test_a_score_that_is_no_number_still_leaves_a_bundle(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +190,7 @@ def test_a_score_that_is_no_number_still_leaves_a_bundle(
     assert (Path(small["out"]) / "a" / "best" / "card.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_resumed(small: dict[str, Any]) -> None:
     run = tune(small, steps=1)
     with pytest.raises(NotSupported, match=r"was to be resumed; it is done. See .*report.html"):
@@ -207,6 +211,7 @@ def test_changed_rows_are_refused(stopped: Path, tiny_csv: Path) -> None:
         resume(stopped)
 
 
+@pytest.mark.slow
 def test_a_changed_base_is_refused(small: dict[str, Any], tiny: Callable[..., Path], tmp_path: Path) -> None:
     base = Path(shutil.copytree(tiny("bert"), tmp_path / "base"))
     with pytest.raises(KeyboardInterrupt):
@@ -218,6 +223,7 @@ def test_a_changed_base_is_refused(small: dict[str, Any], tiny: Callable[..., Pa
         resume(Path(small["out"]) / "a")
 
 
+@pytest.mark.slow
 def test_a_changed_spec_is_refused_and_the_key_named(stopped: Path) -> None:
     path = stopped / "spec.yaml"
     path.write_text(path.read_text().replace("clip: 1.0", "clip: 2.0"))
@@ -232,6 +238,7 @@ def test_what_changes_nothing_may_change(stopped: Path) -> None:
     assert resume(stopped).state == "done"
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_named(stopped: Path) -> None:
     state = stopped / keep.NAME
     state.write_bytes(state.read_bytes()[:200])
@@ -239,6 +246,7 @@ def test_a_damaged_state_is_named(stopped: Path) -> None:
         resume(stopped)
 
 
+@pytest.mark.slow
 def test_a_run_that_another_holds_is_not_resumed(stopped: Path) -> None:
     with Run(stopped).held(), pytest.raises(NotSupported, match="another process is writing it"):
         resume(stopped)
@@ -276,6 +284,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_from_the_last_good_state(
     assert weights(done) == weights(whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_died_says_why_in_its_folder(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +296,7 @@ def test_a_run_that_died_says_why_in_its_folder(
     assert "loss at step 1" in (run.folder / "error.txt").read_text()
 
 
+@pytest.mark.slow
 def test_bad_input_leaves_no_folder_behind(small: dict[str, Any]) -> None:
     with pytest.raises(PenjingError):
         tune(small, base="/nowhere")
@@ -295,6 +305,7 @@ def test_bad_input_leaves_no_folder_behind(small: dict[str, Any]) -> None:
     assert not Path(small["out"]).exists()
 
 
+@pytest.mark.slow
 def test_rows_of_a_language_the_base_does_not_know_are_told(small: dict[str, Any], tmp_path: Path) -> None:
     rows = "".join(f"{'退款在哪里' if i % 2 else '包裹破损了'}第{i}号,{i % 2}\n" for i in range(40))
     (tmp_path / "zh.csv").write_text(f"text,label\n{rows}", encoding="utf-8")

@@ -44,6 +44,7 @@ def test_a_run_carried_in_pieces_over_a_shared_base_equals_one_carried_at_once(
     ]
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_on_test_rows_only_when_it_is_finished(small: dict[str, Any], tiny_csv: Path) -> None:
     small["data"]["test"] = str(tiny_csv)
     spec = specs.read(small)

@@ -64,6 +64,7 @@ def test_a_base_that_a_method_does_not_work_on_is_refused(name: str, family: str
     assert "Take" in str(error.value)
 
 
+@pytest.mark.slow
 @works
 def test_a_method_trains_something_and_only_full_everything(name: str, family: str, lived: Any) -> None:
     seen = lived(name, family)

@@ -314,6 +314,7 @@ def test_recomputed_activations_give_the_same_gradients(
     assert all(torch.equal(found[0][n], found[1][n]) and found[0][n].dtype == torch.float32 for n in found[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prompt", "prefix", "p_tuning"])
 def test_rows_are_cut_to_what_virtual_tokens_leave(method: str, tiny: Tiny) -> None:
     base = load(str(tiny("bert")))

@@ -58,6 +58,7 @@ def runs(noise: float, n: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return parameters, tokens, told * np.exp(rng.normal(0, noise, n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 5e-4])
 def test_a_fit_finds_the_constants_that_made_the_runs(noise: float) -> None:
     found = fit(*runs(noise))
@@ -68,6 +69,7 @@ def test_a_fit_finds_the_constants_that_made_the_runs(noise: float) -> None:
     assert found.error <= 2 * noise + 1e-4
 
 
+@pytest.mark.slow
 def test_runs_that_went_wrong_hardly_move_the_fit() -> None:
     parameters, tokens, losses = runs(0.0)
     losses[::24] *= 1.3

@@ -38,6 +38,7 @@ def kept(model: Model, batch: Batch) -> int:
     return counter.bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("method", ["full", "lora", "bitfit", "adapter", "prefix", "ia3"])
 def test_a_layer_without_weights_keeps_what_a_layer_of_the_model_keeps(

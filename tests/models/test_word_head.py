@@ -72,6 +72,7 @@ def test_the_table_is_the_trunks_own(tiny: Tiny) -> None:
     assert head.out.weight is base.trunk.get_input_embeddings().weight  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_family_without_such_a_head_is_refused(tiny: Tiny) -> None:
     with pytest.raises(NotSupported, match="`causal` language modelling needs a family"):
         word_head(load(str(tiny("mpnet"))), "causal", weights=True)

@@ -310,6 +310,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any
         made_of(settings)
 
 
+@pytest.mark.slow
 def test_classes_would_be_ignored_and_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="learns from images alone"):
         pretrain(base=str(tiny_vit(tmp_path)), train=str(painted(tmp_path / "shots", 6)), label="kind")

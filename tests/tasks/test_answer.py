@@ -191,6 +191,7 @@ def trips(n: int, seed: int) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+@pytest.mark.slow
 def test_a_run_learns_where_answers_are_and_where_there_is_none(tiny: Tiny, tmp_path: Path) -> None:
     from penjing import evaluate, load, tune
     from penjing.jobs.check import check, show_batch

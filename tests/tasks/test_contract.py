@@ -246,6 +246,7 @@ def test_gradients_reach_all_that_the_head_brings(made: Ready) -> None:
     assert lost == []
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_answers_are_those_before(made: Ready, tmp_path: Path) -> None:
     settings = plugin.Choice(made.task.name, {**made.sample.settings, **made.task.settled})
     whole = plugin.Choice(made.task.name, plugin.settings_of("tasks", settings))

@@ -47,6 +47,7 @@ def made(tiny: Tiny, family: str, rows: Path, **settings: Any) -> tuple[Task, An
     return task, base, model, part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["marian", "gpt2"])
 def test_the_loss_is_that_of_the_answers_alone(tiny: Tiny, rows: Path, name: str) -> None:
     import transformers
@@ -135,6 +136,7 @@ def test_baselines_say_the_first_sentences_or_what_the_nearest_was_answered() ->
     assert says(["the parcel was late", "log in"]) == ["delivery", "account"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused(tiny: Tiny, rows: Path) -> None:
     with pytest.raises(NotSupported) as error:
         made(tiny, "bert", rows)

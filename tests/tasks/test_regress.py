@@ -136,6 +136,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], text: str
         regress(**settings)
 
 
+@pytest.mark.slow
 def test_a_run_of_numbers_is_saved_with_its_scale_and_answers_texts(
     small: dict[str, Any], stars_csv: Path
 ) -> None:

@@ -189,6 +189,7 @@ def owners(n: int, seed: int) -> tuple[str, str]:
     return tuple("".join(json.dumps(row) + "\n" for row in rows) for rows in (tags, pairs))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_entities_found_by_one_bundle_are_related_by_another(tiny: Tiny, tmp_path: Path) -> None:
     from penjing import evaluate, tune
     from penjing import load as load_bundle

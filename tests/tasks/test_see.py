@@ -38,6 +38,7 @@ def asks(tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_learns_and_a_loaded_run_answers_images_of_every_kind(
     asks: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_bundle_over_a_base_answers_as_before_it_was_saved(asks: dict[str, Any
     assert run.result["after"]["values"]["nll"] == pytest.approx(scored["nll"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_transformers_reads_what_a_full_run_leaves(asks: dict[str, Any]) -> None:
     from transformers import AutoModel
 
@@ -145,6 +147,7 @@ def test_halves_of_a_batch_make_up_its_loss(asks: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_equal_files_stay_on_one_side_and_leaks_are_told(asks: dict[str, Any], tmp_path: Path) -> None:
     shots = Path(asks["data"]["train"])
     for path in sorted(shots.rglob("*.png")):
@@ -188,6 +191,7 @@ def test_selfcheck_holds_on_images(asks: dict[str, Any]) -> None:
     assert [one.promise for one in found if not one.held] == []
 
 
+@pytest.mark.slow
 def test_check_and_plan_know_images(asks: dict[str, Any]) -> None:
     found = check({**asks, "base": "vit-tiny", "shape": {"image_size": 16, "patch_size": 4}})
     assert not [one for one in found if one.state == "error"]
@@ -195,6 +199,7 @@ def test_check_and_plan_know_images(asks: dict[str, Any]) -> None:
     assert plan(asks).tokens == pytest.approx(12 * 16 * 17)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "kind", "said"),
     [
@@ -215,11 +220,13 @@ def test_what_does_not_go_together_is_refused(
         tune({**asks, **changes})
 
 
+@pytest.mark.slow
 def test_a_length_would_be_ignored_and_is_refused(asks: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="makes 17 states of every image"):
         tune({**asks, "data": {**asks["data"], "max_length": 8}})
 
 
+@pytest.mark.slow
 def test_answers_are_refused_to_what_is_no_image(asks: dict[str, Any], tmp_path: Path) -> None:
     run = tune({**asks, "train": {**asks["train"], "steps": 1, "evals": 1}})
     bundle = load(run.folder)

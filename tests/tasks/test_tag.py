@@ -267,6 +267,7 @@ def test_a_run_learns_entities_and_intents_and_reports_them(
     assert "TF-IDF" not in page
 
 
+@pytest.mark.slow
 def test_a_batch_shown_names_each_tokens_tag(spec: dict[str, Any]) -> None:
     from penjing.jobs.check import check, show_batch
 

@@ -113,6 +113,7 @@ def test_half_a_line_waits_for_its_rest(tmp_path: Path, calls: list[Any]) -> Non
     assert [k["step"] for name, _, k in calls if name == "log"] == [1]
 
 
+@pytest.mark.slow
 def test_nothing_reaches_the_network_unless_asked(tmp_path: Path, calls: list[Any]) -> None:
     run = run_with(tmp_path, steps=1)
     for name in ("wandb", "swanlab", "mlflow"):
@@ -134,6 +135,7 @@ def test_mlflow_gets_the_spec_s_keys_and_the_numbers(tmp_path: Path, calls: list
     assert calls[-1][0] == "finish"
 
 
+@pytest.mark.slow
 def test_a_tracker_is_closed_when_training_fails(tmp_path: Path, calls: list[Any]) -> None:
     with pytest.raises(RuntimeError, match="no"), following(run_with(tmp_path, "wandb")):
         raise RuntimeError("no")
