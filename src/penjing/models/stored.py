@@ -17,7 +17,6 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +24,8 @@ from penjing.errors import NotSupported, nearest
 
 # Name -> where the module's class stands, imported when a bundle needs it.
 KINDS: dict[str, str] = {
+    "int8": "penjing.models.int8.Int8Linear",
+    "int8_table": "penjing.models.int8.Int8Table",
     "weight_only": "penjing.models.weight_only.WeightOnly",
 }
 PLAIN = "linear"  # in a card: a plain linear, of other sizes than the config says
@@ -151,5 +152,5 @@ def plainly(trunk: nn.Module) -> Iterator[None]:
 def _plain(module: Any, x: Tensor) -> Tensor:
     if getattr(module, "looks_up_rows", False):
         return F.embedding(x, module.dense())
-    bias = None if module.bias is None else module.bias.to(torch.float32)
-    return F.linear(x.to(torch.float32), module.dense(), bias).to(x.dtype)
+    bias = None if module.bias is None else module.bias.float()
+    return F.linear(x.float(), module.dense(), bias).to(x.dtype)
