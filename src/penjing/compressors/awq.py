@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
-from penjing.compressors.calibrating import Moments, batches_of, bias_of, error_of, plain_linears, weight_of
+from penjing.compressors.calibrating import (
+    Moments,
+    batches_of,
+    bias_of,
+    error_of,
+    plain_linears,
+    sharing,
+    weight_of,
+)
 from penjing.compressors.folding import fold, norms_of
 from penjing.compressors.holding import Solved, hold
 from penjing.models.grid import Grid, Marks, codes_of, fitted, grouped, nearest, values
@@ -48,7 +56,7 @@ def awq(
 
         def solve(names: Sequence[str], seen: dict[str, Moments]) -> dict[str, Solved]:
             made = {}
-            for together in _together(names, seen):
+            for together in sharing(names, seen):
                 inputs = seen[together[0]]
                 scaled = factors([weight_of(model.trunk, name) for name in together], inputs, grid)
                 norm = None if scaled is None else norms.get(frozenset(together))
@@ -124,11 +132,3 @@ def _through(weight_OI: Tensor, scaled: Tensor | None, grid: Grid) -> Tensor:
     marks = fitted(large, grid)
     found = values(nearest(large, marks, grid), marks, grid)
     return found if scaled is None else found / scaled
-
-
-def _together(names: Sequence[str], seen: dict[str, Moments]) -> list[list[str]]:
-    """The names, those that share their inputs' record together."""
-    groups: dict[int, list[str]] = {}
-    for name in names:
-        groups.setdefault(id(seen[name]), []).append(name)
-    return list(groups.values())

@@ -8,9 +8,9 @@ Legend: T tokens, I inputs of a linear layer, O its outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from penjing.models.modes import evaluating
 from penjing.models.stored import kind_of
 from penjing.records import Batch
 
+SAMPLE = 1024  # tokens kept of what enters a layer
 See = Callable[[str, Tensor], None]
 
 
@@ -100,30 +101,69 @@ def watch(model: Model, batches: Sequence[Batch], names: Sequence[str], see: See
             handle.remove()
 
 
+class Record(Protocol):
+    """What is kept of the inputs of a layer, told of each batch."""
+
+    def add(self, x_TI: Tensor) -> None: ...
+
+
 @dataclass
 class Moments:
-    """What is known of the inputs of some layers: sums over their tokens."""
+    """Sums over the tokens that enter some layers."""
 
     outer: Tensor  # (I, I) float64, sum of x x'
     size: Tensor  # (I,) float64, sum of |x|
-    largest: Tensor  # (I,) fp32, the greatest |x|
     n: int = 0  # tokens
 
-    def add(self, x: Tensor) -> None:
-        flat = x.detach().reshape(-1, x.shape[-1]).float()
-        self.outer += (flat.t() @ flat).double()
-        self.size += flat.abs().sum(0).double()
-        self.largest = torch.maximum(self.largest, flat.abs().amax(0))
-        self.n += len(flat)
+    @classmethod
+    def empty(cls, n_in: int, device: torch.device) -> Self:
+        size = torch.zeros(n_in, dtype=torch.float64, device=device)
+        return cls(torch.diag(size), size)
+
+    def add(self, x_TI: Tensor) -> None:
+        self.outer += (x_TI.t() @ x_TI).double()
+        self.size += x_TI.abs().sum(0).double()
+        self.n += len(x_TI)
 
 
-def moments(model: Model, batches: Sequence[Batch], names: Sequence[str]) -> dict[str, Moments]:
-    """Moments of what enters each of these layers; layers that read one tensor share one record.
+@dataclass
+class Ranges:
+    """Between which values the tokens lie that enter some layers, and some of these tokens."""
+
+    low: Tensor  # (I,) fp32
+    high: Tensor  # (I,)
+    sample: list[Tensor]  # of (n, I)
+
+    @classmethod
+    def empty(cls, n_in: int, device: torch.device) -> Self:
+        return cls(
+            torch.full((n_in,), torch.inf, device=device), torch.full((n_in,), -torch.inf, device=device), []
+        )
+
+    def add(self, x_TI: Tensor) -> None:
+        self.low = torch.minimum(self.low, x_TI.amin(0))
+        self.high = torch.maximum(self.high, x_TI.amax(0))
+        if sum(map(len, self.sample)) < SAMPLE:
+            self.sample.append(x_TI[:: max(1, len(x_TI) // 64)].clone())
+
+    @property
+    def largest(self) -> Tensor:
+        """(I,) the greatest |x|."""
+        return torch.maximum(self.high, -self.low)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def gathered(
+    model: Model, batches: Sequence[Batch], names: Sequence[str], empty: Callable[[int, torch.device], R]
+) -> dict[str, R]:
+    """A record of what enters each of these layers; layers that read one tensor share one.
 
     Raises:
         NotSupported: no text gets to one of them.
     """
-    found: dict[str, Moments] = {}
+    found: dict[str, R] = {}
     last: tuple[Tensor | None, str] = None, ""
 
     def see(name: str, x: Tensor) -> None:
@@ -133,7 +173,10 @@ def moments(model: Model, batches: Sequence[Batch], names: Sequence[str]) -> dic
             found[name] = found[first]
             return
         last = x, name
-        found.setdefault(name, _nothing(x)).add(x)
+        flat = x.detach().reshape(-1, x.shape[-1]).float()
+        if name not in found:
+            found[name] = empty(flat.shape[1], flat.device)
+        found[name].add(flat)
 
     watch(model, batches, names, see)
     if lost := [name for name in names if name not in found]:
@@ -144,9 +187,12 @@ def moments(model: Model, batches: Sequence[Batch], names: Sequence[str]) -> dic
     return found
 
 
-def _nothing(like: Tensor) -> Moments:
-    size = like.new_zeros(like.shape[-1], dtype=torch.float64)
-    return Moments(torch.diag(size), size, size.float())
+def sharing(names: Sequence[str], seen: Mapping[str, Record]) -> list[list[str]]:
+    """The names, those that share their inputs' record together."""
+    groups: dict[int, list[str]] = {}
+    for name in names:
+        groups.setdefault(id(seen[name]), []).append(name)
+    return list(groups.values())
 
 
 def weight_of(trunk: nn.Module, name: str) -> Tensor:

@@ -18,7 +18,7 @@ from penjing.compressors.calibrating import (
     bias_of,
     by_layer,
     error_of,
-    moments,
+    gathered,
     plain_linears,
     weight_of,
 )
@@ -72,7 +72,7 @@ def hold(
         own = [name for name in together if name not in spared]
         made = {name: nearest(name, HIGHER) for name in together if name in spared}
         if solve and own:
-            seen = moments(held.model, batches, own)
+            seen = gathered(held.model, batches, own, Moments.empty)
             solved = solve(own, seen)
             for name in own:
                 _count(

@@ -26,6 +26,9 @@ from penjing.errors import NotSupported, nearest
 KINDS: dict[str, str] = {
     "int8": "penjing.models.int8.Int8Linear",
     "int8_table": "penjing.models.int8.Int8Table",
+    "calibrated_int8": "penjing.models.calibrated_int8.CalibratedInt8",
+    "low_rank": "penjing.models.low_rank.LowRank",
+    "sparse": "penjing.models.sparse.Sparse",
     "weight_only": "penjing.models.weight_only.WeightOnly",
 }
 PLAIN = "linear"  # in a card: a plain linear, of other sizes than the config says

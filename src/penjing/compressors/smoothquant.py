@@ -1,0 +1,52 @@
+"""SmoothQuant: the inputs' outlying channels are made smaller and the weights that meet them larger, before
+both are rounded to int8. Xiao et al. 2022, arXiv 2211.10438, equation 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
+from penjing.compressors.calibrating import Ranges
+from penjing.compressors.eight_bits import calibrated
+from penjing.errors import SpecError
+
+SMALLEST = 1e-5  # of an input's or a weight's greatest value
+
+
+def smoothquant(
+    *, alpha: float = 0.5, static: bool = True, clip: bool = False, keep: float | list[str] = 0.0
+) -> Compressor:
+    """Hold the linears of the layers in int8 and compute in int8, each channel of the inputs divided by
+    max|x|^alpha / max|w|^(1 - alpha).
+
+    Where a norm's output goes to these layers alone the norm divides, else the layers do. `static`: one scale
+    for all tokens, found on the rehearsal's texts; else one a token as it comes. `clip`: grids span the share
+    of what was seen that moves inputs least (static only). `keep`: the share of layers, those that hurt the
+    answers most, or names of layers, that stay in fp32.
+    """
+    if not 0 <= alpha <= 1:
+        raise SpecError(f"`smoothquant.alpha` must lie in 0..1; it is {alpha}. The paper takes 0.5.")
+    if clip and not static:
+        raise SpecError(
+            "`smoothquant.clip` is of static grids; `static` is false, where each token has its own. Leave "
+            "one of them out."
+        )
+
+    def factors(seen: Ranges, weights_OI: Sequence[Tensor]) -> Tensor:
+        met = torch.stack([weight.abs().amax(0) for weight in weights_OI]).amax(0)
+        return smoothing(seen.largest, met, alpha)
+
+    def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
+        return calibrated(held, rehearsal, static=static, clip=clip, keep=keep, factors=factors)
+
+    return Compressor("smoothquant", shrink, wants="texts")
+
+
+def smoothing(inputs_I: Tensor, weights_I: Tensor, alpha: float) -> Tensor:
+    """(I,) factors of the greatest |x| and |w| of each channel."""
+    powers = inputs_I.clamp_min(SMALLEST) ** alpha / weights_I.clamp_min(SMALLEST) ** (1 - alpha)
+    return powers.clamp_min(SMALLEST)

@@ -1,0 +1,20 @@
+"""Static int8: inputs of linear layers in whole numbers on a grid that was measured beforehand."""
+
+from __future__ import annotations
+
+from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
+from penjing.compressors.eight_bits import calibrated
+
+
+def static_int8(*, clip: bool = True, keep: float | list[str] = 0.0) -> Compressor:
+    """Hold the linears of the layers in int8, a scale a row, and compute with inputs in int8, one scale and
+    zero for all tokens, found on the rehearsal's texts.
+
+    `clip`: grids span the share of what was seen that moves inputs least; else all of it. `keep`: the share
+    of layers, those that hurt the answers most, or names of layers, that stay in fp32.
+    """
+
+    def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
+        return calibrated(held, rehearsal, static=True, clip=clip, keep=keep)
+
+    return Compressor("static_int8", shrink, wants="texts")
