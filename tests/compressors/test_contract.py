@@ -20,7 +20,7 @@ from penjing.models.layers import linears_of
 
 Tiny = Callable[..., Path]
 SETTINGS: dict[str, dict[str, Any]] = {}
-SAME_SIZE: set[str] = set()  # compressors whose gain is not in bytes: zeros that another step stores
+SAME_SIZE = {"magnitude", "wanda", "sparsegpt"}  # their gain is zeros, which another step stores
 # Compressor and family that cannot be, and say so: layers that share weights, or relative positions by head.
 REFUSED = {("prune_heads", "albert"), ("prune_heads", "t5"), ("prune_ffn", "albert")}
 
