@@ -34,6 +34,7 @@ from penjing.cli_options import (
 from penjing.cli_plan import plan
 from penjing.cli_show import list_, show
 from penjing.cli_tokenizer import tokenizer
+from penjing.cli_watch import traffic, watch
 from penjing.errors import SpecError
 from penjing.screen import (
     Screen,
@@ -66,6 +67,8 @@ app.command()(show)
 for verb in (index, find, mine, sentences):
     app.command()(verb)
 app.add_typer(tokenizer)
+app.command()(watch)
+app.add_typer(traffic)
 app.command()(pretrain)
 
 

@@ -6,9 +6,9 @@ from scipy import stats
 
 from common import told
 from penjing.drift.counts import compare_counts
-from penjing.drift.numbers import distances, holm, p_values
+from penjing.drift.numbers import distances, holm, p_values, rises
 from penjing.drift.shuffles import ENOUGH, p_value
-from penjing.drift.vectors import axes_of, discrepancy, farthest
+from penjing.drift.vectors import Axes, axes_of, discrepancy, farthest
 from penjing.drift.verdict import Seen, compare
 from penjing.errors import DataError, SpecError
 
@@ -26,6 +26,20 @@ def test_the_distance_and_its_chance_are_those_of_scipy(ties: bool) -> None:
     wanted = [stats.ks_2samp(old[:, i], new[:, i], method="asymp") for i in range(3)]
     assert found == pytest.approx([w.statistic for w in wanted], abs=1e-12)
     assert p_values(found, 150, 61) == pytest.approx([w.pvalue for w in wanted], abs=1e-12)
+
+
+def test_a_rise_is_the_one_sided_distance_of_scipy_and_a_fall_is_none() -> None:
+    old, new = rng().random(90), rng(1).random(40) + 0.2
+    wanted = stats.ks_2samp(old, new, alternative="greater", method="asymp")
+    assert rises(old, new) == pytest.approx((wanted.statistic, wanted.pvalue), abs=1e-12)
+    assert rises(new, old)[1] > 0.5
+
+
+def test_components_of_the_reference_s_own_rows_would_raise_false_alarms() -> None:
+    rows = rng().normal(size=(600, 120))
+    own, others = axes_of(rows[:200]), axes_of(rows[400:])
+    last = [distances(a.project(rows[:200]), a.project(rows[200:400]))[-1] for a in (own, others)]
+    assert last[0] > 0.3 > 0.15 > last[1]
 
 
 def test_holm_is_the_rule_written_out() -> None:
@@ -89,6 +103,13 @@ def test_components_are_those_of_the_covariance_and_the_last_column_is_what_they
     seen = axes.project(rows)
     rest = (rows - rows.mean(0)) - seen[:, :3] @ axes.directions
     assert seen[:, 3] == pytest.approx(np.linalg.norm(rest, axis=1))
+
+
+def test_where_components_span_all_nothing_lies_beside_them() -> None:
+    rows = rng().normal(size=(80, 6)).astype(np.float32)
+    axes = axes_of(rows)
+    rounded = Axes(axes.mean.astype(np.float32), axes.directions.astype(np.float32))
+    assert not rounded.project(rows)[:, -1].any()
 
 
 def test_what_goes_where_the_reference_never_went_is_seen_beside_its_components() -> None:

@@ -29,7 +29,7 @@ def test_a_run_keeps_what_its_bundle_sees_of_the_validation_rows(run: Any) -> No
     from penjing.jobs.prepare import rows_of, task_of
 
     rows = rows_of(spec, task_of(spec)).valid
-    again, _ = measure(bundle, rows, axes=found.axes, known=found.known)
+    again = measure(bundle, rows, found.axes, known=found.known)
     assert again.answers == found.seen.answers == [a["label"] for a in bundle.predict(rows.texts)]
     assert again.language == found.seen.language
     for name in ("lengths", "vectors", "unknown", "unseen", "confidence"):
@@ -65,9 +65,9 @@ def test_tokens_that_were_never_learned_are_counted(run: Any) -> None:
     found = read_reference(run.bundle)
     assert found.known is not None
     strange = "".join(chr(0x4E00 + i) for i in range(5))
-    from penjing.engine.parts import rows_of
+    from penjing.data.parts import rows_of
 
-    seen, _ = measure(run.bundle, rows_of([strange]), axes=found.axes, known=found.known)
+    seen = measure(run.bundle, rows_of([strange]), found.axes, known=found.known)
     assert seen.unknown is not None
     assert seen.unknown[0] > 0.1
     assert seen.language == ["zh"]

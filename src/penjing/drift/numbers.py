@@ -38,6 +38,20 @@ def p_values(distances_K: Floats, n_reference: int, n_new: int) -> Floats:
     return np.asarray(np.clip(kstwo.sf(distances_K, rows), 0.0, 1.0), dtype=np.float64)
 
 
+def rises(reference_M: NDArray[np.generic], new_N: NDArray[np.generic]) -> tuple[float, float]:
+    """How far the new numbers stand above the others, 0..1, and its chance where they do not: the one-sided
+    distance, by Hodges' approximation (1958, Arkiv för Matematik 3, equation 5.3)."""
+    old, new = np.sort(reference_M), np.sort(new_N)
+    both = np.concatenate([old, new])
+    below_old = np.searchsorted(old, both, side="right") / len(old)
+    below_new = np.searchsorted(new, both, side="right") / len(new)
+    distance = float(max((below_old - below_new).max(), 0.0))
+    m, n = (float(max(len(old), len(new))), float(min(len(old), len(new))))
+    z = np.sqrt(m * n / (m + n)) * distance
+    power = -2 * z**2 - 2 * z * (m + 2 * n) / np.sqrt(m * n * (m + n)) / 3
+    return distance, float(min(np.exp(power), 1.0))
+
+
 def holm(p_values: NDArray[np.generic]) -> Floats:
     """p-values such that the chance of any at or below α among true null hypotheses is at most α, whatever
     depends on what (Holm 1979)."""

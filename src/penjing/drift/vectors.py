@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penjing.drift.shuffles import SHUFFLES, p_value
 
 COMPONENTS = 64
+ROUNDING = 1e-5  # of directions kept in single precision
 Floats = NDArray[np.float64]
 
 
@@ -30,13 +31,17 @@ class Axes:
         """
         centred = np.asarray(vectors_ND, dtype=np.float64) - self.mean
         along = centred @ self.directions.T
-        beside = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
+        whole = (centred**2).sum(axis=1)
+        beside = whole - (along**2).sum(axis=1)
+        beside[beside < ROUNDING * whole] = 0.0  # where there are as many components as dimensions
         return np.column_stack([along, np.sqrt(beside)])
 
 
 def axes_of(vectors_MD: NDArray[np.generic], *, most: int = COMPONENTS) -> Axes:
-    """The leading principal components, at most half as many as there are rows: what so few rows lie along is
-    theirs alone."""
+    """The leading principal components, at most half as many as there are rows.
+
+    Of other rows than the reference: those that components were fitted to lie nearer to them than any others.
+    """
     rows = np.asarray(vectors_MD, dtype=np.float64)
     mean = rows.mean(axis=0)
     kept = max(1, min(most, len(rows) // 2, rows.shape[1]))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penjing.drift.counts import compare_counts
-from penjing.drift.numbers import distances, holm, p_values
+from penjing.drift.numbers import distances, holm, p_values, rises
 from penjing.drift.vectors import discrepancy
 from penjing.errors import DataError, SpecError
 
@@ -136,10 +136,11 @@ def compare(
 def _number(name: str, old: Any, new: Any) -> Check | None:
     if old is None or new is None or not len(old) or not len(new):
         return None
+    if name in ("unknown", "unseen"):  # mostly 0: their means tell more; that there are fewer is no harm
+        effect, p = rises(old, new)
+        return Check(name, p, effect, False, {"was": float(np.mean(old)), "is": float(np.mean(new))})
     distance = distances(old, new)
     facts = {"was": float(np.median(old)), "is": float(np.median(new))}
-    if name in ("unknown", "unseen"):  # mostly 0: their means tell more
-        facts = {"was": float(np.mean(old)), "is": float(np.mean(new))}
     return Check(name, float(p_values(distance, len(old), len(new))[0]), float(distance[0]), False, facts)
 
 

@@ -48,29 +48,25 @@ def watchable(bundle: Bundle) -> bool:
 def measure(
     bundle: Bundle,
     rows: Rows,
+    axes: Axes | None,
     *,
-    axes: Axes | None = None,
     known: np.ndarray | None = None,
     answers: Sequence[dict[str, Any]] | None = None,
     labelled: bool = True,
-) -> tuple[Seen, Axes | None]:
-    """What is known of rows, and the components it was measured along: their own where none are given.
+) -> Seen:
+    """What is known of rows; vectors along the axes, where there are some.
 
     answers: as the bundle gave them before; it is asked now when None and when answers cost one pass.
     """
     tokens = tokenize(bundle.tokenizer, rows.texts, max_length=bundle.card["max_length"], cache=False)
-    vectors = None if bundle.task.whole else vectors_of(bundle, tokens)
-    axes = axes or (None if vectors is None else axes_of(vectors))
     if answers is None and not (bundle.task.speaks or bundle.task.whole):
         answers = bundle.answer(rows)
     names, sure = answered(answers or [])
-    right = None
-    if labelled and answers and all(rows.labels) and _named(answers):
-        right = np.array([{*_names(a)} == {*given} for a, given in zip(answers, rows.labels, strict=True)])
+    right = rightly(answers, rows.labels) if labelled and answers and all(rows.labels) else None
     unknown = getattr(bundle.tokenizer, "unk_token_id", None)
-    seen = Seen(
+    return Seen(
         lengths=tokens.lengths,
-        vectors=None if axes is None or vectors is None else axes.project(vectors).astype(np.float32),
+        vectors=None if axes is None else axes.project(vectors_of(bundle, tokens)).astype(np.float32),
         unknown=None if unknown is None else _share(tokens, tokens.ids == unknown),
         unseen=None if known is None else _share(tokens, ~known[tokens.ids]),
         language=languages_of(rows.texts),
@@ -78,7 +74,14 @@ def measure(
         confidence=sure,
         right=right,
     )
-    return seen, axes
+
+
+def fitted(bundle: Bundle, rows: Rows) -> Axes:
+    """The principal components of rows, other ones than are measured along them."""
+    longest = bundle.card["max_length"]
+    return axes_of(
+        vectors_of(bundle, tokenize(bundle.tokenizer, rows.texts, max_length=longest, cache=False))
+    )
 
 
 def vectors_of(bundle: Bundle, tokens: Tokens) -> np.ndarray:
@@ -96,6 +99,14 @@ def answered(answers: Sequence[dict[str, Any]]) -> tuple[list[str] | None, np.nd
     names = [name for one in answers for name in _names(one) or ["(none)"]] if _named(answers) else None
     key = next((key for key in ("confidence", "value") if key in answers[0]), None)
     return names, None if key is None else np.array([one[key] for one in answers], dtype=np.float64)
+
+
+def rightly(answers: Sequence[dict[str, Any]], truths: Sequence[Any]) -> np.ndarray | None:
+    """(n,) bool, whether answers name what is true, a label or several; None where they name nothing."""
+    if not answers or not _named(answers):
+        return None
+    told = [{truth} if isinstance(truth, str) else {*map(str, truth)} for truth in truths]
+    return np.array([{*_names(one)} == truth for one, truth in zip(answers, told, strict=True)])
 
 
 def _named(answers: Sequence[dict[str, Any]]) -> bool:
@@ -132,12 +143,15 @@ def keep_reference(bundle: Bundle, rows: Rows, train: Rows, *, seed: int = 0, ca
     """
     if not watchable(bundle) or not len(rows):
         return
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:ROWS])
+    generator = np.random.default_rng(seed)
+    drawn = np.sort(generator.permutation(len(rows))[:ROWS])
     longest = bundle.card["max_length"]
     learned = tokenize(bundle.tokenizer, train.texts, max_length=longest, cache=cache)
     known = np.zeros(max(len(bundle.tokenizer), int(learned.ids.max(initial=0)) + 1), dtype=bool)
     known[np.unique(learned.ids)] = True
-    seen, axes = measure(bundle, rows.take(drawn), known=known)
+    some = np.sort(generator.permutation(len(train))[:ROWS])
+    axes = None if bundle.task.whole or not len(train) else fitted(bundle, train.take(some))
+    seen = measure(bundle, rows.take(drawn), axes, known=known)
     _write(standing(bundle.folder), bundle, Reference(axes, known, seen), len(drawn))
 
 

@@ -1,0 +1,73 @@
+"""Requests go out to label tools and their labels come back."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from common import told
+from penjing.cli import app
+from penjing.errors import DataError, SpecError
+from penjing.serve.label_tools import read_labels, write_rows
+from penjing.serve.traffic import Traffic
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    path = str(tmp_path / "t.db")
+    with Traffic(path) as traffic:
+        for i, sure in enumerate((0.9, 0.2, 0.5)):
+            traffic.record(f"r{i}", f"text {i}", {"label": "a", "confidence": sure}, model="m", version=1)
+    return path
+
+
+def test_the_least_sure_go_out_and_come_back_labelled(store: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    done = CliRunner().invoke(app, ["traffic", "export", store, "-o", str(out), "--uncertain", "2"])
+    assert done.output == f"2 requests in {out}\n", done.output
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["r1", "r2"]
+    rows[0]["label"] = "b"
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert CliRunner().invoke(app, ["traffic", "import", store, str(out)]).output == "1 labels kept\n"
+    assert CliRunner().invoke(app, ["traffic", "count", store]).output == "3 requests, 1 with feedback\n"
+    assert (
+        CliRunner().invoke(app, ["traffic", "forget", store, "--days", "-1"]).output.startswith("3 requests")
+    )
+
+
+def test_label_studio_reads_tasks_and_its_export_is_read(store: str, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    with Traffic(store) as traffic:
+        assert write_rows(traffic.rows(), path, form="label-studio") == 3
+    tasks = json.loads(path.read_text())
+    assert tasks[1]["data"] == {"text": "text 1", "request": "r1"}
+    assert tasks[1]["predictions"][0]["result"][0]["value"] == {"choices": ["a"]}
+    # as Label Studio's JSON export has it
+    value = {"from_name": "label", "to_name": "text", "type": "choices"}
+    made = [
+        {"data": tasks[0]["data"], "annotations": [{"result": [{**value, "value": {"choices": ["b"]}}]}]},
+        {
+            "data": tasks[1]["data"],
+            "annotations": [{"result": [{**value, "value": {"choices": ["a", "b"]}}]}],
+        },
+        {"data": tasks[2]["data"], "annotations": [{"was_cancelled": True, "result": []}]},
+    ]
+    path.write_text(json.dumps(made))
+    assert read_labels(path) == {"r0": "b", "r1": ["a", "b"]}
+
+
+def test_bad_files_and_forms_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"id": "a", "label": "b"}\n{"id": 1}\n')
+    with pytest.raises(DataError) as line:
+        read_labels(path)
+    told(line, "x.jsonl, line 2", "`id` and `label`", "penjing traffic export")
+    path.write_text('[{"data": {}}]')
+    with pytest.raises(DataError, match="what Label Studio exports as JSON"):
+        read_labels(path)
+    with pytest.raises(DataError, match="no such file"):
+        read_labels(tmp_path / "none")
+    with pytest.raises(SpecError, match="`form` is `csv`"):
+        write_rows([], path, form="csv")
