@@ -19,7 +19,7 @@ A bundle is a folder:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from torch import nn
 
 from penjing import plugin
 from penjing.bundle_card import FORMAT, HEAD, MIX, TRAINED, card_bytes, chosen, read_card, tensors
-from penjing.bundle_parts import dense_of, machine_of, open_base, put_back, put_head, with_adapter
+from penjing.bundle_parts import borrowed, dense_of, machine_of, open_base, put_back, put_head, with_adapter
 from penjing.data import parts
 from penjing.data.parts import rows_of
 from penjing.device import Machine
@@ -229,8 +229,10 @@ def load(
     base: str | None = None,
     machine: Machine | None = None,
     trust: Sequence[str] = (),
+    lent: Mapping[str, Base] | None = None,
 ) -> Bundle:
     """Open a bundle (or a run, whose best bundle is taken). `base` says where the base is, if it has moved.
+    `lent` are bases in memory by their SHA-256: a bundle over one of them shares its weights.
 
     `trust` names packages whose functions the bundle may name as its task or method; penjing's own, and those
     that a spec of this process has named, always may.
@@ -246,24 +248,30 @@ def load(
         seen = card_bytes(place)
         try:
             with opening(place, trust):
-                return _load(standing(place), device, precision, base, machine)
+                return _load(standing(place), device, precision, base, machine, lent)
         except (NotSupported, OSError):
             if card_bytes(place) == seen:
                 raise
             time.sleep(0.1)  # a run that goes on has just put a better bundle in its place
     with opening(place, trust):
-        return _load(standing(place), device, precision, base, machine)
+        return _load(standing(place), device, precision, base, machine, lent)
 
 
 def _load(
-    place: Path, device: str, precision: str | None, base: str | None, machine: Machine | None
+    place: Path,
+    device: str,
+    precision: str | None,
+    base: str | None,
+    machine: Machine | None,
+    lent: Mapping[str, Base] | None,
 ) -> Bundle:
     card = read_card(place)
     if card["saves"] == "ensemble":
-        return _ensemble(place, card, device, precision, base, machine)
+        return _ensemble(place, card, device, precision, base, machine, lent)
     machine = machine or machine_of(device, precision, card)
     task: Task = plugin.build("tasks", choice(card["task"], kind="tasks", key="task"))
-    found = open_base(place, card, base, machine, whole=task.whole)
+    found = borrowed(place, card, machine, lent or {}, whole=task.whole)
+    found = found or open_base(place, card, base, machine, whole=task.whole)
     trunk: nn.Module = found.trunk
     if card["saves"] == "peft":
         trunk = with_adapter(place, trunk)
@@ -292,9 +300,10 @@ def _ensemble(
     precision: str | None,
     base: str | None,
     machine: Machine | None,
+    lent: Mapping[str, Base] | None,
 ) -> Bundle:
     """Members are bundles in folders of their own; what of their base is equal is held once."""
-    members = [_load(place / name, device, precision, base, machine) for name in card["members"]]
+    members = [_load(place / name, device, precision, base, machine, lent) for name in card["members"]]
     models = [member.model for member in members if isinstance(member.model, Model)]
     share_weights(models)
     task, machine, n_labels = members[0].task, members[0].machine, len(card["labels"])

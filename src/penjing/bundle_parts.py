@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from torch import nn
 from penjing.bundle_card import tensors, words_at
 from penjing.device import Machine, choose
 from penjing.errors import NotSupported, SpecError
-from penjing.models import peft_files
-from penjing.models.load import Base, quiet
+from penjing.models import encdec, peft_files
+from penjing.models.load import Base, quiet, tokenizer_at, twin_of
 from penjing.models.load import load as load_base
 
 
@@ -61,6 +63,18 @@ def open_base(place: Path, card: dict[str, Any], base: str | None, machine: Mach
     return found
 
 
+def borrowed(
+    place: Path, card: dict[str, Any], machine: Machine, lent: Mapping[str, Base], *, whole: bool
+) -> Base | None:
+    """The bundle's base over weights that are in memory; None where they are not, or of another kind."""
+    known = lent.get(card["base"]["sha256"])
+    if known is None or card["saves"] == "full" or known.way.sight or whole != encdec.is_whole(known.trunk):
+        return None
+    if next(known.trunk.parameters()).device != machine.device:
+        return None
+    return replace(twin_of(known), tokenizer=tokenizer_at(words_at(place)))
+
+
 def with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
     """The trunk with the bundle's adapter on it.
 
@@ -74,7 +88,13 @@ def with_adapter(place: Path, trunk: nn.Module) -> nn.Module:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft's use of transformers, and of LoRA's checks for AdaLoRA
             ours = peft_files.load(trunk, folder)
-            return ours or PeftModel.from_pretrained(trunk, folder)
+            if ours is not None:
+                return ours
+            found = PeftModel.from_pretrained(trunk, folder)
+            lost = peft_files.lost(found, folder)
+            if lost:
+                raise ValueError(f"`{lost}` found no place")
+            return found
     except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise NotSupported(
             f"The adapter in {folder} could not be put on the base "
@@ -118,7 +138,7 @@ def put_back(path: Path, trunk: nn.Module) -> None:
         )
     with torch.no_grad():
         for name, tensor in trained.items():
-            own[name].copy_(tensor)
+            own[name].data = tensor.to(own[name])  # anew: others may share the base's
 
 
 def dense_of(base: Base, card: dict[str, Any]) -> nn.Linear | None:

@@ -9,6 +9,7 @@ listing costs nothing.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import json
@@ -105,6 +106,13 @@ def bases() -> dict[str, dict[str, list[str]]]:
 
 
 def _definition(path: Path) -> ast.FunctionDef | None:
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(path: Path, changed_ns: int) -> ast.FunctionDef | None:
+    """Read again only when the file has changed: parsing them all takes a second, and a service opens many
+    bundles."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == path.stem), None)
 

@@ -129,9 +129,10 @@ class Task:
     are the settings that this decided (they go on the card), `notes` say so. Without `weights` the head has
     shapes only. fit(model, over, tokens, targets): solve for the head on the train rows, before each
     validation; `over(tokens, compute)` gives `compute(batch)` of all rows, in order. learns: without it a run
-    makes no steps. speaks: it
-    says words, each token the next, so every row of the word table learns.
-    whole: the base is loaded with its decoder.
+    makes no steps. prompts(part) ->
+    models.generate.Prompts: where answers are words, what the model goes on from, so that a service can say
+    them word by word beside others; `infer` then says the same. speaks: it says words, each token the next,
+    so every row of the word table learns. whole: the base is loaded with its decoder.
     """
 
     name: str
@@ -172,5 +173,6 @@ class Task:
     show: Callable[..., list[dict[str, Any]]] | None = None
     fit: Fit | None = None
     learns: bool = True
+    prompts: Callable[[Part], Any] | None = None
     speaks: bool = False
     whole: bool = False

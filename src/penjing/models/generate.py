@@ -8,8 +8,9 @@ Legend: n rows under way, k beams, V words, t tokens said so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from penjing.models.decoding import Allow, Decoding, changed, drawn, narrowed, n
 from penjing.models.model import Model
 from penjing.models.modes import evaluating
 from penjing.models.reading import Reader, reader_of
+from penjing.records import Part
 
 NEVER = -1.0e9  # the score of a hypothesis that is none
 
@@ -38,7 +40,34 @@ class Said:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Prompts:
+    """What a task has its model go on from, and how: `found` makes of what was said what the task's `answers`
+    takes, `text` words of ids."""
+
+    rows: list[list[int]]
+    how: Decoding
+    stop: tuple[int, ...]
+    limit: int | None
+    found: Callable[[Said], Any]
+    text: Callable[[Sequence[int]], str]
+
+
+def prompts_of(
+    part: Part, tokenizer: Any, how: Decoding, *, stop: Iterable[int], limit: int | None, found: Any = None
+) -> Prompts:
+    """Those of a part whose sequences are prompts; where `marks` say so, only so much of each."""
+    rows = [part.tokens.ids[a:b].tolist() for a, b in pairwise(part.tokens.starts)]
+    if part.marks is not None:
+        rows = [row[: int(n)] for row, n in zip(rows, part.marks[:, 0], strict=True)]
+
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode([*ids], skip_special_tokens=True))
+
+    return Prompts(rows, how, tuple(sorted(stop)), limit, found or (lambda said: said), text)
+
+
+@dataclass(frozen=True)
+class Asked:
     """What a batch is asked, in its order."""
 
     rows: list[Sequence[int]]  # prompts or sources
@@ -70,7 +99,7 @@ def generate(
         DataError: a row is empty, or leaves no room for an answer.
     """
     both = encdec.is_whole(model.trunk)
-    room = _room(rows, how, limit, both)
+    room = rooms_of(rows, how, limit, both)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     found: list[list[Said]] = [[] for _ in rows]
     if not len(rows):
@@ -82,7 +111,7 @@ def generate(
                 np.random.default_rng([how.seed, int(i)]).random(how.max_new) if how.sample else []
                 for i in piece
             ]
-            asked = _Asked(
+            asked = Asked(
                 own,
                 [[encdec.start_of(model.trunk)]] * len(own) if both else own,
                 torch.from_numpy(room[piece]),
@@ -111,23 +140,23 @@ def stream(
     Between two tokens the model is as it was and may serve others.
     """
     both = encdec.is_whole(model.trunk)
-    room = torch.from_numpy(_room([row], how, limit, both))
+    room = torch.from_numpy(rooms_of([row], how, limit, both))
     chances = torch.from_numpy(np.random.default_rng([how.seed, 0]).random((1, how.max_new)))
     before: list[Sequence[int]] = [[encdec.start_of(model.trunk)]] if both else [row]
-    asked = _Asked([row], before, room, chances, tuple(stop), allow)
+    asked = Asked([row], before, room, chances, tuple(stop), allow)
     reader, said = reader_of(model, [row]), list[int]()
     while len(said) < int(room[0]):
         with evaluating(model), torch.inference_mode():
             last = torch.tensor(said[-1:], device=next(model.trunk.parameters()).device)
             scores = reader.step(last) if said else reader.start()
-            token, _ = _chosen(scores, asked, how, [said], torch.zeros(1, dtype=torch.int64), len(said))
+            token, _ = choose_words(scores, asked, how, [said], torch.zeros(1, dtype=torch.int64), len(said))
         said.append(int(token[0]))
         if said[-1] in asked.stop:
             return
         yield said[-1]
 
 
-def _room(rows: Sequence[Sequence[int]], how: Decoding, limit: int | None, both: bool) -> np.ndarray:
+def rooms_of(rows: Sequence[Sequence[int]], how: Decoding, limit: int | None, both: bool) -> np.ndarray:
     """(rows,) tokens that may be said in answer to each."""
     most = np.full(len(rows), how.max_new, dtype=np.int64)
     for i, row in enumerate(rows):
@@ -146,8 +175,8 @@ def _room(rows: Sequence[Sequence[int]], how: Decoding, limit: int | None, both:
     return most
 
 
-def _chosen(
-    scores: Tensor, asked: _Asked, how: Decoding, said: list[list[int]], rows: Tensor, t: int
+def choose_words(
+    scores: Tensor, asked: Asked, how: Decoding, said: list[list[int]], rows: Tensor, t: int
 ) -> tuple[Tensor, Tensor]:
     """(n,) the next word of each, and its log-probability under the rules."""
     own = rows.tolist()
@@ -161,7 +190,7 @@ def _chosen(
     return words, scores.log_softmax(1).gather(1, words[:, None])[:, 0]
 
 
-def _one_each(reader: Reader, asked: _Asked, how: Decoding) -> list[list[Said]]:
+def _one_each(reader: Reader, asked: Asked, how: Decoding) -> list[list[Said]]:
     """The likeliest or a drawn word at each step."""
     said: list[list[int]] = [[] for _ in asked.rows]
     totals, ended = [0.0] * len(said), [False] * len(said)
@@ -169,7 +198,7 @@ def _one_each(reader: Reader, asked: _Asked, how: Decoding) -> list[list[Said]]:
     scores, t = reader.start(), 0
     while True:
         own = rows.tolist()
-        words, odds = _chosen(scores, asked, how, [said[i] for i in own], rows, t)
+        words, odds = choose_words(scores, asked, how, [said[i] for i in own], rows, t)
         t += 1
         room = asked.room[rows].tolist()
         open_places = []
@@ -202,7 +231,7 @@ class _Search:
     full: Tensor  # (n, k) bool
 
 
-def _beams(reader: Reader, asked: _Asked, how: Decoding) -> list[list[Said]]:
+def _beams(reader: Reader, asked: Asked, how: Decoding) -> list[list[Said]]:
     """Beam search with transformers' rules: of 2k (or more) candidates those among the first k that stop are
     hypotheses, and the best k that go on are the next beams."""
     n, k = len(asked.rows), how.beams
@@ -244,7 +273,7 @@ def _beams(reader: Reader, asked: _Asked, how: Decoding) -> list[list[Said]]:
 
 
 def _grown(
-    at: _Search, scores: Tensor, asked: _Asked, how: Decoding, rows: Tensor, t: int
+    at: _Search, scores: Tensor, asked: Asked, how: Decoding, rows: Tensor, t: int
 ) -> tuple[Tensor, Tensor]:
     """One more word for every beam, in place: (n, k) the beam that each new one continues, and (n,) whether
     the row goes on."""
@@ -289,7 +318,7 @@ def _finish(at: _Search, lines: Tensor, scores: Tensor, stops: Tensor, how: Deco
     at.scores, at.full = best, full.gather(1, order)
 
 
-def _hypotheses(at: _Search, place: int, asked: _Asked, how: Decoding) -> list[Said]:
+def _hypotheses(at: _Search, place: int, asked: Asked, how: Decoding) -> list[Said]:
     found = []
     for ids, score, there in zip(
         at.done[place], at.scores[place].tolist(), at.full[place].tolist(), strict=True

@@ -89,6 +89,8 @@ class Model(nn.Module):
         with self.working():
             if batch.answer is not None:
                 return encdec.states(self.trunk, self.way, batch.ids, lengths, batch.answer)
+            if frozen is None and batch.states is not None:  # somebody ran the trunk for several models
+                return batch.states
             if frozen is None or frozen.reason:
                 return run(self.trunk, self.way, read, lengths, batch.segments)
             low = batch.states

@@ -87,3 +87,20 @@ def load(trunk: Any, folder: Path) -> nn.Module | None:
     trunk.added = Prefix(vectors, n_layers, heads) if deep else Prompt(vectors)
     trunk.added.requires_grad_(False)
     return trunk  # type: ignore[no-any-return]
+
+
+def lost(trunk: Any, folder: Path) -> str:
+    """The name of a tensor of these files that is not, to the bit, in the trunk; empty when all are. peft
+    itself passes over names that fit no module, and the base then answers alone."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = get_peft_model_state_dict(trunk, save_embedding_layers=False)
+    saved = load_file(folder / WEIGHTS)
+    for name, tensor in saved.items():
+        here = own.get(name)
+        if here is None or here.shape != tensor.shape or not torch.equal(here.cpu(), tensor.to(here.dtype)):
+            return name
+    return ""

@@ -30,6 +30,7 @@ class Reader(Protocol):
     def step(self, ids: Tensor) -> Tensor: ...  # (n,) what was said
     def repeat(self, k: int) -> None: ...  # each row k times, neighbours
     def keep(self, rows: Tensor, *, reorder: bool = False) -> None: ...  # `reorder`: among copies of a row
+    def join(self, other: Any) -> bool: ...  # take in the rows of another that has started; False: it cannot
 
 
 def reader_of(model: Model, rows: Sequence[Sequence[int]], *, cached: bool = True) -> Reader:
@@ -103,6 +104,34 @@ class Cached:
         self.cache.batch_select_indices(rows)
         self.seen = self.seen[rows]
 
+    def join(self, other: Any) -> bool:
+        layers = [*self.cache.layers, *other.cache.layers]
+        if any(layer.is_sliding or not layer.is_initialized for layer in layers):
+            return False  # a window's keys do not say how many came before
+        self._narrow()
+        other._narrow()
+        width = max(self.seen.shape[1], other.seen.shape[1])
+        for ours, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            ours.keys = torch.cat([_on_the_left(x.keys, width, 2) for x in (ours, theirs)])
+            ours.values = torch.cat([_on_the_left(x.values, width, 2) for x in (ours, theirs)])
+        self.seen = torch.cat([_on_the_left(x.seen, width, 1) for x in (self, other)])
+        return True
+
+    def _narrow(self) -> None:
+        """Drop the places on the left that are empty in every row."""
+        empty = int(self.seen.any(0).long().argmax())
+        if empty:
+            self.seen = self.seen[:, empty:]
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, empty:], layer.values[:, :, empty:]
+
+
+def _on_the_left(x: Tensor, width: int, dim: int) -> Tensor:
+    """With empty places in front, up to a width."""
+    shape = [*x.shape]
+    shape[dim] = width - shape[dim]
+    return torch.cat([x.new_zeros(shape), x], dim)
+
 
 class Both:
     """Sources of an encoder-decoder, read once, and the decoder's keys and values."""
@@ -146,6 +175,9 @@ class Both:
             self.cache.cross_attention_cache.batch_select_indices(rows)
             self.memory, self.seen = self.memory[rows], self.seen[rows]
 
+    def join(self, other: Any) -> bool:
+        return False  # T5 counts places from the first, which is the same for all rows
+
 
 class Again:
     """Rows that are read anew at each step, packed."""
@@ -182,3 +214,8 @@ class Again:
     def keep(self, rows: Tensor, *, reorder: bool = False) -> None:
         chosen = rows.tolist()
         self.rows, self.said = [self.rows[i] for i in chosen], [list(self.said[i]) for i in chosen]
+
+    def join(self, other: Any) -> bool:
+        self.rows += other.rows
+        self.said += other.said
+        return True

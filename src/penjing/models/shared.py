@@ -43,8 +43,9 @@ class SharedTrunk:
                     setattr(parent, name, GroupedDropout(child.p, self._now))
         self.rates = _rates(first.trunk)
 
-    def join(self, model: Model) -> dict[str, Adapter]:
-        """Take a model in; returns its adapters by layer. Its base's weights now lie here.
+    def join(self, model: Model, *, trains: bool = True) -> dict[str, Adapter]:
+        """Take a model in; returns its adapters by layer. Its base's weights now lie here. Models that do not
+        train may have been tuned with any dropout.
 
         Raises:
             NotSupported: the model does more than plain LoRA, is over another base, or drops at other rates.
@@ -56,7 +57,7 @@ class SharedTrunk:
                 f"Trials that train together share one frozen base; `{other}` of this one differs from that "
                 "of the first. Give them the same base, device and precision, or run it by itself."
             )
-        if _rates(model.trunk) != self.rates:
+        if trains and _rates(model.trunk) != self.rates:
             raise NotSupported(
                 f"Trials that train together share the base's dropout rates; the first has "
                 f"{_said(self.rates)}, this one {_said(_rates(model.trunk))}. Set the same `train.dropout`, "

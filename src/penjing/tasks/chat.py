@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from penjing.data.conversations import Conversation
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError, nearest
 from penjing.measures import language_scores
 from penjing.models.decoding import Decoding
-from penjing.models.generate import Said, generate
+from penjing.models.generate import Said, generate, prompts_of
 from penjing.models.language import judged, word_loss
 from penjing.models.load import Base
 from penjing.models.word_head import word_head
@@ -83,6 +84,9 @@ def chat(
             ),
             infer=lambda model, each, part: _infer(model, each, part, write, how, base.limit),
             answers=lambda found, names, chosen: [answer_of(write, one) for one in found],
+            prompts=partial(
+                prompts_of, tokenizer=base.tokenizer, how=how, stop=write.stops, limit=base.limit
+            ),
             notes=(note,) if note else (),
         )
 

@@ -16,6 +16,7 @@ from penjing.data.aligned import asked_sources, read_aligned
 from penjing.errors import NotSupported, SpecError
 from penjing.models.answering import part_of_both
 from penjing.models.decoding import Decoding
+from penjing.models.generate import Prompts, Said, prompts_of
 from penjing.models.generate import generate as generated
 from penjing.models.language import asked, word_loss
 from penjing.models.load import Base
@@ -103,7 +104,11 @@ def said_task(
         both = base.kind == "encoder-decoder"
         head, note = word_head(base, "answer" if both else "causal", weights=weights)
         return replace(
-            task, head=lambda *shape: head, infer=partial(_infer, base, how), notes=(note,) if note else ()
+            task,
+            head=lambda *shape: head,
+            infer=partial(_infer, base, how),
+            prompts=partial(_prompts, base, how),
+            notes=(note,) if note else (),
         )
 
     def score(
@@ -164,6 +169,16 @@ def _targets(rows: Rows, names: list[str]) -> np.ndarray:
     found = np.empty(len(rows), dtype=object)
     found[:] = [target or "" for _, target in rows.items or ()]
     return found
+
+
+def _prompts(base: Base, how: Decoding, part: Part) -> Prompts:
+    words = base.tokenizer
+    stop = [] if words.eos_token_id is None else [int(words.eos_token_id)]
+
+    def found(said: Said) -> Answer:
+        return Answer(words.decode([*said.ids], skip_special_tokens=True).strip(), said.ended)
+
+    return prompts_of(part, words, how, stop=stop, limit=base.limit, found=found)
 
 
 def _infer(base: Base, how: Decoding, model: nn.Module, each: Each, part: Part) -> list[Answer]:

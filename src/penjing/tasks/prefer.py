@@ -9,6 +9,7 @@ Legend: S pairs, T tokens.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from penjing.data.preferences import Preference
 from penjing.data.tokenize import in_parts
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError
 from penjing.models.decoding import Decoding
+from penjing.models.generate import prompts_of
 from penjing.models.load import Base
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
@@ -94,6 +96,9 @@ def prefer(
             part=part,
             infer=lambda model, each, part: _infer(model, each, part, write, how, base.limit),
             answers=lambda found, names, chosen: [answer_of(write, one) for one in found],
+            prompts=partial(
+                prompts_of, tokenizer=base.tokenizer, how=how, stop=write.stops, limit=base.limit
+            ),
             settled={} if loss == "orpo" else {"reference": name},
             notes=(note,) if note else (),
         )
