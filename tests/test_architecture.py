@@ -20,17 +20,17 @@ SRC = ROOT / "src" / "penjing"
 # docs/design.md, section 1. A file or folder right under src/penjing is a unit; imports go to lower layers.
 LAYERS = {
     7: [
-        "__init__", "__main__", "cli", "cli_corpus", "cli_find", "cli_grow", "cli_log",
+        "__init__", "__main__", "cli", "cli_corpus", "cli_export", "cli_find", "cli_grow", "cli_log",
         "cli_options", "cli_plan", "cli_show", "cli_tokenizer", "cli_watch", "screen",
     ],
     6: ["apps"],
     5: ["chains"],
     4: ["jobs", "serve"],
     3: ["bundle", "bundle_card", "bundle_parts", "engine", "run"],
-    2: ["compressors", "methods", "objectives", "tasks", "techniques", "trackers"],
+    2: ["compressors", "exporters", "methods", "objectives", "tasks", "techniques", "trackers"],
     1: [
         "answering", "baseline", "baselines", "compressor", "corpus", "data", "device", "entities",
-        "files", "intervals", "measures", "models", "pii", "drift", "regression", "retrieval", "saying",
+        "exporter", "files", "intervals", "measures", "models", "pii", "drift", "regression", "retrieval", "saying",
     ],
     0: [
         "errors", "keys", "plugin", "plural", "records", "spec", "task", "tasks_key", "threads",

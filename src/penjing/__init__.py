@@ -16,6 +16,7 @@ _HOMES = {
     "tune": "penjing.jobs.train",
     "pretrain": "penjing.jobs.pretrain",
     "evaluate": "penjing.jobs.evaluate",
+    "export": "penjing.jobs.export",
     "report": "penjing.jobs.report",
     "check": "penjing.jobs.check",
     "load": "penjing.bundle",
@@ -24,13 +25,26 @@ _HOMES = {
     "Bundle": "penjing.bundle",
     "PenjingError": "penjing.errors",
 }
-__all__ = ["Bundle", "PenjingError", "Run", "Spec", "check", "evaluate", "load", "pretrain", "report", "tune"]
+__all__ = [
+    "Bundle",
+    "PenjingError",
+    "Run",
+    "Spec",
+    "check",
+    "evaluate",
+    "export",
+    "load",
+    "pretrain",
+    "report",
+    "tune",
+]
 
 if TYPE_CHECKING:
     from penjing.bundle import Bundle, load
     from penjing.errors import PenjingError
     from penjing.jobs.check import check
     from penjing.jobs.evaluate import evaluate
+    from penjing.jobs.export import export
     from penjing.jobs.pretrain import pretrain
     from penjing.jobs.report import report
     from penjing.jobs.train import tune

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from penjing.cli_corpus import app as corpus
+from penjing.cli_export import export
 from penjing.cli_find import find, index, mine, sentences
 from penjing.cli_grow import pretrain
 from penjing.cli_log import export_log
@@ -64,7 +65,7 @@ app.command()(plan)
 app.command()(export_log)
 app.command("list")(list_)
 app.command()(show)
-for verb in (index, find, mine, sentences):
+for verb in (export, index, find, mine, sentences):
     app.command()(verb)
 app.add_typer(tokenizer)
 app.command()(watch)

@@ -29,6 +29,7 @@ KINDS = {
     "techniques": "records.Technique",
     "trackers": "tracker.Tracker",
     "compressors": "compressor.Compressor",
+    "exporters": "exporter.Exporter",
 }
 # A task may be an objective by name: pretraining is tuning without labels.
 ALSO = {"tasks": "objectives"}

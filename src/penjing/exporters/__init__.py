@@ -1,0 +1,2 @@
+"""Targets of `penjing export`, a file each: a tuned model as another library reads it (contract:
+exporter.py)."""

@@ -1,0 +1,181 @@
+"""Export: a bundle as another library reads it, kept only where it answers as the bundle does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penjing import plugin
+from penjing.bundle import Bundle, load
+from penjing.compressor import Held
+from penjing.device import choose
+from penjing.errors import NotSupported, SpecError
+from penjing.exporter import Exporter, Sent
+from penjing.files import new_folder
+from penjing.jobs.lineage import versions
+from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.parity import Tolerance, compare, refuse
+from penjing.jobs.prepare import READING, rows_from
+from penjing.jobs.replay import chosen_of, held_out
+from penjing.models.load import tokenizer_at
+from penjing.models.model import Model
+from penjing.models.padded import Run as Tables
+from penjing.models.padded import StandIn, ports_of
+from penjing.models.wrap import merged
+from penjing.plugin import Choice
+from penjing.plural import counted
+from penjing.records import Rows
+
+EXAMPLES = 24  # texts that an exporter may try its files on
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: its folder, the target, a line of Python that opens it, notes, and the
+    certificate."""
+
+    folder: Path
+    target: str
+    opens: str
+    notes: tuple[str, ...]
+    parity: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def export(
+    run: str | Path | Bundle,
+    folder: str | Path,
+    *,
+    to: str | Mapping[str, Any] | Choice,
+    rows: str | Path | Sequence[str | Path] | None = None,
+    base: str | None = None,
+    tolerance: Tolerance | None = None,
+    trust: Sequence[str] = (),
+    dry_run: bool = False,
+    tell: Tell = silent,
+    **reading: Any,
+) -> Export:
+    """Write a bundle (or a run's best one) for another library, and keep it only where it answers the same.
+
+    `to` is a target, such as `onnx` or `{"onnx": {"opset": 20}}`. `rows` are labelled rows to replay; the
+    run's own held-out ones when not given. `reading` is as in a spec's `data` section. With `dry_run`
+    everything is looked at and nothing written: `parity` is empty then.
+
+    Raises:
+        NotSupported: the target cannot hold the model, a package is missing, or what was written answers
+        otherwise;
+            the folder is then as it was before.
+        DataError: no rows to replay. SpecError: no such target or setting. CannotWrite: no room or no right.
+    """
+    place = Path(folder)
+    target = plugin.choice(_named(to), kind="exporters", key="to")
+    exporter: Exporter = plugin.build("exporters", target)
+    _refuse_taken(place)
+    where = run.folder if isinstance(run, Bundle) else run
+    original = _opened(where, base, trust)
+    model = original.model
+    if not isinstance(model, Model):
+        raise NotSupported(
+            f"One model was wanted for `{target.name}`; {original!r} is an ensemble of "
+            f"{len(original.card['members'])}, which no format holds as one. Export a member "
+            f"(`{original.folder}"
+            "/members/0`), or teach one student with `penjing compress --with distill`."
+        )
+    replayed, notes = _rows(original, rows, reading)
+    tell(News("stage", "merging" if exporter.merges and hasattr(model.trunk, "peft_config") else "reading"))
+    sent = _sent(_opened(where, base, trust), exporter.merges, replayed)
+    told = (*notes, *exporter.fits(sent))
+    opens = exporter.opens(sent).format(folder=str(place))
+    for note in told:
+        tell(News("note", note))
+    if dry_run:
+        return Export(place, target.name, opens, told, {})
+    with new_folder(place) as aside, torch.no_grad():
+        tell(News("stage", f"writing {target.name}"))
+        exporter.write(sent, aside)
+        tell(News("stage", f"replaying {counted(len(replayed), 'row')} through both"))
+        began = time.perf_counter()
+        parity = _compared(original, sent, exporter.opened(sent, aside), aside, replayed, tolerance)
+        refuse(parity, f"A folder for {target.name}")
+        found = {
+            "target": target.written(),
+            "opens": opens,
+            "replayed_s": round(time.perf_counter() - began, 3),
+            "libraries": versions(*exporter.needs),
+        }
+        parity.keep(aside, **found)
+    return Export(place, target.name, opens, told, {**parity.facts, **found, "held": parity.held})
+
+
+def _named(to: str | Mapping[str, Any] | Choice) -> Any:
+    """The target as the folder of exporters names it: `sentence-transformers` is a file with an
+    underscore."""
+    if isinstance(to, Choice):
+        return to
+    if isinstance(to, str):
+        return to.replace("-", "_") if "." not in to else to
+    return {str(name).replace("-", "_"): value for name, value in to.items()}
+
+
+def _refuse_taken(place: Path) -> None:
+    """A folder that holds something else is not replaced."""
+    if place.is_dir() and any(place.iterdir()) and not (place / "parity.json").is_file():
+        raise SpecError(
+            f"A folder to write was wanted; {place} exists and holds other files "
+            f"({next(place.iterdir()).name}). Name "
+            "a new one with `-o`; only an earlier export is replaced."
+        )
+    if place.is_file():
+        raise SpecError(f"A folder to write was wanted; {place} is a file. Name another with `-o`.")
+
+
+def _opened(run: str | Path, base: str | None, trust: Sequence[str]) -> Bundle:
+    return load(run, base=base, machine=choose("cpu", "fp32"), trust=trust)
+
+
+def _rows(
+    bundle: Bundle, given: str | Path | Sequence[str | Path] | None, reading: Mapping[str, Any]
+) -> tuple[Rows, tuple[str, ...]]:
+    unknown = [key for key in reading if key not in READING]
+    if unknown:
+        raise SpecError(f"`{unknown[0]}` is not a way to read rows; those are {', '.join(READING)}. Mend it.")
+    if given is None:
+        found, notes = held_out(bundle)
+        return chosen_of(found), notes
+    return chosen_of(rows_from(bundle.task, given, **reading)), ()
+
+
+def _sent(bundle: Bundle, merges: bool, rows: Rows) -> Sent:
+    model: Any = bundle.model
+    trunk = model.trunk
+    if merges and hasattr(trunk, "peft_config"):
+        with torch.no_grad():
+            trunk = merged(trunk)
+    made = Model(trunk, model.head, model.way).eval().requires_grad_(False)
+    held = Held(
+        made, replace(bundle.base, trunk=trunk), bundle.task, bundle.labels, bundle.card["max_length"]
+    )
+    return Sent(held, bundle.card, bundle.folder, rows.texts[:EXAMPLES])
+
+
+def _compared(
+    original: Bundle, sent: Sent, run: Tables, folder: Path, rows: Rows, tolerance: Tolerance | None
+) -> Any:
+    """What was written in the original's place, read by its own tokenizer."""
+    held = sent.held
+    ports = ports_of(held.base, held.model.trunk, held.model.head)
+    base = original.base
+    if (folder / "tokenizer_config.json").is_file():
+        base = replace(base, tokenizer=tokenizer_at(folder))
+    stand_in: Any = StandIn(base, held.model.head, ports, run)
+    artefact = replace(original, model=stand_in, base=base)
+    return compare(original, artefact, rows, tolerance=tolerance, judged=not ports.speaks)
