@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from penjing.models.layout import LIKE, Group, Return, group_of, spread
+from penjing.models.layout import LIKE, Group, Return, by_group, group_of, spread
 
 
 def attend_across(
@@ -29,9 +29,11 @@ def attend_across(
 ) -> Tensor:
     """(1, H, U, d) over (1, H, T, d) -> (1, U, H, d); the lengths are those of answers and sources."""
     parts = []
-    for asking, asked in pairs_of(answers, sources, str(query.device)):
-        q = _spread(query, asking)
-        k, v = _spread(key, asked), _spread(value, asked)
+    pairs = pairs_of(answers, sources, str(query.device))
+    own = by_group(query, [asking for asking, _ in pairs])
+    theirs = [by_group(x, [asked for _, asked in pairs]) for x in (key, value)]
+    for (asking, asked), q, k, v in zip(pairs, own, *theirs, strict=True):
+        q, k, v = spread(q, asking), spread(k, asked), spread(v, asked)  # (n, H, L, d)
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=asked.visible, dropout_p=dropout, scale=scale
         ).transpose(1, 2)
@@ -39,12 +41,6 @@ def attend_across(
         parts.append(flat if asking.back is None else Return.apply(flat, asking.back))
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     return whole.view(1, query.shape[2], query.shape[1], value.shape[3])
-
-
-def _spread(x: Tensor, group: Group) -> Tensor:
-    """(1, H, tokens, d) -> this group's (n, H, L, d)."""
-    rows = x[0].transpose(0, 1)[group.first : group.last]
-    return spread(rows.reshape(len(rows), -1), group, x.shape[1])
 
 
 @lru_cache(maxsize=256)

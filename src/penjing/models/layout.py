@@ -123,8 +123,15 @@ class Return(torch.autograd.Function):
         return full.index_copy_(0, ctx.saved_tensors[0], grad), None
 
 
-def spread(rows: Tensor, group: Group, heads: int) -> Tensor:
-    """(tokens, H * d) -> this group's (n, H, L, d)."""
+def by_group(x: Tensor, groups: Sequence[Group]) -> Sequence[Tensor]:
+    """(1, H, T, d) -> each group's (tokens, H, d). Cut at once: slices would each bring gradients of all."""
+    whole = x.squeeze(0).transpose(0, 1)
+    return [whole] if len(groups) == 1 else whole.split([group.last - group.first for group in groups])
+
+
+def spread(x: Tensor, group: Group) -> Tensor:
+    """(tokens, H, d) -> this group's (n, H, L, d); a view where all its sequences have one length."""
     if group.into is not None:
-        rows = Regroup.apply(rows, group.into, group.back)
-    return rows.view(group.n, group.longest, heads, -1).transpose(1, 2)
+        heads = x.shape[1]
+        x = Regroup.apply(x.reshape(len(x), -1), group.into, group.back).view(-1, heads, x.shape[2])
+    return x.unflatten(0, (group.n, group.longest)).transpose(1, 2)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from penjing.models import varlen
 from penjing.models.across import attend_across
 from penjing.models.attention import DroppedAttention
-from penjing.models.layout import Group, Layout, Return, layout_of, spread
+from penjing.models.layout import Group, Layout, Return, by_group, layout_of, spread
 from penjing.models.modes import evaluating
 from penjing.models.sight import Sight
 
@@ -77,9 +77,13 @@ def attend(
     drawn: list[Tensor | None] = [None] * len(layout.groups)
     if dropout and factors is not None:
         drawn = [*factors(query.shape[1], dropout, query.dtype)]
+    heads, width = query.shape[1], query.shape[3]
+    if key.shape[1] != heads:
+        key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
+    sides = zip(*(by_group(x, layout.groups) for x in (query, key, value)), strict=True)
     parts = [
-        _attend_group(g, query, key, value, scale, dropout, causal, sliding_window, factor)
-        for g, factor in zip(layout.groups, drawn, strict=True)
+        _attend_group(g, own, scale, dropout, causal, sliding_window, factor).view(-1, heads, width)
+        for g, own, factor in zip(layout.groups, sides, drawn, strict=True)
     ]
     out = parts[0] if len(parts) == 1 else torch.cat(parts)  # (T, H, d)
     return out[None], None
@@ -87,26 +91,23 @@ def attend(
 
 def _attend_group(
     group: Group,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    own: tuple[Tensor, Tensor, Tensor],
     scale: float,
     dropout: float,
     causal: bool,
     window: int | None,
     factor: Tensor | None,
 ) -> Tensor:
-    """One group's part of `attend`: its (tokens, H, d)."""
+    """One group's part of `attend`: its own queries, keys and values (tokens, H, d) -> (tokens, H * d)."""
+    q, k, v = own
+    heads, width = q.shape[1:]
     pattern = pattern_of(group.longest, causal, window, q.device)
-    if k.shape[1] != q.shape[1]:
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    heads, width = q.shape[1], q.shape[3]
-    rows = [x[0].transpose(0, 1)[group.first : group.last].reshape(-1, heads * width) for x in (q, k, v)]
     if dropout and (q.device.type == "cpu" or factor is not None):
+        rows = [x.reshape(-1, heads * width) for x in own]
         hidden = _hidden(group, pattern)
-        out = DroppedAttention.apply(*rows, group.lengths, heads, scale, dropout, hidden, factor)
-        return out.view(-1, heads, width)  # type: ignore[no-any-return]
-    q, k, v = (spread(x, group, heads) for x in rows)  # (n, H, L, d)
+        dropped: Tensor = DroppedAttention.apply(*rows, group.lengths, heads, scale, dropout, hidden, factor)
+        return dropped
+    q, k, v = (spread(x, group) for x in own)  # (n, H, L, d)
     visible = group.visible
     plain = causal and visible is None and (window is None or group.longest <= window)
     if pattern is not None and not plain:
@@ -119,7 +120,7 @@ def _attend_group(
     flat = out.transpose(1, 2).reshape(-1, heads * width)
     if group.back is not None:
         flat = Return.apply(flat, group.back)
-    return flat.view(-1, heads, width)
+    return flat
 
 
 def pattern_of(longest: int, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
@@ -250,7 +251,7 @@ def _called(
             extra["token_type_ids"] = segments[None]
         positions = layout.positions[None] + (way.offset + shift)
         out = trunk(**{name: ids[None]}, position_ids=positions, layout=layout, **extra)
-        return out, lambda states: states[0]
+        return out, lambda states: states.squeeze(0)
     longest = max(int(n) for n in lengths)
     size = torch.as_tensor(lengths, device=ids.device)
     mask = torch.arange(longest, device=ids.device)[None, :] < size[:, None]  # (S, L)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from penjing.errors import NotSupported
 from penjing.models.dropout import fast_dropout
-from penjing.models.layout import Group, Layout, Return, spread
+from penjing.models.layout import Group, Layout, Return, by_group, spread
 from penjing.models.load import quiet
 from penjing.models.modes import evaluating
 from penjing.models.packing import Way, attend, forward, how_to_run, pattern_of
@@ -81,7 +81,11 @@ class _WithPrefix:
         if k.shape[1] != q.shape[1]:
             times = q.shape[1] // k.shape[1]
             k, v, before = (x.repeat_interleave(times, dim=1) for x in (k, v, before))
-        parts = [_grouped(g, q, k, v, before, scale, dropout, causal, window) for g in layout.groups]
+        sides = zip(*(by_group(x, layout.groups) for x in (q, k, v)), strict=True)
+        parts = [
+            _grouped(group, own, before, scale, dropout, causal, window)
+            for group, own in zip(layout.groups, sides, strict=True)
+        ]
         return torch.cat(parts)
 
     def _layer(self, module: nn.Module) -> int:
@@ -94,19 +98,17 @@ class _WithPrefix:
 
 def _grouped(
     group: Group,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    own: tuple[Tensor, Tensor, Tensor],
     before: Tensor,
     scale: float,
     dropout: float,
     causal: bool,
     window: int | None,
 ) -> Tensor:
-    """One group's part: its (tokens, H, d). `before` is (2, H, p, d)."""
-    heads, width = q.shape[1], q.shape[3]
-    rows = (x[0].transpose(0, 1)[group.first : group.last].flatten(1) for x in (q, k, v))
-    q, k, v = (spread(x, group, heads) for x in rows)  # (n, H, L, d)
+    """One group's part: its queries, keys and values (tokens, H, d) -> (tokens, H, d). `before` is (2, H, p,
+    d)."""
+    heads, width = own[0].shape[1:]
+    q, k, v = (spread(x, group) for x in own)  # (n, H, L, d)
     k, v = (
         torch.cat([first.expand(group.n, *first.shape), x], 2)
         for first, x in zip(before, (k, v), strict=True)
