@@ -132,6 +132,6 @@ def by_group(x: Tensor, groups: Sequence[Group]) -> Sequence[Tensor]:
 def spread(x: Tensor, group: Group) -> Tensor:
     """(tokens, H, d) -> this group's (n, H, L, d); a view where all its sequences have one length."""
     if group.into is not None:
-        heads = x.shape[1]
-        x = Regroup.apply(x.reshape(len(x), -1), group.into, group.back).view(-1, heads, x.shape[2])
-    return x.unflatten(0, (group.n, group.longest)).transpose(1, 2)
+        rows: Tensor = Regroup.apply(x.reshape(len(x), -1), group.into, group.back)
+        x = rows.view(-1, *x.shape[1:])
+    return x.view(group.n, group.longest, *x.shape[1:]).transpose(1, 2)

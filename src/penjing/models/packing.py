@@ -80,10 +80,10 @@ def attend(
     heads, width = query.shape[1], query.shape[3]
     if key.shape[1] != heads:
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
-    sides = zip(*(by_group(x, layout.groups) for x in (query, key, value)), strict=True)
+    asks, keys, values = (by_group(x, layout.groups) for x in (query, key, value))
     parts = [
         _attend_group(g, own, scale, dropout, causal, sliding_window, factor).view(-1, heads, width)
-        for g, own, factor in zip(layout.groups, sides, drawn, strict=True)
+        for g, *own, factor in zip(layout.groups, asks, keys, values, drawn, strict=True)
     ]
     out = parts[0] if len(parts) == 1 else torch.cat(parts)  # (T, H, d)
     return out[None], None
@@ -91,7 +91,7 @@ def attend(
 
 def _attend_group(
     group: Group,
-    own: tuple[Tensor, Tensor, Tensor],
+    own: list[Tensor],
     scale: float,
     dropout: float,
     causal: bool,

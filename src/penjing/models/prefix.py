@@ -81,10 +81,10 @@ class _WithPrefix:
         if k.shape[1] != q.shape[1]:
             times = q.shape[1] // k.shape[1]
             k, v, before = (x.repeat_interleave(times, dim=1) for x in (k, v, before))
-        sides = zip(*(by_group(x, layout.groups) for x in (q, k, v)), strict=True)
+        asks, keys, values = (by_group(x, layout.groups) for x in (q, k, v))
         parts = [
             _grouped(group, own, before, scale, dropout, causal, window)
-            for group, own in zip(layout.groups, sides, strict=True)
+            for group, *own in zip(layout.groups, asks, keys, values, strict=True)
         ]
         return torch.cat(parts)
 
@@ -98,7 +98,7 @@ class _WithPrefix:
 
 def _grouped(
     group: Group,
-    own: tuple[Tensor, Tensor, Tensor],
+    own: list[Tensor],
     before: Tensor,
     scale: float,
     dropout: float,
