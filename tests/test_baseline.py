@@ -138,7 +138,9 @@ def clinc150() -> tuple[list[str], list[str], list[str], list[str]]:
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-@pytest.mark.parametrize(("read", "floor"), [(banking77, 0.912), (clinc150, 0.92)])
+@pytest.mark.parametrize(
+    ("read", "floor"), [(banking77, 0.912), pytest.param(clinc150, 0.92, marks=pytest.mark.long)]
+)
 def test_it_reaches_a_linear_svm_within_a_minute_of_one_core(read, floor: float) -> None:
     train, given, test, truth = read()
     code = {name: i for i, name in enumerate(sorted(set(given)))}
