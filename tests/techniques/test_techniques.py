@@ -25,7 +25,7 @@ from penjing.run import Run
 from penjing.tasks.classify import classify
 
 Tiny = Callable[..., Path]
-ZERO: dict[str, dict[str, Any]] = {"ema": {"decay": 0.0}, "swa": {"start": 1.0}}
+ZERO: dict[str, dict[str, Any]] = {"ema": {"decay": 0.0}, "sparsify": {"share": 0.0}, "swa": {"start": 1.0}}
 TECHNIQUES = sorted(plugin.found("techniques"))
 STEPS = 6
 LENGTHS = np.random.default_rng(0).integers(2, 12, 24)
