@@ -19,6 +19,7 @@ _HOMES = {
     "export": "penjing.jobs.export",
     "report": "penjing.jobs.report",
     "check": "penjing.jobs.check",
+    "compress": "penjing.chains.compress",
     "load": "penjing.bundle",
     "Spec": "penjing.spec",
     "Run": "penjing.run",
@@ -31,6 +32,7 @@ __all__ = [
     "Run",
     "Spec",
     "check",
+    "compress",
     "evaluate",
     "export",
     "load",
@@ -41,6 +43,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from penjing.bundle import Bundle, load
+    from penjing.chains.compress import compress
     from penjing.errors import PenjingError
     from penjing.jobs.check import check
     from penjing.jobs.evaluate import evaluate

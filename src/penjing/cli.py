@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli_compress import compress
 from penjing.cli_corpus import app as corpus
 from penjing.cli_export import export
 from penjing.cli_find import find, index, mine, sentences
@@ -63,6 +64,7 @@ app = typer.Typer(
 app.add_typer(corpus)
 app.command()(plan)
 app.command()(export_log)
+app.command()(compress)
 app.command("list")(list_)
 app.command()(show)
 for verb in (export, index, find, mine, sentences):

@@ -61,11 +61,13 @@ class Compressor:
     """One step that makes a model smaller.
 
     `shrink(held, rehearsal)` gives the smaller model. `wants` is what it must look at: `nothing`, `texts`
-    (calibration) or `labels`. `changes` instead of `shrink`: this step trains; it gives the sections
-    of the spec (`base`, `method`, `techniques`, `train` …) of a run that starts from the bundle at hand.
+    (calibration) or `labels`, of so many of the train `rows` (None: all). `changes` instead of `shrink`: this
+    step trains; it gives what differs from the spec of the bundle's own run (`method`, `techniques`, `train`
+    …) in a run whose `base` is the bundle at hand.
     """
 
     name: str
     shrink: Callable[[Held, Rehearsal], Shrunk] | None = None
     wants: Literal["nothing", "texts", "labels"] = "nothing"
+    rows: int | None = 256
     changes: Callable[[Held], Mapping[str, Any]] | None = None

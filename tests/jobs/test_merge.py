@@ -42,8 +42,9 @@ def test_a_merged_bundle_needs_no_base(tuned: Callable[..., Any], tmp_path: Path
     assert files == {"card.json", "head.safetensors", "tokenizer", "trunk"}
 
 
-def test_bottlenecks_are_refused(tuned: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["adapter", "prompt"])
+def test_bottlenecks_and_prompts_are_refused(method: str, tuned: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(NotSupported) as error:
-        merge(tuned("adapter").folder, tmp_path / "whole")
-    told(error, "classify", "adapter", "no change of one base's weights", "as it is")
+        merge(tuned(method).folder, tmp_path / "whole")
+    told(error, "classify", method, "no change of one base's weights", "as it is")
     assert not (tmp_path / "whole").exists()

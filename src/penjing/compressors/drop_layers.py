@@ -48,7 +48,7 @@ def drop_layers(
         base = shortened(held.base, kept)
         return Shrunk(replace(held, base=base), {**facts, "layers": kept})
 
-    return Compressor("drop_layers", shrink, wants="texts" if looks else "nothing")
+    return Compressor("drop_layers", shrink, wants="texts" if looks else "nothing", rows=rows)
 
 
 def most(influence: list[float], n: int) -> list[int]:

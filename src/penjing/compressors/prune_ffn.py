@@ -27,4 +27,4 @@ def prune_ffn(
     """
     asked = Asked("prune_ffn", False, share, by, even, repair, rows, multiple=8)
     wants: Literal["labels", "texts"] = "labels" if by == "taylor" else "texts"
-    return Compressor("prune_ffn", lambda held, seen: shrink(held, seen, asked), wants=wants)
+    return Compressor("prune_ffn", lambda held, seen: shrink(held, seen, asked), wants=wants, rows=rows)

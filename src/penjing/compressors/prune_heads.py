@@ -28,4 +28,4 @@ def prune_heads(
     """
     asked = Asked("prune_heads", True, share, by, even, repair, rows)
     wants: Literal["labels", "texts"] = "labels" if by == "taylor" else "texts"
-    return Compressor("prune_heads", lambda held, seen: shrink(held, seen, asked), wants=wants)
+    return Compressor("prune_heads", lambda held, seen: shrink(held, seen, asked), wants=wants, rows=rows)

@@ -64,7 +64,7 @@ def trim_vocabulary(*, text: str | None = None, common: int = 0, rows: bool = Tr
             facts["note"] = "answers are judged against the words kept, no more against all"
         return Shrunk(made, facts, exact=rows and made.model.head is old)
 
-    return Compressor("trim_vocabulary", shrink, wants="texts" if rows else "nothing")
+    return Compressor("trim_vocabulary", shrink, wants="texts" if rows else "nothing", rows=None)
 
 
 def _read(held: Held, part: Part | None, text: str | None) -> Iterator[np.ndarray]:

@@ -29,12 +29,12 @@ def merge(
     """
     bundle = load(run, base=base, machine=choose("cpu", "fp32"), trust=trust)
     card = bundle.card
-    if not isinstance(bundle.model, Model) or card["saves"] == "added":
+    model = bundle.model
+    if not isinstance(model, Model) or getattr(model.trunk, "added", None) or card["saves"] == "added":
         raise NotSupported(
             f"{bundle!r} was to be merged; what `{chosen(card, 'method')}` learned is no change of one "
             f"base's weights. Use the bundle as it is."
         )
-    model = bundle.model
     whole = Model(merged(model.trunk), model.head, model.way)
     known = {key: value for key, value in card.items() if key not in ("format", "saves", "files")}
     with torch.no_grad():

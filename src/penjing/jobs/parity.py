@@ -84,14 +84,16 @@ class _Gaps:
     alike: int = 0  # and of how many the best word is the same
     worst: tuple[float, int] = (-1.0, 0)
     lost: list[int] = field(default_factory=list)  # rows whose outputs have another shape
+    wild: list[int] = field(default_factory=list)  # rows whose outputs are not finite
 
     def see(self, row: int, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
         """One row's outputs: the original's, and the artefact's."""
         self.n += 1
         pairs = list(zip(ours, theirs, strict=False))
-        if len(ours) != len(theirs) or not all(
-            one.shape == other.shape and bool(torch.isfinite(other).all()) for one, other in pairs
-        ):
+        if not all(bool(torch.isfinite(other).all()) for other in theirs):
+            self.wild.append(row)
+            return
+        if len(ours) != len(theirs) or not all(one.shape == other.shape for one, other in pairs):
             self.lost.append(row)
             return
         for one, other in pairs:
@@ -129,9 +131,11 @@ def compare(
     tolerance: Tolerance | None = None,
     labelled: bool = True,
     judged: bool = True,
+    edges: bool = True,
     tokens: int = 8192,
 ) -> Parity:
-    """Replay rows and edge cases through both. Where the tokenizers differ, each reads the rows with its own.
+    """Replay rows and (with `edges`) edge cases through both. Where the tokenizers differ, each reads the
+    rows with its own.
 
     `rows` beyond MOST are evenly chosen; without `labelled` there is no score. Without `judged` the artefact
     gives outputs only, no answers (a graph of next-word scores does not write).
@@ -139,19 +143,19 @@ def compare(
     allowed = tolerance or Tolerance()
     rows = chosen_of(rows)
     mine, theirs = (part_of(one, rows, labelled=labelled) for one in (original, artefact))
-    edges, names = edges_of(original, artefact)
+    odd, names = edges_of(original, artefact) if edges else (None, [])
     gaps = _Gaps()
     limit = tokens if words_of(getattr(original.model, "head", original.model)) is None else SPOKEN
     for piece in _pieces(mine, theirs, limit):
         _replay(original, artefact, mine, theirs, piece, gaps)
     edge = _Gaps()
-    if edges is not None:
-        one, other = edges
+    if odd is not None:
+        one, other = odd
         _replay(original, artefact, one, other, np.arange(len(one)), edge)
-    alone = invariance(artefact, theirs if edges is None else edges[1], tokens=limit)
+    alone = invariance(artefact, theirs if odd is None else odd[1], tokens=limit)
     said = {}
     if judged and not original.task.feed:
-        said = _answers(original, artefact, [(mine, theirs), *([edges] if edges else [])])
+        said = _answers(original, artefact, [(mine, theirs), *([odd] if odd else [])])
         if labelled:
             said["score"] = _score(original, artefact, mine, theirs)
     facts: dict[str, Any] = {
@@ -159,10 +163,10 @@ def compare(
         "rows": {
             "held_out": len(rows),
             "sha256": digest(rows),
-            "edges": [*names, "longest"] if edges else [],
+            "edges": [*names, "longest"] if odd else [],
         },
         "outputs": _told(gaps),
-        "edges": _told(edge) if edges is not None else None,
+        "edges": _told(edge) if odd is not None else None,
         "alone_cosine": alone,
         **said,
         "tolerance": asdict(allowed),
@@ -198,7 +202,7 @@ def invariance(bundle: Bundle, part: Part, *, tokens: int = 8192, most: int = 16
             company = outputs_of(bundle, packed(part, piece))
             for row, ours in zip(piece, company, strict=True):
                 gaps.see(int(row), ours, outputs_of(bundle, packed(part, np.array([row])))[0])
-    return 0.0 if gaps.lost else gaps.cosine
+    return 0.0 if gaps.lost or gaps.wild else gaps.cosine
 
 
 def _pieces(mine: Part, theirs: Part, tokens: int) -> Iterator[np.ndarray]:
@@ -284,9 +288,10 @@ def _broken(
 
 
 def _apart(allowed: Tolerance, found: _Gaps, what: str) -> Iterator[str]:
-    if found.lost:
-        outputs = f"{counted(len(found.lost), 'output')} of {found.n:,}"
-        yield f"{outputs} of {what} have another shape, or are not finite"
+    if found.wild:
+        yield f"{counted(len(found.wild), 'output')} of {found.n:,} of {what} are not finite"
+    if found.lost and not (allowed.difference is None and allowed.cosine is None):
+        yield f"{counted(len(found.lost), 'output')} of {found.n:,} of {what} have another shape"
     if allowed.difference is not None and not found.share <= allowed.difference:
         share = f"{found.share:.2g} of the largest"
         yield f"outputs of {what} differ by up to {share}, {allowed.difference:g} is allowed"

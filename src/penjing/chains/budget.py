@@ -1,0 +1,99 @@
+"""What may be lost and what must be gained, in words, and which of the models that were made comes up to it.
+
+`lose 1, speed 3`: at most 1 point of the score (hundredths of a share), at least 3 times the rows a second.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from penjing.chains.weighed import Weighed
+from penjing.errors import SpecError, nearest
+
+MEASURES: dict[str, tuple[str, Callable[[Weighed, Weighed], float]]] = {
+    "lose": ("at most, points of the score", lambda own, first: 100 * max(0.0, own.lost or 0.0)),
+    "speed": ("at least, times the original's rows a second", lambda own, first: own.speed),
+    "size": ("at least, times smaller on disk", lambda own, first: first.n_bytes / own.n_bytes),
+    "latency": ("at most, ms of one row alone", lambda own, first: own.latency_ms["1"]),
+    "mib": ("at most, MiB on disk", lambda own, first: own.n_bytes / 2**20),
+}
+LEAST = ("speed", "size")  # at least so much; of the others at most
+ONE = re.compile(r"\s*([a-z_]+)\s*[:=]?\s*([0-9.]+)\s*(?:x|%|ms|mib|points?|times)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Which model to take: its key, whether it meets the whole budget, and where it falls short."""
+
+    chosen: str
+    met: bool
+    short: tuple[str, ...] = ()
+
+
+def read(text: str | Mapping[str, float] | None) -> dict[str, float]:
+    """The budget by measure.
+
+    Raises:
+        SpecError: an unknown measure, or no number.
+    """
+    if text is None:
+        return {}
+    pairs = text.items() if isinstance(text, Mapping) else map(_pair, text.split(","))
+    found: dict[str, float] = {}
+    for name, value in pairs:
+        if name not in MEASURES:
+            raise SpecError(
+                f"A budget names {', '.join(MEASURES)}; `{name}` is none of them.{nearest(name, MEASURES)} "
+                'For example `--budget "lose 1, speed 3"`.'
+            )
+        if not (math.isfinite(float(value)) and float(value) >= 0):
+            raise SpecError(f"`{name}` of a budget must be 0 or more; it is {value}. For example `{name} 1`.")
+        found[name] = float(value)
+    return found
+
+
+def _pair(piece: str) -> tuple[str, float]:
+    found = ONE.fullmatch(piece)
+    try:
+        if found:
+            return found[1].lower(), float(found[2])
+    except ValueError:
+        pass
+    raise SpecError(
+        f"A budget is written `measure number`, parted by commas; this part is {piece.strip()!r}. For "
+        'example `--budget "lose 1, speed 3"`; measures are ' + ", ".join(MEASURES) + "."
+    )
+
+
+def advise(
+    made: Mapping[str, Weighed], first: Weighed, budget: Mapping[str, float], fit: Sequence[str]
+) -> Advice | None:
+    """Of the models made (those of `fit` answer as they should), the fastest that keeps within the budget;
+    else the one that falls least short, each measure by its ratio to what is wanted. None where nothing fits.
+    """
+    known = {key: one for key, one in made.items() if key in fit}
+    if not known:
+        return None
+    gaps = {key: _gaps(one, first, budget) for key, one in known.items()}
+    within = [key for key in known if not gaps[key]]
+    if within:
+        return Advice(max(within, key=lambda key: (known[key].speed, -known[key].n_bytes)), True)
+    best = min(known, key=lambda key: sum(gap for gap, _ in gaps[key].values()))
+    return Advice(best, False, tuple(said for _, said in gaps[best].values()))
+
+
+def _gaps(one: Weighed, first: Weighed, budget: Mapping[str, float]) -> dict[str, tuple[float, str]]:
+    """By measure outside the budget: how far, as a logarithm of a ratio, and in words."""
+    gaps = {}
+    for name, wanted in budget.items():
+        value = MEASURES[name][1](one, first)
+        short = value < wanted if name in LEAST else value > wanted
+        if short:
+            a, b = (wanted, value) if name in LEAST else (value, wanted)
+            least = name in LEAST
+            words = f"{name} {value:.3g}, {'at least' if least else 'at most'} {wanted:g} wanted"
+            gaps[name] = math.log(max(a, 1e-3) / max(b, 1e-3)), words
+    return gaps

@@ -1,0 +1,178 @@
+"""A chain of compressors: every step a bundle, weighed and proved; stopped chains go on; budgets choose."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from common import told
+from penjing import compress, load
+from penjing.chains import making, steps
+from penjing.chains.budget import advise, read
+from penjing.chains.weighed import Weighed, bytes_of
+from penjing.cli import app
+from penjing.errors import DataError, NotSupported, SpecError, WontFit
+
+Tuned = Callable[..., Any]
+CHAIN = "trim_vocabulary>int8"
+
+
+@pytest.fixture(scope="module")
+def chained(tuned: Tuned, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A LoRA run on tiny BERT, compressed; tiny models lose more than a point, so all is allowed."""
+    out = tmp_path_factory.mktemp("chain")
+    return compress(tuned("lora").folder, CHAIN, out=out, allow=True, memory=False)
+
+
+def test_every_step_leaves_a_smaller_bundle_with_its_weight_and_proof(chained: Any) -> None:
+    sizes = [chained.original.n_bytes]
+    for step in chained.steps:
+        proof = json.loads((step.folder / "parity.json").read_text())
+        assert proof["alone_cosine"] > 0.9998
+        assert proof["score"]["original"] == chained.original.score
+        assert proof["files"]["card.json"]
+        opened = load(step.folder)
+        assert bytes_of(opened) == step.weighed.n_bytes
+        assert len(opened.predict(["my card was charged twice"])) == 1
+        sizes.append(step.weighed.n_bytes)
+    assert sizes == sorted(sizes, reverse=True)
+    assert opened.card["compressed"][0]["step"] == {
+        "trim_vocabulary": {"text": None, "common": 0, "rows": True}
+    }
+    assert opened.card["stored"]["int8"] == 12
+
+
+def test_an_exact_step_answers_the_rows_it_saw_as_before(chained: Any) -> None:
+    proof = json.loads((chained.steps[0].folder / "parity.json").read_text())
+    assert proof["rows_looked_at"]["of_largest_output"] < 1e-4
+    assert not [one for one in chained.steps[0].broken if "saw" in one]
+
+
+def test_a_chain_that_is_asked_again_makes_nothing_anew(
+    chained: Any, tuned: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in chained.folder.rglob("*.safetensors")}
+    monkeypatch.setattr(making, "held_of", lambda bundle: pytest.fail("a finished step was made anew"))
+    again = compress(tuned("lora").folder, CHAIN, out=chained.folder, allow=True, memory=False)
+    assert [step.weighed for step in again.steps] == [step.weighed for step in chained.steps]
+    assert before == {path: path.stat().st_mtime_ns for path in chained.folder.rglob("*.safetensors")}
+
+
+@pytest.mark.slow
+def test_a_chain_killed_after_a_step_goes_on_and_shares_what_begins_alike(
+    chained: Any, tuned: Tuned, tmp_path: Path
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(chained.folder, out)
+    last = out / chained.steps[1].folder.name
+    shutil.rmtree(last)
+    os.mkdir(last.with_name(f".{last.name}.aside"))  # what a kill within the save leaves
+    again = compress(tuned("lora").folder, CHAIN, out=out, allow=True, memory=False)
+    assert again.steps[1].folder == last
+    assert again.steps[1].weighed.score == chained.steps[1].weighed.score
+
+
+def test_the_page_and_the_result_name_every_model(chained: Any) -> None:
+    page = (chained.folder / "compress.html").read_text()
+    result = json.loads((chained.folder / "compress.json").read_text())
+    for step in chained.steps:
+        assert step.said.replace(">", "&gt;") in page
+        assert result["models"][step.folder.name]["said"] == step.said
+
+
+@pytest.mark.slow
+def test_a_step_that_answers_otherwise_is_refused_and_leaves_nothing(tuned: Tuned, tmp_path: Path) -> None:
+    with pytest.raises(NotSupported) as error:
+        compress(tuned("full").folder, "round(bits=2)", out=tmp_path, alike=1.0, lost=-1.0, memory=False)
+    told(error, "round(bits=2)", "accuracy goes from", "is not kept", "gentler")
+    assert not list(tmp_path.glob("1-*"))
+
+
+def test_a_budget_that_no_model_meets_names_the_nearest(chained: Any, tuned: Tuned) -> None:
+    with pytest.raises(WontFit) as error:
+        compress(tuned("lora").folder, CHAIN, out=chained.folder, allow=True, memory=False, budget="size 50")
+    told(error, "size 50", "nearest", "penjing list compressors", "compress.html")
+
+
+def weight(speed: float, mib: float, lost: float) -> Weighed:
+    times = {"1": 1.0, "32": 1.0}
+    return Weighed(int(mib * 2**20), 1, times, times, speed, 1.0, 0.9, None, {}, None, lost)
+
+
+def test_the_fastest_within_the_budget_is_advised_else_the_nearest() -> None:
+    first = weight(1.0, 80, 0.0)
+    made = {"a": weight(2, 40, 0.001), "b": weight(4, 20, 0.008), "c": weight(9, 10, 0.05)}
+    for budget, chosen, met in (
+        ("lose 1, speed 3", "b", True),
+        ("lose 0.5", "a", True),
+        ({"mib": 12}, "c", True),
+        ("lose 1, speed 5", "b", False),
+    ):
+        advice = advise(made, first, read(budget), list(made))
+        assert advice is not None
+        assert (advice.chosen, advice.met) == (chosen, met)
+    assert advise(made, first, {}, []) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("int9", ["int9", "int8"]),
+        ("round(bits=)", ["round"]),
+        ("round[4]", ["round[4]"]),
+        ("", ["--with"]),
+        ("int8(kep=[])", ["kep", "keep"]),
+    ],
+)
+def test_steps_that_are_written_otherwise_are_refused(text: str, parts: list[str]) -> None:
+    with pytest.raises(SpecError) as error:
+        steps.read(text)
+    told(error, *parts)
+
+
+def test_steps_read_from_a_line_a_list_and_a_file_are_the_same(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("with:\n- trim_vocabulary\n- round: {bits: 4, keep: [a>b]}\n")
+    line = steps.read('trim_vocabulary > round(bits=4, keep=["a>b"])')
+    assert line == steps.read(["trim_vocabulary", {"round": {"bits": 4, "keep": ["a>b"]}}])
+    assert line == steps.read(tmp_path / "c.yaml")
+    assert steps.said(line) == 'trim_vocabulary>round(bits=4, keep=["a>b"])'
+
+
+@pytest.mark.parametrize("budget", ["spede 3", "speed", "lose x", {"lose": -1}])
+def test_budgets_that_say_nothing_are_refused(budget: Any) -> None:
+    with pytest.raises(SpecError) as error:
+        read(budget)
+    told(error, "budget")
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compressed_is_refused(tuned: Tuned, tmp_path: Path) -> None:
+    with pytest.raises(NotSupported) as error:
+        compress(tuned("adapter").folder, "int8", out=tmp_path)
+    told(error, "adapter", "One set of weights", "lora")
+    alone = shutil.copytree(tuned("full").folder / "best", tmp_path / "bundle")
+    with pytest.raises(DataError) as missing:
+        compress(alone, "int8", out=tmp_path)
+    told(missing, "lies in no run", "--rows")
+
+
+def test_the_command_tells_what_it_would_do_and_does_nothing(tuned: Tuned, tmp_path: Path) -> None:
+    command = [
+        "compress",
+        str(tuned("full").folder),
+        "--with",
+        "int8",
+        "-o",
+        str(tmp_path / "c"),
+        "--dry-run",
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "1-int8-" in done.output
+    assert "to be made" in done.output
+    assert not (tmp_path / "c").exists()
