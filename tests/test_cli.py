@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from penjing.cli import app
+from penjing.errors import SpecError
 
 Tuned = Callable[..., Any]
 VERBS = ["tune", "evaluate", "predict", "report", "list", "show", "check", "selfcheck", "demo"]
@@ -148,6 +149,22 @@ def test_predict_as_json_is_an_object_a_line(tuned: Tuned) -> None:
     assert [one["text"] for one in found] == ["a", "快递"]
     assert set(found[0]) == {"text", "label", "confidence", "scores"}
     assert "scores" not in json.loads(good("predict", tuned().folder, "a", "--json").stdout)
+
+
+def test_a_form_of_answers_is_read_and_refused_where_it_is_none(tuned: Tuned, tmp_path: Path) -> None:
+    from penjing.cli_options import form_given
+
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "integer"}', encoding="utf-8")
+    assert form_given(path, None, None) == {"schema": {"type": "integer"}}
+    assert form_given(None, None, "yes, no") == {"choices": ["yes", "no"]}
+    assert form_given(None, None, None) is None
+    with pytest.raises(SpecError, match="--regex and --choices are given"):
+        form_given(None, "a", "b")
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(SpecError, match="must be a JSON file with a schema"):
+        form_given(path, None, None)
+    assert "answers by no text that its model says" in bad("predict", tuned().folder, "a", "--regex", "x")
 
 
 def test_predict_keeps_a_text_of_two_lines_on_one(tuned: Tuned) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +142,21 @@ class Bundle:
             self.model, self.tokenizer, texts, self.card["max_length"], tokens=tokens, who=repr(self)
         )
 
-    def predict(self, inputs: Iterable[Any], *, tokens: int = 8192) -> list[dict[str, Any]]:
+    def formed(self, form: Any) -> Bundle:
+        """The same bundle whose answers have a form: `{"schema": …}`, `{"regex": …}` or `{"choices": […]}`
+        (docs/forms.md). NotSupported where its task says no texts."""
+        return replace(self, task=parts.formed(self.task, form))
+
+    def predict(self, inputs: Iterable[Any], *, form: Any = None, tokens: int = 8192) -> list[dict[str, Any]]:
         """One answer an input: of a classifier `label` (or `labels`), `confidence` in 0..1, and `scores` of
-        every label; of other tasks what their page says. Inputs are texts, or what the task takes.
+        every label; of other tasks what their page says. Inputs are texts, or what the task takes. `form` as
+        in `formed`.
 
         Raises:
             DataError: not texts, or not what the task takes.
         """
+        if form is not None:
+            return self.formed(form).predict(inputs, tokens=tokens)
         asked = None if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable) else list(inputs)
         if asked is None:
             raise DataError(

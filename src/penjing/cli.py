@@ -20,16 +20,20 @@ from penjing.cli_options import (
     AsJson,
     BaseFolder,
     BaseName,
+    Choices,
     Files,
     Folder,
     MethodName,
     Processes,
+    Regex,
+    Schema,
     Set,
     SpecFile,
     TaskName,
     TestRows,
     TrainRows,
     ValidRows,
+    form_given,
     given_of,
     refuse_ignored,
 )
@@ -253,6 +257,9 @@ def predict(
     with_: Annotated[
         Path | None, typer.Option("--with", help="a bundle of `tag` that finds the entities to relate")
     ] = None,
+    schema: Schema = None,
+    regex: Regex = None,
+    choices: Choices = None,
     base: BaseFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     scores: Annotated[bool, typer.Option("--scores", help="with --json: the scores of every label")] = False,
@@ -267,13 +274,14 @@ def predict(
             raise SpecError(
                 "Texts were wanted; none are given. Give texts, a file, or lines on standard input."
             )
+        form = form_given(schema, regex, choices)
         from penjing.bundle import load
         from penjing.jobs.predict import answers_to
 
         for one in answers_to(
             texts,
             sys.stdin.buffer,
-            lambda: load(run, base=base),
+            lambda: load(run, base=base).formed(form) if form else load(run, base=base),
             finder=(lambda: load(with_)) if with_ else None,
             **given_of(text=text),
         ):

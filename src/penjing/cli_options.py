@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,11 @@ TestRows = Annotated[Files, typer.Option("--test", help="test rows, used once, a
 TaskName = Annotated[str | None, typer.Option("--task", help="such as classify")]
 MethodName = Annotated[str | None, typer.Option("--method", help="such as full, lora, top, bitfit")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Schema = Annotated[
+    Path | None, typer.Option("--schema", help="JSON file with the JSON schema that answers shall keep to")
+]
+Regex = Annotated[str | None, typer.Option("--regex", help="pattern that answers shall match as a whole")]
+Choices = Annotated[str | None, typer.Option("--choices", help="the only answers: a,b,c")]
 Folder = Annotated[Path, typer.Argument(help="run or bundle folder")]
 
 
@@ -34,6 +40,28 @@ def given_of(**options: Any) -> dict[str, Any]:
     """The options that were given; a list of one file is that file."""
     there = {key: value for key, value in options.items() if value is not None and value != []}
     return {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in there.items()}
+
+
+def form_given(schema: Path | None, regex: str | None, choices: str | None) -> dict[str, Any] | None:
+    """The form that answers shall have, as `Bundle.formed` takes it.
+
+    Raises:
+        SpecError: two are given, or the schema's file is no JSON.
+    """
+    given = given_of(schema=schema, regex=regex, choices=choices)
+    if len(given) > 1:
+        raise SpecError(f"One form of answers was wanted; --{' and --'.join(given)} are given. Keep one.")
+    if schema is not None:
+        try:
+            return {"schema": json.loads(schema.read_text(encoding="utf-8"))}
+        except (OSError, ValueError) as error:
+            raise SpecError(
+                f"`--schema` must be a JSON file with a schema; {schema} could not be read as one ({error}). "
+                "Give its path."
+            ) from error
+    if choices is not None:
+        return {"choices": [one.strip() for one in choices.split(",")]}
+    return {"regex": regex} if regex is not None else None
 
 
 def refuse_ignored(given: dict[str, Any]) -> None:

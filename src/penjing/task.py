@@ -112,9 +112,11 @@ class Task:
     infer(model, each, part) -> found; `each(part, compute)` gives the items of `compute(batch)`, one a
     sequence, of all sequences in order. Without it found = probabilities(outputs), outputs being the head's.
     tune(found, targets) -> what is chosen on validation rows (thresholds). answers(found, names, chosen) ->
-    one dict a row; say(answer) -> one line of it. mistakes(found, rows, targets, names, chosen) -> the wrong
-    answers, a dict each (where, text, given, predicted, confidence). difference(ours, theirs, targets,
-    chosen, their_chosen, seed) -> mean of `best`, ours minus theirs, and its interval over the same rows.
+    one dict a row; say(answer) -> one line of it. formed(form) -> the same bound task whose answers have a
+    form (models/forms.py), where they are texts that the model says. mistakes(found, rows, targets, names,
+    chosen) -> the wrong answers, a dict each (where, text, given, predicted, confidence). difference(ours,
+    theirs, targets, chosen, their_chosen, seed) -> mean of `best`, ours minus theirs, and its interval over
+    the same rows.
     baseline(rows, targets, names, seed) -> function from Rows to found; where it left something out, its
     `notes` say so. untuned: what stands for the base before training: `names`, the label whose name is
     nearest; `own`, the model as it begins; None, nothing. show(model, base, part, index) -> what the model
@@ -160,6 +162,7 @@ class Task:
     tune: Callable[[Any, Any], dict[str, Any]] = _nothing_chosen
     answers: Callable[..., list[dict[str, Any]]] = _no_answers
     say: Callable[[dict[str, Any]], str] = _label_line
+    formed: Callable[[Any], Task] | None = None
     mistakes: Callable[..., list[dict[str, Any]]] | None = None
     difference: Callable[..., tuple[float, tuple[float, float]]] | None = None
     baseline: Callable[..., Callable[[Rows], Any]] | None = None

@@ -35,6 +35,11 @@ def test_named_columns_are_taken(tmp_path: Path) -> None:
     assert read_aligned(path, text="z", labelled=False).items == [("c", None)]
 
 
+def test_lines_of_a_text_file_are_sources(tmp_path: Path) -> None:
+    path = put(tmp_path, "asked.txt", "one\ntwo\n")
+    assert read_aligned(path, labelled=False).items == [("one", None), ("two", None)]
+
+
 def test_two_files_are_read_side_by_side(tmp_path: Path) -> None:
     put(tmp_path, "a.en", "one\ntwo\n")
     put(tmp_path, "a.de.gz", gzip.compress(b"eins\nzwei\n"))

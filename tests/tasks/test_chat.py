@@ -1,6 +1,7 @@
 """Replies learned on a tiny base: masks, packing, the contract before step 1, and a whole run that learns."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,19 @@ def test_a_batch_is_shown_with_what_is_learned_in_brackets(capsys: pytest.Captur
     assert "a.jsonl, line 3\n  read     5 tokens\n" in out
     assert "learned  2 of 5 tokens" in out
     assert "Q: hi\n  ⟦ yes</s>⟧" in out
+
+
+def test_replies_have_the_form_asked_for(base: Base) -> None:
+    from penjing.data.conversations import asked
+    from penjing.engine.scoring import predictions
+
+    task = bound(base, max_new=12, form={"choices": ["billing", "delivery"]})
+    assert task.part
+    part = task.part(base, asked(["my card", "late"]), ["replies"], 64, labelled=False)
+    model = Model(base.trunk, task.head(), base.way).prepare("fp32").eval()
+    for found in (task, task.formed({"regex": "[a-z]{3}"})):  # type: ignore[misc]
+        said = found.answers(predictions(found, model, part), ["replies"], {})
+        pattern = "billing|delivery" if found is task else "[a-z]{3}"
+        assert all(re.fullmatch(pattern, one["reply"]) and 0 < one["confidence"] <= 1 for one in said)
+    with pytest.raises(SpecError, match="one of `schema`, `regex` and `choices`"):
+        chat(form={"choice": ["a"]})

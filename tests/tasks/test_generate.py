@@ -1,6 +1,9 @@
 """Translating, summarizing and any text to any text: what is learned, said and scored."""
 
+import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ from common import told
 from penjing import load as open_bundle
 from penjing import plugin, tune
 from penjing.baselines.said import lead, nearest
+from penjing.bundle import Bundle
 from penjing.data.batches import packed
 from penjing.data.parts import part_of
+from penjing.device import Machine
 from penjing.engine.scoring import predictions
 from penjing.errors import NotSupported, SpecError
 from penjing.jobs.prepare import rows_from
@@ -137,6 +142,30 @@ def test_baselines_say_the_first_sentences_or_what_the_nearest_was_answered() ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["marian", "gpt2"])
+def test_answers_have_the_form_asked_for(tiny: Tiny, rows: Path, name: str) -> None:
+    task, _, model, part = made(tiny, name, rows, form={"regex": "[a-z]{2,4}"})
+    said = [one.text for one in predictions(task, model, part)]
+    assert all(re.fullmatch("[a-z]{2,4}", text) for text in said)
+    assert task.formed is not None
+    chosen = {one.text for one in predictions(task.formed({"choices": ["late", "lost"]}), model, part)}
+    assert chosen <= {"late", "lost"}
+    assert [one.text for one in predictions(task, model, part)] == said
+
+
+def test_of_a_schema_the_value_is_answered_too(tiny: Tiny, rows: Path) -> None:
+    task, base, model, _ = made(tiny, "gpt2", rows, longest=24)
+    card = {"labels": [], "max_length": 64, "chosen": {}}
+    bundle = Bundle(Path(), card, model, task, base, Machine(torch.device("cpu"), "fp32", 1))
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 99}}, "required": ["n"]}
+    (answer,) = bundle.predict(["my card was charged"], form={"schema": schema})
+    assert answer["value"] == json.loads(answer["text"])
+    assert answer["value"]["n"] <= 99
+    assert set(*bundle.predict(["my card was charged"])) == {"text", "ended"}
+    with pytest.raises(NotSupported, match="answers by no text that its model says"):
+        replace(bundle, task=replace(task, formed=None)).formed({"schema": schema})
+
+
 def test_what_cannot_be_is_refused(tiny: Tiny, rows: Path) -> None:
     with pytest.raises(NotSupported) as error:
         made(tiny, "bert", rows)

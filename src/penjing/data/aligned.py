@@ -106,6 +106,8 @@ def _columns(table: Table, text: str | None, label: str | None, labelled: bool) 
     second = named(table, label, key="label", must=labelled) if label else []
     guessed = _guess([c for c in table.columns if c not in (*first, *second)], first, second)
     pair = [*(first or guessed[:1]), *(second or guessed[1:])]
+    if not pair and not labelled and len(table.columns) == 1:
+        pair = list(table.columns)
     if not pair or (labelled and len(pair) < 2):
         raise DataError(
             f"{table.name}: a column of sources and one of targets were wanted; which they are could not be "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from penjing.data.tokenize import tokenize
-from penjing.errors import DataError, SpecError
+from penjing.errors import DataError, NotSupported, SpecError
 from penjing.models.load import Base
 from penjing.records import Part, Rows
 from penjing.task import Task
@@ -63,6 +63,20 @@ def rows_of(texts: Sequence[Any]) -> Rows:
             )
     n = len(texts)
     return Rows(list(texts), [()] * n, ("the texts given",), np.zeros(n, np.int32), np.arange(1, n + 1))
+
+
+def formed(task: Task, form: Any) -> Task:
+    """A bound task whose answers have a form (models/forms.py).
+
+    Raises:
+        NotSupported: its answers are no texts. SpecError: the form cannot be kept to.
+    """
+    if task.formed is None:
+        raise NotSupported(
+            f"Answers of a given form were wanted; `{task.name}` answers by no text that its model says. "
+            "Take a bundle of `generate`, `translate`, `summarize` or `chat`, or leave the form out."
+        )
+    return task.formed(form)
 
 
 def refuse_unseen(task: Task, base: Base) -> None:

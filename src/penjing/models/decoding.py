@@ -6,14 +6,16 @@ Legend: n sequences under way, V words.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from penjing.errors import SpecError
+from penjing.errors import DataError, SpecError
 
-Allow = Callable[[Sequence[int]], Sequence[int] | None]  # what was said -> ids that may follow; None: all
+# What was said, and how many tokens may still be said (a stop token counts) -> what may follow: ids, or (V,)
+# whether each may; None: all.
+Allow = Callable[[Sequence[int], int], Sequence[int] | Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +88,15 @@ def changed(
     n_said: int,
     stop: Sequence[int],
     allow: Allow | None,
+    left: Sequence[int] = (),
 ) -> Tensor:
     """Scores (n, V) after the rules, -inf where a word may not come: in place.
 
     said: tokens of each sequence so far, `n_said` each; asked: those of its prompt, which count as said where
-    one model reads both. They are wanted where `needs_history` says so, or with `allow`.
+    one model reads both. They are wanted where `needs_history` says so, or with `allow`, and so is `left`:
+    how many tokens each may still say. What `allow` asks for goes before the other rules.
     """
+    plain = scores.clone() if allow is not None else scores
     if needs_history(how):
         assert said is not None
         assert asked is not None
@@ -105,13 +110,25 @@ def changed(
         scores[:, list(stop)] = -torch.inf
     if allow is not None:
         assert said is not None
-        for row, own in zip(scores, said, strict=True):
-            allowed = allow(own)
+        for row, bare, own, room in zip(scores, plain, said, left, strict=True):
+            allowed = allow(own, room)
             if allowed is not None:
-                kept = row[list(allowed)].clone()
-                row.fill_(-torch.inf)
-                row[list(allowed)] = kept
+                _limit(row, bare, allowed)
     return scores
+
+
+def _limit(row: Tensor, bare: Tensor, allowed: Sequence[int] | Tensor) -> None:
+    """Leave the allowed words of scores (V,): their own scores before the rules, `bare`, where these leave
+    none."""
+    mask = torch.zeros(len(row), dtype=torch.bool)
+    if isinstance(allowed, Tensor):
+        mask[: len(allowed)] = allowed[: len(row)]
+    else:
+        mask[list(allowed)] = True
+    mask = mask.to(row.device)
+    if not bool((row[mask] > -torch.inf).any()):
+        row.copy_(bare)
+    row.masked_fill_(~mask, -torch.inf)
 
 
 def needs_history(how: Decoding) -> bool:
@@ -159,18 +176,37 @@ def drawn(scores: Tensor, chances: Tensor) -> Tensor:
     return torch.minimum(at, last)
 
 
-def one_of(choices: Iterable[Sequence[int]], stop: int) -> Allow:
-    """A rule under which only one of these answers can be said, ended by `stop`."""
-    trie: dict[int, dict[int, dict]] = {}  # type: ignore[type-arg]
-    for choice in choices:
-        node = trie
-        for token in [*choice, stop]:
-            node = node.setdefault(token, {})
+@dataclass
+class _Branch:
+    """Choices that begin alike. `least`: tokens of the shortest of them from here on."""
 
-    def allow(said: Sequence[int]) -> Sequence[int]:
-        node = trie
+    ways: dict[int, _Branch] = field(default_factory=dict)
+    least: int = 0
+
+
+def one_of(choices: Iterable[Sequence[int]], stop: int) -> Allow:
+    """A rule under which only one of these answers can be said, ended by `stop`: where room is short, one
+    that fits in it.
+
+    Raises (when asked):
+        DataError: no choice fits.
+    """
+    top = _Branch(least=1 << 20)
+    for choice in choices:
+        node, whole = top, [*choice, stop]
+        for place, token in enumerate(whole):
+            node.least = min(node.least, len(whole) - place)
+            node = node.ways.setdefault(token, _Branch(least=len(whole) - place - 1))
+
+    def allow(said: Sequence[int], left: int) -> Sequence[int]:
+        node = top
         for token in said:
-            node = node.get(token, {})
-        return [*node] or [stop]
+            node = node.ways.get(token, _Branch())
+        if not said and node.least > left:
+            raise DataError(
+                f"One of some choices was wanted; the shortest has {node.least} tokens, its stop token among "
+                f"them, and {left} are left for it. Raise `max_new` (`longest`), or shorten what is asked."
+            )
+        return [token for token, way in node.ways.items() if way.least < left] or [stop]
 
     return allow

@@ -55,10 +55,12 @@ def line_of(
     """A text to be said; settings as `generate` has them, with one beam.
 
     Raises:
-        DataError: the row is empty, or leaves no room for an answer.
+        DataError: the row is empty, or leaves no room for an answer, or for one that `allow` allows.
     """
     both = encdec.is_whole(model.trunk)
     room = torch.from_numpy(rooms_of([row], how, limit, both))
+    if allow is not None:
+        allow([], int(room[0]))  # complains here, not in the midst of others
     chances = np.random.default_rng([how.seed, 0]).random((1, how.max_new if how.sample else 0))
     before: list[Sequence[int]] = [[encdec.start_of(model.trunk)]] if both else [row]
     return Line(row, how, Asked([row], before, room, torch.from_numpy(chances), tuple(stop), allow))

@@ -50,12 +50,21 @@ class Prompts:
     limit: int | None
     found: Callable[[Said], Any]
     text: Callable[[Sequence[int]], str]
+    allow: Allow | None = None
 
 
 def prompts_of(
-    part: Part, tokenizer: Any, how: Decoding, *, stop: Iterable[int], limit: int | None, found: Any = None
+    part: Part,
+    tokenizer: Any,
+    how: Decoding,
+    *,
+    stop: Iterable[int],
+    limit: int | None,
+    found: Any = None,
+    rule: Any = None,
 ) -> Prompts:
-    """Those of a part whose sequences are prompts; where `marks` say so, only so much of each."""
+    """Those of a part whose sequences are prompts; where `marks` say so, only so much of each. `rule` is that
+    of a form (`models/forms.py`) which answers shall have."""
     rows = [part.tokens.ids[a:b].tolist() for a, b in pairwise(part.tokens.starts)]
     if part.marks is not None:
         rows = [row[: int(n)] for row, n in zip(rows, part.marks[:, 0], strict=True)]
@@ -63,7 +72,10 @@ def prompts_of(
     def text(ids: Sequence[int]) -> str:
         return str(tokenizer.decode([*ids], skip_special_tokens=True))
 
-    return Prompts(rows, how, tuple(sorted(stop)), limit, found or (lambda said: said), text)
+    found = found or (lambda said: said)
+    if rule is None:
+        return Prompts(rows, how, tuple(sorted(stop)), limit, found, text)
+    return Prompts(rows, how, tuple(sorted(stop)), limit, found, rule.text, rule.allow)
 
 
 @dataclass(frozen=True)
@@ -92,8 +104,9 @@ def generate(
     """`how.best` answers to each row of token ids, the best first, in the rows' order.
 
     stop: ids that end an answer. limit: most tokens that the model reads in one sequence. allow: which ids
-    may follow what was said. tokens: about as many are under way at once, beams and answers counted.
-    cached: without, every row is read anew at each step (slow: to compare with).
+    may follow what was said (`models/forms.py` makes it of a schema, a pattern or choices). tokens: about as
+    many are under way at once, beams and answers counted. cached: without, every row is read anew at each
+    step (slow: to compare with).
 
     Raises:
         DataError: a row is empty, or leaves no room for an answer.
@@ -181,7 +194,8 @@ def choose_words(
     """(n,) the next word of each, and its log-probability under the rules."""
     own = rows.tolist()
     before = [asked.before[i] for i in own] if needs_history(how) else None
-    scores = changed(scores.clone(), how, said, before, t, asked.stop, asked.allow)
+    left = (asked.room[rows] - t).tolist() if asked.allow else ()
+    scores = changed(scores.clone(), how, said, before, t, asked.stop, asked.allow, left)
     if how.sample:
         scores = narrowed(scores, how)
         words = drawn(scores, asked.chances[rows, t].to(scores.device))
@@ -281,7 +295,8 @@ def _grown(
     odds = scores.log_softmax(1)
     said = at.said.flatten(0, 1).tolist() if needs_history(how) or asked.allow else None
     before = [asked.before[i] for i in rows.tolist() for _ in range(k)] if needs_history(how) else None
-    odds = changed(odds, how, said, before, t, asked.stop, asked.allow)
+    left = (asked.room[rows] - t).repeat_interleave(k).tolist() if asked.allow else ()
+    odds = changed(odds, how, said, before, t, asked.stop, asked.allow, left)
     whole = (odds.view(n, k, -1) + at.sums[:, :, None]).flatten(1)
     wide = min(max(2, 1 + len(asked.stop)) * k, whole.shape[1])
     top, places = whole.topk(wide)

@@ -115,6 +115,7 @@ class Talker:
                     asked.how,
                     stop=asked.stop,
                     limit=asked.limit,
+                    allow=asked.allow,
                 )
             except Exception as error:
                 _fail(talk, error)
@@ -146,7 +147,8 @@ class Talker:
         """Beams are searched to their end, beside nothing."""
         asked = talk.prompts
         model: Any = talk.opened.bundle.model
-        said = generate(model, asked.rows, asked.how, stop=asked.stop, limit=asked.limit)[0][0]
+        found = generate(model, asked.rows, asked.how, stop=asked.stop, limit=asked.limit, allow=asked.allow)
+        said = found[0][0]
         if talk.heard is not None:
             talk.heard(said.ids)
         _finish(talk, said)

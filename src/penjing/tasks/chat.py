@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from penjing.data.conversations import Conversation
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError, nearest
 from penjing.measures import language_scores
 from penjing.models.decoding import Decoding
+from penjing.models.forms import Form, Rule, form_of, rule_of
 from penjing.models.generate import Said, generate, prompts_of
 from penjing.models.language import judged, word_loss
 from penjing.models.load import Base
@@ -43,6 +43,7 @@ def chat(
     sample: bool = False,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    form: dict[str, Any] | None = None,
 ) -> Task:
     """Learn to reply as the conversations do.
 
@@ -50,8 +51,10 @@ def chat(
     learn: every reply, the last of each conversation, or all that is said. too_long: a conversation that does
     not fit loses its oldest turns (`turns`), is left out (`rows`) or refused; no reply is ever cut. repair:
     leave conversations out that cannot be used (an empty reply, one side only, roles out of order). max_new,
-    sample, temperature, top_p: of the replies that `predict` gives, as in `Decoding`.
+    sample, temperature, top_p: of the replies that `predict` gives, as in `Decoding`. form: what those look
+    like: `{schema: …}`, `{regex: …}` or `{choices: […]}` (docs/forms.md).
     """
+    shape = None if form is None else form_of(form)
     how = Decoding(max_new=max_new, sample=sample, temperature=temperature, top_p=top_p)
     if template != "auto" and template not in NAMED:
         raise SpecError(
@@ -76,19 +79,26 @@ def chat(
                 config.eos_token_id = sorted(write.stops)  # so that what is exported stops, too
             return made
 
-        return replace(
+        def answering(shape: Form | None) -> dict[str, Any]:
+            rule = None if shape is None else rule_of(base.tokenizer, shape, sorted(write.stops))
+            return {
+                "infer": lambda model, each, part: _infer(model, each, part, write, how, base.limit, rule),
+                "answers": lambda found, names, chosen: [answer_of(write, one, rule) for one in found],
+                "prompts": lambda part: prompts_of(
+                    part, base.tokenizer, how, stop=write.stops, limit=base.limit, rule=rule
+                ),
+            }
+
+        bound = replace(
             task,
             head=head,
             part=lambda base, rows, names, max_length, *, labelled: _part(
                 write, rows, max_length, learn, too_long, labelled=labelled
             ),
-            infer=lambda model, each, part: _infer(model, each, part, write, how, base.limit),
-            answers=lambda found, names, chosen: [answer_of(write, one) for one in found],
-            prompts=partial(
-                prompts_of, tokenizer=base.tokenizer, how=how, stop=write.stops, limit=base.limit
-            ),
             notes=(note,) if note else (),
+            **answering(shape),
         )
+        return replace(bound, formed=lambda given: replace(bound, **answering(form_of(given))))
 
     task = Task(
         name="chat",
@@ -210,13 +220,13 @@ def _too_long(write: Template, rows: Rows, row: int, max_length: int, too_long: 
     )
 
 
-def _infer(model: Any, each: Each, part: Part, write: Template, how: Decoding, limit: int) -> Any:
+def _infer(
+    model: Any, each: Each, part: Part, write: Template, how: Decoding, limit: int, rule: Rule | None
+) -> Any:
     """(n, 3) of each row: summed loss, tokens asked for, those answered rightly; 0 of a row left out. Of
     questions: what is said to each."""
     if part.tokens.labels is None:
-        starts = part.tokens.starts
-        prompts = [part.tokens.ids[a:b].tolist() for a, b in pairwise(starts)]
-        return [one for (one,) in generate(model, prompts, how, stop=sorted(write.stops), limit=limit)]
+        return replied(model, part, write, how, limit, rule)
     found = judged(model, each, part)
     whole = np.zeros((len(part.rows), 3), dtype=np.float64)
     assert part.owners is not None
@@ -231,17 +241,22 @@ def _score(
     return Scores(scores.values, scores.intervals)
 
 
-def replied(model: Any, part: Part, write: Template, how: Decoding, limit: int) -> list[Said]:
-    """What is said to each prompt of a part."""
+def replied(
+    model: Any, part: Part, write: Template, how: Decoding, limit: int, rule: Rule | None = None
+) -> list[Said]:
+    """What is said to each prompt of a part, in a form where there is a rule."""
     prompts = [part.tokens.ids[a:b].tolist() for a, b in pairwise(part.tokens.starts)]
-    return [best[0] for best in generate(model, prompts, how, stop=sorted(write.stops), limit=limit)]
+    allow = rule.allow if rule else None
+    found = generate(model, prompts, how, stop=sorted(write.stops), limit=limit, allow=allow)
+    return [best[0] for best in found]
 
 
-def answer_of(write: Template, one: Said) -> dict[str, Any]:
+def answer_of(write: Template, one: Said, rule: Rule | None = None) -> dict[str, Any]:
     """A reply, whether it came to its end, and how sure the model was: the mean probability of its tokens
-    (geometric), in 0..1."""
-    reply = write.tokenizer.decode(list(one.ids), skip_special_tokens=True)
+    (geometric), in 0..1; of a JSON schema its `value`, too."""
+    reply = rule.text(one.ids) if rule else write.tokenizer.decode(list(one.ids), skip_special_tokens=True)
     return {
+        **(rule.more(reply) if rule else {}),
         "reply": reply,
         "ended": one.ended,
         "confidence": float(np.exp(one.score / (len(one.ids) + one.ended))),

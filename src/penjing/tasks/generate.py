@@ -16,6 +16,7 @@ from penjing.data.aligned import asked_sources, read_aligned
 from penjing.errors import NotSupported, SpecError
 from penjing.models.answering import part_of_both
 from penjing.models.decoding import Decoding
+from penjing.models.forms import Form, Rule, form_of, rule_of
 from penjing.models.generate import Prompts, Said, prompts_of
 from penjing.models.generate import generate as generated
 from penjing.models.language import asked, word_loss
@@ -47,15 +48,17 @@ def generate(
     length_penalty: float = 1.0,
     no_repeat: int = 0,
     repetition_penalty: float = 1.0,
+    form: dict[str, Any] | None = None,
 ) -> Task:
     """Say a text of a source, learned from pairs of them.
 
     prefix: what stands before each source, such as T5's `summarize: `. behind: what stands between source and
     answer where one decoder reads both. longest: tokens of an answer. beams, length_penalty, no_repeat,
-    repetition_penalty: as in generation (docs/generate.md), whenever an answer is found.
+    repetition_penalty: as in generation (docs/generate.md), whenever an answer is found. form: the form that
+    answers have: `{schema: …}`, `{regex: …}` or `{choices: […]}` (docs/forms.md).
     """
     how = decoding_of(longest, beams, length_penalty, no_repeat, repetition_penalty)
-    return said_task("generate", "rouge_l", prefix, behind, how, baseline="nearest")
+    return said_task("generate", "rouge_l", prefix, behind, how, baseline="nearest", form=form)
 
 
 def decoding_of(
@@ -78,9 +81,17 @@ def decoding_of(
 
 
 def said_task(
-    name: str, best: str, prefix: str, behind: str, how: Decoding, *, baseline: Literal["nearest", "lead"]
+    name: str,
+    best: str,
+    prefix: str,
+    behind: str,
+    how: Decoding,
+    *,
+    baseline: Literal["nearest", "lead"],
+    form: dict[str, Any] | None = None,
 ) -> Task:
-    """A task whose answers are texts; `best` is the score that picks the best."""
+    """A task whose answers are texts, of a form if one is given; `best` is the score that picks the best."""
+    shape = None if form is None else form_of(form)
     if best == "bleu":
         saying.sacrebleu()
 
@@ -103,13 +114,17 @@ def said_task(
             )
         both = base.kind == "encoder-decoder"
         head, note = word_head(base, "answer" if both else "causal", weights=weights)
-        return replace(
-            task,
-            head=lambda *shape: head,
-            infer=partial(_infer, base, how),
-            prompts=partial(_prompts, base, how),
-            notes=(note,) if note else (),
-        )
+
+        def answering(shape: Form | None) -> dict[str, Any]:
+            rule = None if shape is None else rule_of(base.tokenizer, shape, _stop(base))
+            return {
+                "infer": partial(_infer, base, how, rule),
+                "answers": partial(_answers, rule),
+                "prompts": partial(_prompts, base, how, rule),
+            }
+
+        bound = replace(task, head=lambda *shape: head, notes=(note,) if note else (), **answering(shape))
+        return replace(bound, formed=lambda given: replace(bound, **answering(form_of(given))))
 
     def score(
         found: list[Answer], targets: np.ndarray, names: list[str], chosen: dict[str, Any], seed: int = 0
@@ -150,7 +165,6 @@ def said_task(
         encode=_targets,
         part=part,
         learned=None,
-        answers=_answers,
         say=lambda answer: " ".join(answer["text"].split()),
         mistakes=_mistakes,
         difference=difference,
@@ -171,35 +185,43 @@ def _targets(rows: Rows, names: list[str]) -> np.ndarray:
     return found
 
 
-def _prompts(base: Base, how: Decoding, part: Part) -> Prompts:
-    words = base.tokenizer
-    stop = [] if words.eos_token_id is None else [int(words.eos_token_id)]
+def _stop(base: Base) -> list[int]:
+    """The ids that end an answer."""
+    end = base.tokenizer.eos_token_id
+    return [] if end is None else [int(end)]
 
+
+def _prompts(base: Base, how: Decoding, rule: Rule | None, part: Part) -> Prompts:
     def found(said: Said) -> Answer:
-        return Answer(words.decode([*said.ids], skip_special_tokens=True).strip(), said.ended)
+        return Answer(_text(base, rule, said.ids), said.ended)
 
-    return prompts_of(part, words, how, stop=stop, limit=base.limit, found=found)
+    stop = _stop(base)
+    return prompts_of(part, base.tokenizer, how, stop=stop, limit=base.limit, found=found, rule=rule)
 
 
-def _infer(base: Base, how: Decoding, model: nn.Module, each: Each, part: Part) -> list[Answer]:
+def _infer(
+    base: Base, how: Decoding, rule: Rule | None, model: nn.Module, each: Each, part: Part
+) -> list[Answer]:
     """What the model says of each row, and how well it says what was wanted."""
     inner: Any = model
-    words = base.tokenizer
-    stop = [] if words.eos_token_id is None else [int(words.eos_token_id)]
+    stop, allow = _stop(base), rule.allow if rule else None
 
     def compute(batch: Batch) -> Sequence[Answer]:
         rows = [row.tolist() for row in batch.ids.cpu().split(batch.lengths.tolist())]
         if batch.marks is not None:
             rows = [row[: int(n)] for row, n in zip(rows, batch.marks[:, 0].tolist(), strict=True)]
-        found = generated(inner, rows, how, stop=stop, limit=base.limit, tokens=1 << 20)
-        texts = words.batch_decode([list(one[0].ids) for one in found], skip_special_tokens=True)
+        found = generated(inner, rows, how, stop=stop, limit=base.limit, allow=allow, tokens=1 << 20)
         known = _losses(inner, batch)
         return [
-            Answer(text.strip(), one[0].ended, *judged)
-            for text, one, judged in zip(texts, found, known, strict=True)
+            Answer(_text(base, rule, best[0].ids), best[0].ended, *judged)
+            for best, judged in zip(found, known, strict=True)
         ]
 
     return each(part, compute)
+
+
+def _text(base: Base, rule: Rule | None, ids: Sequence[int]) -> str:
+    return rule.text(ids) if rule else base.tokenizer.decode([*ids], skip_special_tokens=True).strip()
 
 
 def _losses(model: Any, batch: Batch) -> list[tuple[float, int]]:
@@ -241,8 +263,10 @@ def _scores(found: list[Answer], targets: np.ndarray, best: str, seed: int) -> S
     return Scores(values, {best: saying.interval(rows, value, seed)})
 
 
-def _answers(found: list[Answer], names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"text": one.text, "ended": one.ended} for one in found]
+def _answers(
+    rule: Rule | None, found: list[Answer], names: list[str], chosen: dict[str, Any]
+) -> list[dict[str, Any]]:
+    return [{"text": one.text, "ended": one.ended, **(rule.more(one.text) if rule else {})} for one in found]
 
 
 def _mistakes(
