@@ -30,7 +30,8 @@ LAYERS = {
     2: ["compressors", "exporters", "methods", "objectives", "tasks", "techniques", "trackers"],
     1: [
         "answering", "baseline", "baselines", "compressor", "corpus", "data", "device", "entities",
-        "exporter", "files", "intervals", "measures", "models", "pii", "drift", "regression", "retrieval", "saying",
+        "drift", "exporter", "files", "intervals", "measures", "models", "pii", "regression", "retrieval",
+        "saying",
     ],
     0: [
         "errors", "keys", "plugin", "plural", "records", "spec", "task", "tasks_key", "threads",
