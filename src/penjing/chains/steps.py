@@ -20,6 +20,7 @@ import yaml
 from penjing import plugin
 from penjing.compressor import Compressor
 from penjing.errors import SpecError
+from penjing.jobs.lineage import versions
 from penjing.plugin import Choice
 
 KEY = 8  # digits of a key in a folder's name
@@ -106,9 +107,7 @@ def build(steps: Sequence[Choice]) -> list[Compressor]:
 
 def key_of(start: str, steps: Sequence[Choice], rows: str, seed: int) -> str:
     """Of the last of these steps: from a model with this hash, over rows with this one."""
-    from penjing import __version__
-
-    said = [start, [step.written() for step in steps], rows, seed, __version__]
+    said = [start, [step.written() for step in steps], rows, seed, versions()["penjing"]]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
