@@ -78,14 +78,14 @@ def shakespeare(given: argparse.Namespace, folder: Path) -> None:
         device = "cuda" if given.setting == "gpu" else "cpu"
         peer = nano.Nano(setting, len(chars)).to(device)
         theirs = nano.steps(peer, setting, data[:cut], seed)
-        job, made, ours = _our_run(folder, setting, seed, given.precision)
+        job, made, ours = our_run(folder, setting, seed, given.precision)
         speeds = _in_turns(ours, theirs, setting, given.block, given.rounds)
         for rest in (ours, theirs):
             for _ in rest:
                 pass
         one = {
             "seed": seed,
-            "ours": _our_loss(job, made),
+            "ours": our_loss(job, made),
             "nano": nano.held_out(peer, setting, data[cut:]),
             "speeds": speeds,
         }
@@ -102,7 +102,7 @@ def shakespeare(given: argparse.Namespace, folder: Path) -> None:
     table([{"seed": o["seed"], "ours": f"{o['ours']:.4f}", "nanoGPT": f"{o['nano']:.4f}"} for o in found])
 
 
-def _our_run(folder: Path, setting: Any, seed: int, precision: str) -> tuple[Any, Any, Iterator[Any]]:
+def our_run(folder: Path, setting: Any, seed: int, precision: str) -> tuple[Any, Any, Iterator[Any]]:
     from penjing import spec as specs
     from penjing.engine import optim
     from penjing.engine.loop import train_steps
@@ -132,7 +132,7 @@ def _our_run(folder: Path, setting: Any, seed: int, precision: str) -> tuple[Any
     return job, made, loop
 
 
-def _our_loss(job: Any, made: Any) -> float:
+def our_loss(job: Any, made: Any) -> float:
     from penjing.engine.scoring import predictions
 
     found = predictions(job.task, made.model, job.parts[1])

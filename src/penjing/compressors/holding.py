@@ -49,6 +49,7 @@ class _Sums:
     ours: float = 0.0
     nearest: float = 0.0
     outputs: float = 0.0
+    n_better: int = 0
 
 
 def hold(
@@ -87,8 +88,9 @@ def hold(
 
 
 def _count(sums: _Sums, weight: Tensor, ours: Tensor, nearest: Tensor, seen: Moments) -> None:
-    sums.ours += error_of(ours - weight, seen.outer)
-    sums.nearest += error_of(nearest - weight, seen.outer)
+    own, other = error_of(ours - weight, seen.outer), error_of(nearest - weight, seen.outer)
+    sums.ours, sums.nearest = sums.ours + own, sums.nearest + other
+    sums.n_better += own < other
     sums.outputs += error_of(weight, seen.outer)
 
 
@@ -106,4 +108,5 @@ def _facts(trunk: Any, names: Sequence[str], grid: Grid, sums: _Sums) -> dict[st
     if sums.outputs:
         facts["error"] = sums.ours / sums.outputs
         facts["error_of_rounding"] = sums.nearest / sums.outputs
+        facts["layers_better"] = sums.n_better
     return facts
