@@ -262,7 +262,7 @@ def test_what_cannot_be_is_refused(tiny: Tiny) -> None:
     told(caught, "`keep`", "0 to below 1", "it is 1.5")
     with pytest.raises(SpecError) as caught:
         shrink(to_nearest(keep=["*.lyer.0.*"]), held, rehearsal)
-    told(caught, "`*.lyer.0.*` is none of the 12 here", "`*` stands for anything")
+    told(caught, "`*.lyer.0.*` is none of the 12 here", "called such as `encoder.layer.0", "`*` stands")
     with pytest.raises(SpecError) as caught:
         gptq(damping=0.0)
     told(caught, "`gptq.damping`", "it is 0")

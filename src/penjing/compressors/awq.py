@@ -42,11 +42,16 @@ def awq(
     clip: bool = True,
     keep: float | list[str] = 0.0,
 ) -> Compressor:
-    """Hold the weights of linear layers in 2 to 8 bits, scaled by the inputs they meet (AWQ).
+    """Hold the weights of linears in 2 to 8 bits, scaled by the inputs they meet (AWQ).
 
-    `group` weights of a row share a scale; null: all of a row. `clip`: grids may span less than all weights
-    where the layer's outputs lose by it less than they gain. `keep`: the share of layers, those that hurt the
-    answers most, or names of layers, that are held in 8 bits instead.
+    Args:
+        bits: of each weight, 2 to 8.
+        group: so many weights of a row share a scale; null, all of a row do.
+        symmetric: a grid spans as far above 0 as below; else from the lowest to the highest weight.
+        clip: a grid may span less than its weights where outputs lose less by it than they gain.
+        keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
+        that
+            are held in 8 bits instead.
     """
     grid = Grid(bits, group, symmetric)
 

@@ -30,11 +30,17 @@ def gptq(
     act_order: bool = True,
     keep: float | list[str] = 0.0,
 ) -> Compressor:
-    """Hold the weights of linear layers in 2 to 8 bits, each error made up for by later columns (GPTQ).
+    """Hold the weights of linears in 2 to 8 bits, each error made up for by later columns (GPTQ).
 
-    `group` weights of a row share a scale; null: all of a row. `damping`: the share of the mean of H's
-    diagonal that is added to it. `act_order`: columns with the largest inputs are rounded first. `keep`: the
-    share of layers, those that hurt the answers most, or names of layers, that are held in 8 bits instead.
+    Args:
+        bits: of each weight, 2 to 8.
+        group: so many weights of a row share a scale; null, all of a row do.
+        symmetric: a grid spans as far above 0 as below; else from the lowest to the highest weight.
+        damping: the share of the mean of H's diagonal that is added to it.
+        act_order: columns with the largest inputs are rounded first.
+        keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
+        that
+            are held in 8 bits instead.
     """
     grid = Grid(bits, group, symmetric)
     if not damping > 0:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
-
 from torch import nn
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
 from penjing.compressors.calibrating import bias_of, plain_linears, weight_of
-from penjing.errors import SpecError
+from penjing.compressors.sensitive import kept, looks, told
 from penjing.models.int8 import Int8Linear, Int8Table
 from penjing.models.stored import kind_of
 from penjing.models.word_head import words_of
 
 
-def int8(*, embeddings: bool = True, keep: list[str] | None = None) -> Compressor:
+def int8(*, embeddings: bool = True, keep: float | list[str] = 0.0) -> Compressor:
     """Holds the linears of the layers in int8, a scale a row; computes with inputs in int8, a scale a token.
 
     No calibration is needed, and no answer depends on who shares its batch: a token's scale is its own
@@ -24,31 +22,30 @@ def int8(*, embeddings: bool = True, keep: list[str] | None = None) -> Compresso
     Args:
         embeddings: hold the word table in int8, too, a scale a row. It stays as it is where the head
             says words with it.
-        keep: names of linears that stay in fp32, with `*` for anything: `["*.output.dense"]`.
+        keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
+        that
+            stay in fp32.
     """
 
     def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
         trunk, names = held.model.trunk, plain_linears(held)
-        kept = [name for name in names if any(fnmatch(name, pattern) for pattern in keep or ())]
-        idle = [pattern for pattern in keep or () if not any(fnmatch(name, pattern) for name in names)]
-        if idle:
-            raise SpecError(
-                f"`int8.keep` names `{idle[0]}`; no linear of {type(trunk).__name__} is called so. "
-                f"They are called such as `{names[0]}` or `*.{names[-1].rpartition('.')[2]}`."
-            )
+
+        def held_so(name: str) -> Int8Linear:
+            return Int8Linear.of(weight_of(trunk, name), bias_of(trunk, name))
+
+        spared, hurts = kept(keep, held, rehearsal, names, held_so)
         for name in names:
-            if name not in kept:
-                layer = Int8Linear.of(weight_of(trunk, name), bias_of(trunk, name))
-                trunk.set_submodule(name, layer)
+            if name not in spared:
+                trunk.set_submodule(name, held_so(name))
         tables = _tables(held) if embeddings else []
         for name in tables:
             table = trunk.get_submodule(name)
             assert isinstance(table, nn.Embedding)
             trunk.set_submodule(name, Int8Table.of(table))
-        facts = {"linears": len(names) - len(kept), "kept": len(kept), "tables": len(tables)}
-        return Shrunk(held, facts)
+        facts = {"linears": len(names) - len(spared), "tables": len(tables)}
+        return Shrunk(held, {**facts, **told(hurts, spared)})
 
-    return Compressor("int8", shrink)
+    return Compressor("int8", shrink, wants="texts" if looks(keep) else "nothing")
 
 
 def _tables(held: Held) -> list[str]:

@@ -23,9 +23,11 @@ def low_rank(
 ) -> Compressor:
     """Put two thin linears in each linear's place, by the singular values over the inputs it meets (SVD-LLM).
 
-    `share`: of a layer's weights that the two have together. `energy` instead (with `share: null`): of the
-    squares of its outputs that they keep; layers that would not get smaller stay. `keep`: names of layers
-    that stay.
+    Args:
+        share: of a layer's weights that the two have together.
+        energy: instead of a share (`share: null`), how much of the squares of its outputs they keep; a layer
+            that would not get smaller stays.
+        keep: names of linears that stay, with `*` for anything.
     """
     if (share is None) == (energy is None):
         raise SpecError(

@@ -44,6 +44,11 @@ def kept(
     return list(found)[: round(keep * len(names))], found
 
 
+def looks(keep: float | Sequence[str]) -> bool:
+    """Whether `keep` asks for a scan, which reads texts."""
+    return isinstance(keep, int | float) and keep > 0
+
+
 def scan(held: Held, rehearsal: Rehearsal, names: Sequence[str], make: Make) -> dict[str, float]:
     """How far the model's answers go from what they were when `make(name)` alone stands in a layer's place.
 
@@ -88,7 +93,8 @@ def _named(keep: Sequence[str], names: Sequence[str]) -> list[str]:
     for pattern in keep:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise SpecError(
-                f"`keep` names layers to hold in higher precision; `{pattern}` is none of the {len(names)} "
-                f"here.{nearest(pattern, names)} `*` stands for anything: `*.attention.*`."
+                f"`keep` names linears to hold in higher precision; `{pattern}` is none of the {len(names)} "
+                f"here.{nearest(pattern, names)} They are called such as `{names[0]}`; `*` stands for "
+                "anything."
             )
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in keep)]

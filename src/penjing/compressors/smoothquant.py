@@ -20,13 +20,18 @@ SMALLEST = 1e-5  # of an input's or a weight's greatest value
 def smoothquant(
     *, alpha: float = 0.5, static: bool = True, clip: bool = False, keep: float | list[str] = 0.0
 ) -> Compressor:
-    """Hold the linears of the layers in int8 and compute in int8, each channel of the inputs divided by
+    """Hold linears in int8 and compute in int8, each channel of the inputs divided by
     max|x|^alpha / max|w|^(1 - alpha).
 
-    Where a norm's output goes to these layers alone the norm divides, else the layers do. `static`: one scale
-    for all tokens, found on the rehearsal's texts; else one a token as it comes. `clip`: grids span the share
-    of what was seen that moves inputs least (static only). `keep`: the share of layers, those that hurt the
-    answers most, or names of layers, that stay in fp32.
+    Where a norm's output goes to these layers alone the norm divides, else the layers do.
+
+    Args:
+        alpha: how much of the difficulty goes from the inputs to the weights.
+        static: one scale for all tokens, found on the rehearsal's texts; else one a token as it comes.
+        clip: a static grid spans the share of what was seen that moves inputs least; else all of it.
+        keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
+        that
+            stay in fp32.
     """
     if not 0 <= alpha <= 1:
         raise SpecError(f"`smoothquant.alpha` must lie in 0..1; it is {alpha}. The paper takes 0.5.")

@@ -7,11 +7,14 @@ from penjing.compressors.eight_bits import calibrated
 
 
 def static_int8(*, clip: bool = True, keep: float | list[str] = 0.0) -> Compressor:
-    """Hold the linears of the layers in int8, a scale a row, and compute with inputs in int8, one scale and
-    zero for all tokens, found on the rehearsal's texts.
+    """Hold linears in int8, a scale a row, and compute with inputs in int8 on a grid found on the rehearsal's
+    texts, one scale and zero for all tokens.
 
-    `clip`: grids span the share of what was seen that moves inputs least; else all of it. `keep`: the share
-    of layers, those that hurt the answers most, or names of layers, that stay in fp32.
+    Args:
+        clip: a grid spans the share of what was seen that moves inputs least; else all of it.
+        keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
+        that
+            stay in fp32.
     """
 
     def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
