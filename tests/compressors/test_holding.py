@@ -269,4 +269,4 @@ def test_what_cannot_be_is_refused(tiny: Tiny) -> None:
     shrink(to_nearest(), held, rehearsal)
     with pytest.raises(NotSupported) as caught:
         shrink(to_nearest(), held, rehearsal)
-    told(caught, "Linear layers to compress", "held as weight_only already", "once")
+    told(caught, "Linear layers to compress", "weight_only already", "once")

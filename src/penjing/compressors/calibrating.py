@@ -210,7 +210,7 @@ def bias_of(trunk: nn.Module, name: str) -> Tensor | None:
 
 def error_of(change_OI: Tensor, outer_II: Tensor) -> float:
     """||D X||^2 of a change D of a weight, by the sum of x x' of its inputs."""
-    change = change_OI.double()
+    change = change_OI.to(outer_II.dtype)
     return float(((change @ outer_II) * change).sum())
 
 

@@ -22,10 +22,12 @@ from penjing.compressors.calibrating import (
 )
 from penjing.compressors.folding import fold, norms_of
 from penjing.compressors.sensitive import kept, told
+from penjing.compressors.tables import hold_tables
 from penjing.models.calibrated_int8 import CalibratedInt8, through
 
 SPANS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 Factors = Callable[[Ranges, Sequence[Tensor]], Tensor]
+TRIED = 256  # tokens by which factors are judged
 
 
 def calibrated(
@@ -34,6 +36,7 @@ def calibrated(
     *,
     static: bool,
     clip: bool,
+    embeddings: bool,
     keep: float | Sequence[str],
     factors: Factors | None = None,
 ) -> Shrunk:
@@ -44,6 +47,7 @@ def calibrated(
     """
     model, names = held.model, plain_linears(held)
     trunk, batches = model.trunk, batches_of(rehearsal)
+    tables = hold_tables(held) if embeddings else 0
     seen = gathered(model, batches, names, Ranges.empty)
     divided: dict[str, Tensor] = {}
     for together in sharing(names, seen) if factors else []:
@@ -67,10 +71,24 @@ def calibrated(
         fold(trunk, norm, divided[min(group)])
     for name, layer in made.items():
         trunk.set_submodule(name, layer)
-    facts = {"layers": len(made), "static": static, "texts": len(rehearsal.part)}
+    facts = {"layers": len(made), "static": static, "texts": len(rehearsal.part), "tables": tables}
     if factors:
         facts["norms_that_divide"] = len(free)
     return Shrunk(held, {**facts, **told(hurts, spared)})
+
+
+def moved_by(seen: Ranges, weights_OI: Sequence[Tensor], factors_I: Tensor, *, static: bool) -> float:
+    """How far the outputs of layers that share inputs go from what they were, squared, on a sample of
+    these.
+    """
+    sample = torch.cat(seen.sample)
+    sample = sample[:: max(1, len(sample) // TRIED)]
+    moved = 0.0
+    for weight in weights_OI:
+        span = span_of(seen, weight, factors_I, clip=False) if static else None
+        layer = CalibratedInt8.of(weight, None, span=span, factors=factors_I)
+        moved += float((layer(sample) - sample @ weight.t()).square().sum())
+    return moved
 
 
 def span_of(seen: Ranges, weight_OI: Tensor, factors_I: Tensor | None, *, clip: bool) -> tuple[float, float]:

@@ -28,6 +28,7 @@ def gptq(
     symmetric: bool = False,
     damping: float = 0.01,
     act_order: bool = True,
+    embeddings: bool = True,
     keep: float | list[str] = 0.0,
 ) -> Compressor:
     """Hold the weights of linears in 2 to 8 bits, each error made up for by later columns (GPTQ).
@@ -38,6 +39,7 @@ def gptq(
         symmetric: a grid spans as far above 0 as below; else from the lowest to the highest weight.
         damping: the share of the mean of H's diagonal that is added to it.
         act_order: columns with the largest inputs are rounded first.
+        embeddings: hold the word table in int8, too, unless the head says words with it.
         keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
         that
             are held in 8 bits instead.
@@ -58,7 +60,7 @@ def gptq(
                 made[name] = Solved(layer, layer.dense())
             return made
 
-        return hold(held, rehearsal, grid, keep, solve)
+        return hold(held, rehearsal, grid, keep, solve, embeddings=embeddings)
 
     return Compressor("gptq", shrink, wants="texts")
 
@@ -84,24 +86,21 @@ def solved(
         torch.argsort(outer_II.diagonal(), descending=True, stable=True) if act_order else torch.arange(n_in)
     )
     order = order.to(weight_OI.device)
-    weight = weight_OI.double()[:, order]
+    rows = weight_OI.double().t()[order].contiguous()  # (I, O): a column at a time lies together
     upper = inverse_factor(outer_II[order][:, order], damping)
-    scale, zero = (t.double().expand(-1, n_in) for t in marks.at(order, grid))
-    codes = torch.empty_like(weight)
+    scale, zero = (t.double().expand(-1, n_in).t().contiguous() for t in marks.at(order, grid))
+    codes = torch.empty_like(rows)
     for first in range(0, n_in, block):
         last = min(first + block, n_in)
-        inside, factor = weight[:, first:last], upper[first:last, first:last]
-        errors = torch.empty_like(inside)
-        for i in range(last - first):
-            place = first + i
-            codes[:, place] = codes_of(inside[:, i], scale[:, place], zero[:, place], grid)
-            value = (codes[:, place] - zero[:, place]) * scale[:, place]
-            errors[:, i] = (inside[:, i] - value) / factor[i, i]
-            inside[:, i + 1 :] -= errors[:, i, None] * factor[i, None, i + 1 :]
-        weight[:, last:] -= errors @ upper[first:last, last:]
+        errors = torch.empty_like(rows[first:last])
+        for i in range(first, last):
+            codes[i] = codes_of(rows[i], scale[i], zero[i], grid)
+            errors[i - first] = (rows[i] - (codes[i] - zero[i]) * scale[i]) / upper[i, i]
+            rows[i + 1 : last].addr_(upper[i, i + 1 : last], errors[i - first], alpha=-1)
+        rows[last:] -= upper[first:last, last:].t() @ errors
     found = torch.empty_like(codes)
-    found[:, order] = codes
-    return found.to(torch.uint8)
+    found[order] = codes
+    return found.t().to(torch.uint8)
 
 
 def inverse_factor(outer_II: Tensor, damping: float) -> Tensor:

@@ -23,6 +23,7 @@ from penjing.compressors.calibrating import (
     weight_of,
 )
 from penjing.compressors.sensitive import kept, told
+from penjing.compressors.tables import hold_tables
 from penjing.models.grid import Grid
 from penjing.models.weight_only import WeightOnly, rounded
 
@@ -53,15 +54,22 @@ class _Sums:
 
 
 def hold(
-    held: Held, rehearsal: Rehearsal, grid: Grid, keep: float | Sequence[str], solve: Solve | None
+    held: Held,
+    rehearsal: Rehearsal,
+    grid: Grid,
+    keep: float | Sequence[str],
+    solve: Solve | None,
+    *,
+    embeddings: bool,
 ) -> Shrunk:
-    """The model with its linear layers held on a grid, those of `keep` in 8 bits.
+    """The model with its linear layers held on a grid, those of `keep` in 8 bits; the word table, too.
 
     `solve(names, moments)` gives the layers that stand for some of one layer of the stack; the moments are
     those of the inputs that the layers below give, held already. Without it every weight goes to its nearest
     value, and no text is looked at unless `keep` is a share.
     """
     trunk, names = held.model.trunk, plain_linears(held)
+    tables = hold_tables(held) if embeddings else 0
 
     def nearest(name: str, own: Grid = grid) -> WeightOnly:
         return rounded(weight_of(trunk, name), bias_of(trunk, name), own)
@@ -84,7 +92,9 @@ def hold(
             made |= {name: nearest(name) for name in own}
         for name, layer in made.items():
             trunk.set_submodule(name, layer)
-    return Shrunk(replace(held), {**_facts(trunk, names, grid, sums), **told(hurts, spared)})
+    return Shrunk(
+        replace(held), {**_facts(trunk, names, grid, sums), "tables": tables, **told(hurts, spared)}
+    )
 
 
 def _count(sums: _Sums, weight: Tensor, ours: Tensor, nearest: Tensor, seen: Moments) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
 from penjing.compressors.calibrating import bias_of, plain_linears, weight_of
 from penjing.compressors.sensitive import kept, looks, told
-from penjing.models.int8 import Int8Linear, Int8Table
-from penjing.models.stored import kind_of
-from penjing.models.word_head import words_of
+from penjing.compressors.tables import hold_tables
+from penjing.models.int8 import Int8Linear
 
 
 def int8(*, embeddings: bool = True, keep: float | list[str] = 0.0) -> Compressor:
@@ -37,24 +34,7 @@ def int8(*, embeddings: bool = True, keep: float | list[str] = 0.0) -> Compresso
         for name in names:
             if name not in spared:
                 trunk.set_submodule(name, held_so(name))
-        tables = _tables(held) if embeddings else []
-        for name in tables:
-            table = trunk.get_submodule(name)
-            assert isinstance(table, nn.Embedding)
-            trunk.set_submodule(name, Int8Table.of(table))
-        facts = {"linears": len(names) - len(spared), "tables": len(tables)}
+        facts = {"layers": len(names) - len(spared), "tables": hold_tables(held) if embeddings else 0}
         return Shrunk(held, {**facts, **told(hurts, spared)})
 
     return Compressor("int8", shrink, wants="texts" if looks(keep) else "nothing")
-
-
-def _tables(held: Held) -> list[str]:
-    """Names of the word table, where nothing else uses its weight."""
-    trunk = held.model.trunk
-    if held.base.way.sight is not None or words_of(held.model.head) is not None:
-        return []
-    own = trunk.get_input_embeddings()  # type: ignore[operator]
-    if not isinstance(own, nn.Embedding) or kind_of(own) is not None:
-        return []
-    users = [n for n, p in held.model.named_parameters(remove_duplicate=False) if p is own.weight]
-    return [n for n, m in trunk.named_modules() if m is own] if len(users) == 1 else []

@@ -9,7 +9,12 @@ from penjing.models.grid import Grid
 
 
 def round(
-    *, bits: int = 8, group: int | None = None, symmetric: bool = True, keep: float | list[str] = 0.0
+    *,
+    bits: int = 8,
+    group: int | None = None,
+    symmetric: bool = True,
+    embeddings: bool = True,
+    keep: float | list[str] = 0.0,
 ) -> Compressor:
     """Hold the weights of linears in 2 to 8 bits, each rounded to its nearest value (RTN).
 
@@ -17,6 +22,7 @@ def round(
         bits: of each weight, 2 to 8.
         group: so many weights of a row share a scale; null, all of a row do.
         symmetric: a grid spans as far above 0 as below; else from the lowest to the highest weight.
+        embeddings: hold the word table in int8, too, unless the head says words with it.
         keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
         that
             are held in 8 bits instead.
@@ -24,6 +30,6 @@ def round(
     grid = Grid(bits, group, symmetric)
 
     def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
-        return hold(held, rehearsal, grid, keep, None)
+        return hold(held, rehearsal, grid, keep, None, embeddings=embeddings)
 
     return Compressor("round", shrink, wants="texts" if looks(keep) else "nothing")
