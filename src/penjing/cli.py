@@ -66,12 +66,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(corpus)
-app.command()(plan)
-app.command()(export_log)
-app.command()(compress)
 app.command("list")(list_)
-app.command()(show)
-for verb in (export, index, find, mine, sentences):
+for verb in (plan, export_log, compress, show, export, index, find, mine, sentences):
     app.command()(verb)
 app.add_typer(tokenizer)
 app.command()(watch)
