@@ -19,6 +19,7 @@ from penjing.engine.scoring import outputs
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import sha256
 from penjing.jobs.prepare import card_of, load_base, part_of, ready, rows_of, task_of
+from penjing.models.load import load as open_base
 
 METHODS = ("full", "lora", "top", "bitfit", "adapter", "prompt", "prefix", "p_tuning", "side")
 TEXTS = ["my card was charged twice", "the parcel is late", "i cannot log in"]
@@ -289,3 +290,11 @@ def test_a_bundle_replaced_while_it_is_read_is_read_anew(
 
     monkeypatch.setattr(bundles, "_load", replaced_once)
     assert load(folder).card["step"] == 99
+
+
+def test_a_bundle_taken_as_a_base_sums_up_sequences_as_it_did(copy: Callable[[str], Path]) -> None:
+    folder = copy("full")
+    about = json.loads((folder / "card.json").read_text())["base"]
+    assert open_base(str(folder)).pooling == about["pooling"] == "cls"
+    reseal(folder, base={**about, "pooling": "mean"})
+    assert open_base(str(folder)).pooling == "mean"

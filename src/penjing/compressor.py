@@ -61,13 +61,14 @@ class Compressor:
     """One step that makes a model smaller.
 
     `shrink(held, rehearsal)` gives the smaller model. `wants` is what it must look at: `nothing`, `texts`
-    (calibration) or `labels`, of so many of the train `rows` (None: all). `changes` instead of `shrink`: this
-    step trains; it gives what differs from the spec of the bundle's own run (`method`, `techniques`, `train`
-    …) in a run whose `base` is the bundle at hand.
+    (calibration) or `labels`, of so many of the train `rows` (None: all). `changes(held, original)` instead
+    of `shrink`: this step trains; it gives what differs from the spec of the bundle's own run (`method`,
+    `techniques`, `train` …) in a run whose `base` is the bundle at hand; `original` is the folder of the
+    bundle that the chain began from.
     """
 
     name: str
     shrink: Callable[[Held, Rehearsal], Shrunk] | None = None
     wants: Literal["nothing", "texts", "labels"] = "nothing"
     rows: int | None = 256
-    changes: Callable[[Held], Mapping[str, Any]] | None = None
+    changes: Callable[[Held, str], Mapping[str, Any]] | None = None

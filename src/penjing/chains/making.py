@@ -16,6 +16,7 @@ from penjing.errors import NotSupported
 from penjing.jobs.news import News, Tell
 from penjing.jobs.train import resume, tune
 from penjing.models.model import Model
+from penjing.models.stored import PLAIN
 from penjing.plugin import Choice
 from penjing.records import NO_ROWS, Part
 from penjing.run import Run
@@ -102,17 +103,17 @@ def _trained(ground: Footing, at: Bundle, compressor: Compressor, folder: Path, 
             f"`{compressor.name}` trains, and needs the rows and settings of the run that made the model; "
             f"{ground.original.folder} lies in no run. Give the run's folder."
         )
-    if at.card.get("stored"):
-        kinds = ", ".join(at.card["stored"])
+    if few := [kind for kind in at.card.get("stored", {}) if kind != PLAIN]:
+        kinds = ", ".join(few)
         raise NotSupported(
             f"`{compressor.name}` trains, which needs plain weights; the step before left {kinds}. Let it "
             f"come before the steps that hold weights in few bits: `{compressor.name}>int8`."
         )
     run = Run(folder)
     if not (folder / "spec.yaml").is_file():
-        own = ground.spec.anchored().written()
+        own, original = ground.spec.anchored().written(), str(ground.original.folder.absolute())
         spec = {key: own[key] for key in KEPT if key in own}
-        spec |= {"base": str(at.folder.absolute()), **compressor.changes(held_of(at))}
+        spec |= {"base": str(at.folder.absolute()), **compressor.changes(held_of(at), original)}
         run = tune({**spec, "out": str(folder.parent), "name": folder.name}, tell=tell)
     elif run.state != "done":
         run = resume(folder, tell=tell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from penjing.compressor import Compressor
+from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
 from penjing.compressors.calibrating import Moments
 from penjing.compressors.gptq import inverse_factor
 from penjing.compressors.thinning import thin
@@ -36,4 +36,7 @@ def sparsegpt(
     def solve(weight_OI: Tensor, seen: Moments) -> Tensor:
         return sparse_gpt(weight_OI, inverse_factor(seen.outer, damping), asked, block=block)
 
-    return Compressor("sparsegpt", lambda held, seen: thin(held, seen, asked, solve, rows), wants="texts")
+    def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
+        return thin(held, rehearsal, asked, solve, rows)
+
+    return Compressor("sparsegpt", shrink, wants="texts", rows=rows)

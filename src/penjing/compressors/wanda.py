@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from penjing.compressor import Compressor
+from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
 from penjing.compressors.calibrating import Moments
 from penjing.compressors.thinning import thin
 from penjing.models.sparsity import mask_of, pattern_of, wanda_scores
@@ -21,4 +21,7 @@ def wanda(*, share: float = 0.5, pattern: str | None = None, rows: int = 256) ->
     def solve(weight_OI: Tensor, seen: Moments) -> Tensor:
         return weight_OI * mask_of(wanda_scores(weight_OI, seen.outer), asked)
 
-    return Compressor("wanda", lambda held, seen: thin(held, seen, asked, solve, rows), wants="texts")
+    def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
+        return thin(held, rehearsal, asked, solve, rows)
+
+    return Compressor("wanda", shrink, wants="texts", rows=rows)

@@ -111,8 +111,11 @@ def settle(trunk: nn.Module) -> None:
 
 
 def declared_pooling(folder: Path) -> str | None:
-    """What a sentence-transformers folder says of its pooling."""
-    path = folder / "1_Pooling" / "config.json"
+    """What a sentence-transformers folder, or a bundle around its trunk, says of its pooling."""
+    card, path = folder.parent / "card.json", folder / "1_Pooling" / "config.json"
+    if folder.name == "trunk" and card.is_file():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(card.read_text(encoding="utf-8"))["base"]["pooling"])
     if not path.is_file():
         return None
     with contextlib.suppress(ValueError, AttributeError):
