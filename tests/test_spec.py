@@ -158,3 +158,12 @@ def test_a_run_folder_in_place_of_its_spec_offers_the_spec(tmp_path: Path) -> No
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     assert spec.read(write(tmp_path / "a.yaml", "# nothing\n")) == spec.read()
+
+
+def test_teachers_and_their_rows_are_anchored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/t").mkdir(parents=True)
+    given = spec.read(techniques=[{"distill": {"teacher": ["runs/t", "minilm"], "unlabelled": "more.csv"}}])
+    found = given.anchored().techniques[0].settings
+    assert found["teacher"] == [str(tmp_path / "runs/t"), "minilm"]
+    assert found["unlabelled"] == str(tmp_path / "more.csv")

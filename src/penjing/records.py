@@ -179,7 +179,7 @@ class Batch:
     images: Tensor | None = None  # (S, C, H, W); `ids` then only hold the places
     marks: Tensor | None = None  # (S, …) int64, what the task knows of each sequence beside labels
     counts: Tensor | None = None  # (S,) int64, on the CPU: sequences of each row, where they are not as many
-    kind: int = 0  # which of several tasks it is for
+    kind: int = 0  # which of several tasks it is for; below 0: none, its labels stand for nothing
 
     def ends(self) -> list[int]:
         """S + 1 places in `lengths`: row i's sequences are those from the i-th to the next."""
@@ -255,18 +255,47 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True)
+class Outset:
+    """A run before its first step, as a technique is shown it.
+
+    The model may be given modules of its own to train; a bundle keeps trunk and head alone. `train` are the
+    train rows as the model reads them, `tokens` how many may be computed at once.
+    open(name) -> a bundle (a run's best), or a bare base as one without task and labels; None: that which
+    the run's base was taken from. read(source) -> the Part of rows without labels. outputs(bundle, rows) ->
+    (n, C) what its head gives of rows that it reads for itself. each(model, part, compute) -> one item a
+    sequence of what `compute(batch)` gives, without gradients. tell(sentence): for the user.
+    """
+
+    model: Any  # models.model.Model
+    base: Any  # models.load.Base
+    task: Any  # task.Task
+    labels: Sequence[str]
+    train: Part
+    seed: int
+    batch: int  # rows a step
+    tokens: int
+    grouped: bool  # steps are of rows of like length
+    open: Callable[[str | None], Any]
+    read: Callable[[str | list[str]], Part]
+    outputs: Callable[[Any, Rows], Tensor]
+    each: Callable[[nn.Module, Part, Callable[[Batch], Sequence[Any]]], list[Any]]
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class Technique:
     """All that one idea changes in a training step; each place may be empty (design, section 3).
 
-    `loss` receives the model, the batch and the loss so far and returns the new one. `backward` replaces how
-    gradients are made: it gets the model, the batch and a function that computes the loss, must leave
-    gradients of `share * loss.mean` added to the parameters, and returns the clean loss; at most one
-    technique of a run may have it. `plan` is told the run's optimizer steps before the first. Inside
-    `weights(model)` the model's weights are those to validate and save, such as an average; at most one
-    technique of a run may have it, too.
+    `begin` is called once before all others, when the model is made and its optimizer is not. `loss` receives
+    the model, the batch and the loss so far and returns the new one. `backward` replaces how gradients are
+    made: it gets the model, the batch and a function that computes the loss, must leave gradients of `share *
+    loss.mean` added to the parameters, and returns the clean loss; at most one technique of a run may have
+    it. `plan` is told the run's optimizer steps before the first. Inside `weights(model)` the model's weights
+    are those to validate and save, such as an average; at most one technique of a run may have it, too.
     """
 
     name: str
+    begin: Callable[[Outset], None] | None = None
     stream: Callable[[Iterator[list[Batch]]], Iterator[list[Batch]]] | None = None
     loss: Callable[[nn.Module, Batch, Loss], Loss] | None = None
     backward: Callable[[nn.Module, Batch, Callable[[Batch], Loss], float], Loss] | None = None

@@ -43,9 +43,7 @@ class Spec(BaseModel):
     shape: dict[str, Any] | None = Field(
         None, min_length=1, description="of a preset to grow: fields of its config, by transformers' names"
     )
-    layers: int | list[int] | None = Field(
-        None, description="of a base with weights: how many of its layers to keep, evenly, or which, from 1"
-    )
+    layers: int | list[int] | None = Field(None, description="of a base: how many layers to keep, or which")
     task: Choice = Field(description="what to learn; `penjing list tasks`")
     method: Choice = Field(description="what trains; `penjing list methods`")
     techniques: tuple[Choice, ...] = Field((), description="what changes a training step; a list")
@@ -88,15 +86,23 @@ class Spec(BaseModel):
         return self.model_copy(
             update={
                 "base": _folder(self.base),
-                "tokenizer": None if self.tokenizer is None else _folder(self.tokenizer),
+                "tokenizer": _folder(self.tokenizer),
                 "data": self.data.model_copy(update=data),
+                "techniques": tuple(Choice(t.name, _anchored(t.settings)) for t in self.techniques),
             }
         )
 
 
-def _folder(name: str) -> str:
-    """A folder here by its absolute path; any other name as it is."""
-    return str(Path(name).absolute()) if Path(name).is_dir() else name
+def _anchored(settings: dict[str, Any]) -> dict[str, Any]:
+    ways = {"teacher": _folder, "unlabelled": _absolute}
+    return {key: ways[key](value) if key in ways else value for key, value in settings.items()}
+
+
+def _folder(name: Any) -> Any:
+    """A folder here, or each of a list, by its absolute path; any other name as it is."""
+    if isinstance(name, list):
+        return [_folder(one) for one in name]
+    return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
 
 
 def _absolute(source: Any) -> Any:

@@ -135,6 +135,8 @@ class Task:
     models.generate.Prompts: where answers are words, what the model goes on from, so that a service can say
     them word by word beside others; `infer` then says the same. speaks: it says words, each token the next,
     so every row of the word table learns. whole: the base is loaded with its decoder.
+    outputs: what `Loss.outputs` are, one of a row or of each of its tokens: scores of `classes` that exclude
+    each other, of `marks` that do not, or `numbers`; empty where they are none of these.
     """
 
     name: str
@@ -179,3 +181,4 @@ class Task:
     prompts: Callable[[Part], Any] | None = None
     speaks: bool = False
     whole: bool = False
+    outputs: Literal["", "classes", "marks", "numbers"] = ""

@@ -5,6 +5,7 @@ A new file in techniques/ is tested by its name alone, once ZERO says which sett
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,28 @@ from penjing import plugin
 from penjing.data import batches
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
+from penjing.engine.scoring import each, outputs
 from penjing.jobs import keep
 from penjing.keys import TrainSpec
 from penjing.models.heads import ClassHead
-from penjing.models.load import load
+from penjing.models.load import Base, load
 from penjing.models.model import Model
-from penjing.records import Technique, Tokens
+from penjing.records import Outset, Part, Rows, Technique, Tokens
 from penjing.run import Run
 from penjing.tasks.classify import classify
 
 Tiny = Callable[..., Path]
-ZERO: dict[str, dict[str, Any]] = {"ema": {"decay": 0.0}, "sparsify": {"share": 0.0}, "swa": {"start": 1.0}}
+ZERO: dict[str, dict[str, Any]] = {
+    "distill": {"alpha": 0.0},
+    "ema": {"decay": 0.0},
+    "sparsify": {"share": 0.0},
+    "swa": {"start": 1.0},
+}
+MORE: dict[str, dict[str, Any]] = {  # settings under which a stopped run goes on, too
+    "distill": {"unlabelled": "rows", "augment": "swap", "hidden": 1.0, "relations": 1.0},
+}
 TECHNIQUES = sorted(plugin.found("techniques"))
+WAYS = [(name, {}) for name in TECHNIQUES] + list(MORE.items())
 STEPS = 6
 LENGTHS = np.random.default_rng(0).integers(2, 12, 24)
 TOKENS = Tokens(
@@ -43,6 +54,26 @@ def technique_of(name: str, **settings: Any) -> Technique:
     return made
 
 
+def outset(model: Model, base: Base, folder: Path) -> Outset:
+    """What a technique is shown: 24 rows, and a teacher of other random weights."""
+    names, task = ["a", "b", "c"], classify()
+
+    def teacher(name: str | None) -> Any:
+        own = load(str(folder))
+        torch.manual_seed(7)
+        made = Model(own.trunk, ClassHead(own.width, 3, pooling="mean", dropout=0.1), own.way)
+        made.requires_grad_(False).eval()
+        return SimpleNamespace(model=made, base=own, task=task, labels=names, card={})
+
+    rows = Rows([str(i) for i in range(24)], [()] * 24, ("rows",), np.zeros(24, np.int32), np.arange(24))
+    return Outset(
+        model, base, task, names, Part(rows, TOKENS, LABELS), 0, 8, 8192, True, teacher,
+        read=lambda source: Part(rows, TOKENS, np.zeros(24, np.int64)),
+        outputs=lambda bundle, rows: outputs(bundle.model, TOKENS),
+        each=each, tell=lambda sentence: None,
+    )  # fmt: skip
+
+
 class Bench:
     """A tiny model with its optimizer and techniques, made alike every time."""
 
@@ -50,6 +81,8 @@ class Bench:
         base = load(str(folder))
         torch.manual_seed(0)
         self.model = Model(base.trunk, ClassHead(base.width, 3, pooling="mean", dropout=0.1), base.way)
+        for begin in [t.begin for t in techniques if t.begin]:
+            begin(outset(self.model, base, folder))
         self.settings = TrainSpec(warmup=0.0)
         self.optimizer = optim.optimizer(self.model, self.settings, 1e-2)
         self.techniques = techniques
@@ -98,15 +131,17 @@ def test_with_its_defaults_a_technique_does_something(name: str, tiny: Tiny) -> 
     assert none.saved() != some.saved()
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.parametrize(("name", "settings"), WAYS)
 @pytest.mark.parametrize("stop", [2, 5])
-def test_a_stopped_run_goes_on_bit_for_bit(name: str, stop: int, tiny: Tiny, tmp_path: Path) -> None:
-    whole = Bench(tiny("bert"), technique_of(name))
+def test_a_stopped_run_goes_on_bit_for_bit(
+    name: str, settings: dict[str, Any], stop: int, tiny: Tiny, tmp_path: Path
+) -> None:
+    whole = Bench(tiny("bert"), technique_of(name, **settings))
     losses = whole.train(0, STEPS)
-    half = Bench(tiny("bert"), technique_of(name))
+    half = Bench(tiny("bert"), technique_of(name, **settings))
     first = half.train(0, stop)
     keep.save(Run(tmp_path), half.model, half.optimizer, half.techniques, {"step": stop})
-    again = Bench(tiny("bert"), technique_of(name))
+    again = Bench(tiny("bert"), technique_of(name, **settings))
     assert keep.restore(Run(tmp_path), again.model, again.optimizer, again.techniques) == {"step": stop}
     assert [*first, *again.train(stop, STEPS)] == losses
     assert again.saved() == whole.saved()

@@ -28,6 +28,7 @@ from penjing.errors import NotSupported
 from penjing.jobs import keep
 from penjing.jobs.feeding import between, corpus_of, texts_of
 from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.outset import begin_techniques
 from penjing.jobs.prepare import (
     NO_DATA,
     Data,
@@ -88,6 +89,7 @@ class _Bench:
             for module in made.model.head.modules():
                 if isinstance(getattr(module, "dropout", None), float):
                     module.dropout = 0.0  # type: ignore[assignment]
+        begin_techniques(made, spec, task, self.data.names, place, self.part, silent)
         return made
 
     def train(self, made: Ready, optimizer: Any, *, start: int, stop: int, micro: int | None = None) -> None:

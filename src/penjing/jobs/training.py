@@ -34,6 +34,7 @@ from penjing.jobs.introduce import introduce, plain, reference_of
 from penjing.jobs.job import Job
 from penjing.jobs.lineage import lineage
 from penjing.jobs.news import News, Tell
+from penjing.jobs.outset import begin_techniques
 from penjing.jobs.prepare import (
     MANY_UNKNOWN,
     Ready,
@@ -177,6 +178,7 @@ def _prepared(run: Run, job: Job, *, introduced: bool) -> tuple[Part, Part, Read
     used = None if job.task.feed or job.task.speaks else np.unique(train.tokens.ids)
     sharded = job.ranks.sharded
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps, sharded=sharded)
+    begin_techniques(made, spec, job.task, data.names, job.machine, train, job.tell)
     passes = n_passes(spec, len(train)) if steps else 0.0
     (train, valid), cost = _with_kept(job, made, train, valid, passes)
     if not run.read("lineage.json"):

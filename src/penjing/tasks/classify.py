@@ -231,6 +231,7 @@ def classify(
         untuned=None if multi_label else "names",
         best=best,
         multi_label=multi_label,
+        outputs="marks" if multi_label else "classes",
     )
 
 

@@ -133,6 +133,7 @@ def numbers_task(best: str) -> Task:
         difference=difference,
         reference=_reference,
         best=best,
+        outputs="numbers",
     )
 
 

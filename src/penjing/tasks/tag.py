@@ -263,6 +263,7 @@ def tag(
         baseline=baseline,
         reference=reference,
         best="micro_f1",
+        outputs="" if crf or intent or decode == "span" else "classes",
     )
 
 
