@@ -82,6 +82,8 @@ def _told(made: Any) -> str:
         lines.append(f"  edge cases  {', '.join(found['rows']['edges'])}: {edges['of_largest_output']:.1e}")
     if "answers" in found:
         lines.append(f"  answers     {found['answers']['alike']:.1%} of {found['answers']['n']:,} the same")
+    if "said_without_penjing" in found:
+        lines.append(f"  by itself   {found['said_without_penjing']:,} answers without penjing, all the same")
     if "score" in found:
         score = found["score"]
         lines.append(f"  {score['name']:<11} {score['original']:.4f} before, {score['artefact']:.4f} after")

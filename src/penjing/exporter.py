@@ -24,13 +24,11 @@ class Sent:
     """What is to be written: the model in memory, and what its bundle says of it.
 
     The model is a copy of its own in fp32 on the CPU, its adapter merged where the exporter `merges`.
-    `examples` are texts (or what the task is asked) to try the files on, at most a few dozen.
     """
 
     held: Held
     card: Mapping[str, Any]
     folder: Path  # of the bundle
-    examples: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class Exporter:
     target's own library and gives a function of padded tables (`models.padded`): what `ports_of` names in,
     what it names out. opens: a line of Python that opens the folder, `{folder}` in it. needs: packages whose
     releases the certificate names. merges: adapters are added into the weights first.
+    says(sent, folder, inputs): answers in words, where what was written gives them without penjing.
     """
 
     name: str
@@ -51,6 +50,7 @@ class Exporter:
     opens: Callable[[Sent], str]
     needs: tuple[str, ...] = ()
     merges: bool = True
+    says: Callable[[Sent, Path, Sequence[Any]], list[dict[str, Any]]] | None = None
 
 
 def wanted(package: str, extra: str, what: str) -> Any:

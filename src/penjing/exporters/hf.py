@@ -180,9 +180,10 @@ def config_of(sent: Sent) -> Any:
     names = list(held.labels) if len(held.labels) == n_outputs else _tags(sent, n_outputs)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
-    numbers = held.task.name == "regress" or (held.task.name == "pair" and not held.labels[1:])
-    kind = "multi_label_classification" if held.task.multi_label else "single_label_classification"
-    config.problem_type = "regression" if numbers else kind
+    config.problem_type = None
+    if auto_of(sent) == "AutoModelForSequenceClassification":
+        kind = "multi_label_classification" if held.task.multi_label else "single_label_classification"
+        config.problem_type = "regression" if held.task.best in ("r2", "spearman") else kind
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = ports_of(held.base, held.model.trunk, head).pad
     config.dtype = "float32"

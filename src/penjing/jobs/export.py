@@ -21,7 +21,7 @@ from penjing.jobs.lineage import versions
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.parity import Tolerance, compare, refuse
 from penjing.jobs.prepare import READING, rows_from
-from penjing.jobs.replay import chosen_of, held_out
+from penjing.jobs.replay import EDGES, chosen_of, held_out
 from penjing.models.load import tokenizer_at
 from penjing.models.model import Model
 from penjing.models.padded import Run as Tables
@@ -31,7 +31,7 @@ from penjing.plugin import Choice
 from penjing.plural import counted
 from penjing.records import Rows
 
-EXAMPLES = 24  # texts that an exporter may try its files on
+EXAMPLES = 24  # held-out rows that a program without penjing is tried on
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def export(
         )
     replayed, notes = _rows(original, rows, reading)
     tell(News("stage", "merging" if exporter.merges and hasattr(model.trunk, "peft_config") else "reading"))
-    sent = _sent(_opened(where, base, trust), exporter.merges, replayed)
+    sent = _sent(_opened(where, base, trust), exporter.merges)
     told = (*notes, *exporter.fits(sent))
     opens = exporter.opens(sent).format(folder=str(place))
     for note in told:
@@ -106,11 +106,13 @@ def export(
         began = time.perf_counter()
         parity = _compared(original, sent, exporter.opened(sent, aside), aside, replayed, tolerance)
         refuse(parity, f"A folder for {target.name}")
+        said = _said(original, sent, exporter, aside, replayed)
         found = {
             "target": target.written(),
             "opens": opens,
             "replayed_s": round(time.perf_counter() - began, 3),
             "libraries": versions(*exporter.needs),
+            **said,
         }
         parity.keep(aside, **found)
     return Export(place, target.name, opens, told, {**parity.facts, **found, "held": parity.held})
@@ -154,7 +156,7 @@ def _rows(
     return chosen_of(rows_from(bundle.task, given, **reading)), ()
 
 
-def _sent(bundle: Bundle, merges: bool, rows: Rows) -> Sent:
+def _sent(bundle: Bundle, merges: bool) -> Sent:
     model: Any = bundle.model
     trunk = model.trunk
     if merges and hasattr(trunk, "peft_config"):
@@ -164,7 +166,7 @@ def _sent(bundle: Bundle, merges: bool, rows: Rows) -> Sent:
     held = Held(
         made, replace(bundle.base, trunk=trunk), bundle.task, bundle.labels, bundle.card["max_length"]
     )
-    return Sent(held, bundle.card, bundle.folder, rows.texts[:EXAMPLES])
+    return Sent(held, bundle.card, bundle.folder)
 
 
 def _compared(
@@ -179,3 +181,39 @@ def _compared(
     stand_in: Any = StandIn(base, held.model.head, ports, run)
     artefact = replace(original, model=stand_in, base=base)
     return compare(original, artefact, rows, tolerance=tolerance, judged=not ports.speaks)
+
+
+def _said(original: Bundle, sent: Sent, exporter: Exporter, folder: Path, rows: Rows) -> dict[str, Any]:
+    """The words of what answers without penjing, beside the bundle's own; empty where nothing does.
+
+    Raises:
+        NotSupported: they differ.
+    """
+    if exporter.says is None:
+        return {}
+    pairs = original.task.name == "pair"
+    asked: list[Any] = [[*item[:2]] for item in rows.items or ()] if pairs else rows.texts
+    asked = [*asked[:EXAMPLES], *([one, one] if pairs else one for one in EDGES.values() if one or not pairs)]
+    ours, theirs = original.predict(asked), exporter.says(sent, folder, asked)
+    for given, one, other in zip(asked, ours, theirs, strict=True):
+        if not _same(one, other):
+            raise NotSupported(
+                f"A program that answers as {original!r} does was wanted; of {str(given)[:80]!r} it says "
+                f"{str(other)[:200]}, the bundle {str(one)[:200]}. Nothing is kept; export to `onnx` instead."
+            )
+    return {"said_without_penjing": len(asked)}
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    """Whether two answers are the same in words, and in numbers to a thousandth."""
+    if isinstance(ours, dict):
+        return (
+            isinstance(theirs, dict)
+            and ours.keys() == theirs.keys()
+            and all(_same(value, theirs[key]) for key, value in ours.items())
+        )
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
+    if isinstance(ours, float):
+        return abs(ours - theirs) <= 1e-3 * max(1.0, abs(ours))
+    return bool(ours == theirs)

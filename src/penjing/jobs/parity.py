@@ -89,10 +89,14 @@ class _Gaps:
     def see(self, row: int, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
         """One row's outputs: the original's, and the artefact's."""
         self.n += 1
-        pairs = list(zip(ours, theirs, strict=False))
         if not all(bool(torch.isfinite(other).all()) for other in theirs):
             self.wild.append(row)
             return
+        # a sequence of one token has outputs (1, C) or (C,), as its batch mates have more tokens or not
+        pairs = [
+            (one, x.view_as(one) if x.numel() == one.numel() else x)
+            for one, x in zip(ours, theirs, strict=False)
+        ]
         if len(ours) != len(theirs) or not all(one.shape == other.shape for one, other in pairs):
             self.lost.append(row)
             return

@@ -155,7 +155,8 @@ def outputs_of(bundle: Bundle, batch: Batch) -> list[list[Tensor]]:
     for one in found if isinstance(found, tuple) else (found,):
         if one is not None:
             part = one.float().cpu()
-            items = part.split(lengths) if len(part) == sum(lengths) else part.unbind()
+            each = len(part) == sum(lengths) > len(lengths)  # with one token a sequence both are the same
+            items = part.split(lengths) if each else part.unbind()
             bounds = ends if len(items) == ends[-1] else range(len(items) + 1)
             for row, own in enumerate(rows):
                 own += items[bounds[row] : bounds[row + 1]]
