@@ -40,7 +40,7 @@ from penjing.cli_options import (
 from penjing.cli_plan import plan
 from penjing.cli_show import list_, show
 from penjing.cli_tokenizer import tokenizer
-from penjing.cli_watch import traffic, watch
+from penjing.cli_watch import traffic, update, watch
 from penjing.errors import SpecError
 from penjing.screen import (
     Screen,
@@ -65,14 +65,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(corpus)
+for group in (corpus, tokenizer, traffic):
+    app.add_typer(group)
 app.command("list")(list_)
-for verb in (plan, export_log, compress, show, export, index, find, mine, sentences):
+for verb in (
+    plan, export_log, compress, show, export, index, find, mine, sentences, watch, update, pretrain,
+):  # fmt: skip
     app.command()(verb)
-app.add_typer(tokenizer)
-app.command()(watch)
-app.add_typer(traffic)
-app.command()(pretrain)
 
 
 @app.callback(invoke_without_command=True)

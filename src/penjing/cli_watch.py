@@ -1,4 +1,4 @@
-"""The verbs of what happens after a model went live: `watch` its world, look after its `traffic`."""
+"""The verbs of what follows once a model is live: `watch` its world, `update` it, keep its `traffic`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from penjing.cli_options import AsJson, BaseFolder, given_of
+from penjing.errors import SpecError
 from penjing.screen import Screen, print_json, print_table
 
 MOVED = 3  # exit code; 0: nothing moved, 1: it could not be looked at, 2: the command line was wrong
@@ -89,6 +90,76 @@ def watch(
     raise typer.Exit(MOVED if found.moved else 0)
 
 
+def update(
+    spec: Annotated[Path, typer.Argument(help="YAML file of the update: docs/update.md")],
+    if_moved: Annotated[
+        bool, typer.Option("--if-moved", help="only where `penjing watch` finds that the world moved")
+    ] = False,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="let the version that was live before be live again")
+    ] = False,
+    history: Annotated[bool, typer.Option("--history", help="the rounds so far")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Teach the live model what came since; it is replaced only by a better one. Exit code 3: refused."""
+    with Screen(as_json=as_json) as screen:
+        if sum((if_moved, rollback, history)) > 1:
+            raise SpecError(
+                "`--if-moved`, `--rollback` and `--history` exclude each other. Give one of them."
+            )
+        from penjing.chains import rounds
+        from penjing.chains.update import roll_back, shown
+        from penjing.chains.update import update as job
+        from penjing.chains.update_spec import read
+
+        asked = read(spec)
+        if history or rollback:
+            lines = rounds.history(Path(asked.out)) if history else [roll_back(asked)]
+            _print_history(lines, as_json)
+            return
+        if if_moved and not _moved(asked, as_json):
+            return
+        done = job(asked, tell=screen.tell)
+    if as_json:
+        print_json({**vars(done), "bars": [vars(bar) for bar in done.bars], "sentence": done.sentence})
+    else:
+        if done.bars:
+            print_table(["", "what", "wanted", "found"], shown(done.bars))
+        typer.echo(done.sentence)
+    raise typer.Exit(MOVED if done.what == "refused" else 0)
+
+
+def _moved(asked: Any, as_json: bool) -> bool:
+    from penjing.jobs.watch import watch as look
+
+    if asked.traffic is None:
+        raise SpecError(
+            "`--if-moved` looks at `traffic`; the update names no store. Add one, or leave it out."
+        )
+    found = look(asked.model, traffic=asked.traffic, base=asked.base)
+    if not found.moved:
+        (print_json if as_json else typer.echo)(found.plain() if as_json else found.sentence)
+    return found.moved
+
+
+def _print_history(lines: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(lines)
+        return
+    rows = [
+        [
+            str(line["at"]),
+            str(line.get("round") or "-"),
+            str(line["what"]),
+            str(line.get("version") or "-"),
+            str(line.get("rows") or "-"),
+            ", ".join(line.get("failed") or ()),
+        ]
+        for line in lines
+    ]
+    print_table(["at", "round", "what", "live", "rows", "failed"], rows)
+
+
 @traffic.command()
 def count(store: Store, as_json: AsJson = False) -> None:
     """How many requests are kept, and how many have feedback."""
@@ -155,7 +226,6 @@ def forget(
 ) -> None:
     """Remove old requests, with their feedback; for cron."""
     with Screen(quiet=True):
-        from penjing.errors import SpecError
         from penjing.serve.traffic import opened
 
         if days is None and most is None:

@@ -44,6 +44,7 @@ class Spec(BaseModel):
         None, min_length=1, description="of a preset to grow: fields of its config, by transformers' names"
     )
     layers: int | list[int] | None = Field(None, description="of a base: how many layers to keep, or which")
+    parent: str | None = Field(None, min_length=1, description="run or bundle whose weights it begins with")
     task: Choice = Field(description="what to learn; `penjing list tasks`")
     method: Choice = Field(description="what trains; `penjing list methods`")
     techniques: tuple[Choice, ...] = Field((), description="what changes a training step; a list")
@@ -85,8 +86,7 @@ class Spec(BaseModel):
         data = {key: _absolute(getattr(self.data, key)) for key in FILE_KEYS}
         return self.model_copy(
             update={
-                "base": _folder(self.base),
-                "tokenizer": _folder(self.tokenizer),
+                **{key: _folder(getattr(self, key)) for key in ("base", "tokenizer", "parent")},
                 "data": self.data.model_copy(update=data),
                 "techniques": tuple(Choice(t.name, _anchored(t.settings)) for t in self.techniques),
             }

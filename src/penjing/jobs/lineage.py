@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.device import Machine
+from penjing.jobs.parent import about
 from penjing.jobs.prepare import Data, Ready
 from penjing.models.sizing import count
 from penjing.spec import Spec
@@ -25,7 +26,7 @@ def lineage(spec: Spec, machine: Machine, data: Data, made: Ready) -> dict[str, 
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "folder": str(Path.cwd()),
         "spec": spec.written(),
-        "parent": None,
+        "parent": None if spec.parent is None else about(spec.parent),
         "base": {
             "name": made.base.name,
             "sha256": made.base.sha256,

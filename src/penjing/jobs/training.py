@@ -27,7 +27,7 @@ from penjing.engine.scaling import LossScale
 from penjing.engine.scoring import over, predictions
 from penjing.engine.sharding import put_together, shard
 from penjing.errors import SpecError
-from penjing.jobs import keep
+from penjing.jobs import keep, parent
 from penjing.jobs.caching import with_kept
 from penjing.jobs.conclude import conclude
 from penjing.jobs.introduce import introduce, plain, reference_of
@@ -177,7 +177,11 @@ def _prepared(run: Run, job: Job, *, introduced: bool) -> tuple[Part, Part, Read
     steps = n_steps(spec, len(train)) if job.task.learns else 0
     used = None if job.task.feed or job.task.speaks else np.unique(train.tokens.ids)
     sharded = job.ranks.sharded
+    if spec.parent:
+        parent.before_method(spec, base, whole=job.task.whole)
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps, sharded=sharded)
+    if spec.parent:
+        parent.after_method(spec, made, data.names)
     begin_techniques(made, spec, job.task, data.names, job.machine, train, job.tell)
     passes = n_passes(spec, len(train)) if steps else 0.0
     (train, valid), cost = _with_kept(job, made, train, valid, passes)

@@ -1,0 +1,246 @@
+"""Rounds of updates: a better model goes live, a poisoned one does not, and nothing is half done."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from common import told
+from conftest import tickets
+from penjing import tune
+from penjing.chains import rounds
+from penjing.chains.gate import Measured, difference, judge
+from penjing.chains.update import roll_back, update
+from penjing.chains.update_spec import Gate, read
+from penjing.cli import app
+from penjing.data.parts import rows_of
+from penjing.errors import NotSupported, SpecError
+from penjing.serve import registry
+from penjing.serve.traffic import Traffic
+
+LEARN = {"steps": 60, "lr": 0.003, "evals": 2}
+
+
+def cancels(n: int, start: int = 0) -> list[tuple[str, str]]:
+    """A new intent in a few forms."""
+    forms = ("please cancel my order {}", "stop the order {} now", "i do not want order {} any more")
+    return [(forms[i % 3].format(i), "cancel") for i in range(start, start + n)]
+
+
+def put(path: Path, rows: list[tuple[str, str]]) -> str:
+    path.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def grown(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A model that knows four intents, and its files."""
+    folder = tmp_path_factory.mktemp("grown")
+    rows = tickets(360)
+    files = {"old": put(folder / "old.csv", rows[:240]), "test": put(folder / "test.csv", rows[240:])}
+    run = tune(
+        base=tiny("bert"),
+        train=files["old"],
+        method="full",
+        device="cpu",
+        precision="fp32",
+        out=folder,
+        **LEARN,
+    )
+    assert run.result["after"]["values"]["accuracy"] > 0.9
+    return {"run": run, **files, "must_pass": put(folder / "must.csv", rows[:6])}
+
+
+@pytest.fixture
+def asked(grown: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """An update of it in a registry of the test's own, with 90 new rows of feedback."""
+    return asking(tmp_path, grown["run"].folder) | {key: grown[key] for key in ("old", "test", "must_pass")}
+
+
+@pytest.fixture
+def small(tuned: Callable[..., Any], tmp_path: Path) -> dict[str, Any]:
+    """The same of a model that hardly learned, for what comes before a round."""
+    rows = put(tmp_path / "rows.csv", tickets(90))
+    return asking(tmp_path, tuned("lora").folder) | {"old": rows, "test": rows}
+
+
+def asking(folder: Path, run: Path) -> dict[str, Any]:
+    registry.add(folder / "models", "desk", run)
+    fill(folder, cancels(90))
+    return {
+        "model": str(folder / "models" / "desk"),
+        "traffic": str(folder / "traffic.db"),
+        "out": str(folder / "updates"),
+        "train": LEARN,
+        "gate": {"slower_by": 5.0, "worse_by": 0.05},
+    }
+
+
+def fill(folder: Path, rows: list[tuple[str, str]], *, prefix: str = "r") -> None:
+    with Traffic(str(folder / "traffic.db")) as traffic:
+        for i, (text, label) in enumerate(rows):
+            id = f"{prefix}{i}"
+            traffic.record(id, text, {"label": "billing", "confidence": 0.4}, model="desk", version=1)
+            traffic.feedback(id, label)
+
+
+def live(asked: dict[str, Any]) -> int | None:
+    place = Path(asked["model"])
+    return registry.read_route(place.parent, place.name).live
+
+
+@pytest.mark.slow
+def test_a_better_model_goes_live_knows_the_new_label_and_is_rolled_back_by_one_command(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    done = update(asked)
+    assert (done.what, done.version, live(asked)) == ("promoted", 2, 2), done.bars
+    folder = tmp_path / "models" / "desk" / "2"
+    card = json.loads((folder / "card.json").read_text())
+    assert card["labels"] == ["account", "billing", "delivery", "cancel"]
+    assert (folder / "golden.json").is_file()
+    lineage = json.loads((tmp_path / "updates" / "1" / "run" / "lineage.json").read_text())
+    assert lineage["parent"]["folder"] == str(tmp_path / "models" / "desk" / "1")
+    assert update(asked).what == "waiting", "no row is learned twice"
+    line = roll_back(asked)
+    assert (line["what"], line["round"], line["version"], live(asked)) == ("rolled back", 1, 1, 1)
+    assert rounds.standing_rounds(tmp_path / "updates") == []
+
+
+@pytest.mark.slow
+def test_a_poisoned_round_is_stopped_and_the_live_model_stays(asked: dict[str, Any], tmp_path: Path) -> None:
+    draw = random.Random(0)
+    wrong = [(text, draw.choice(["billing", "delivery"]) if i % 5 == 0 else label)
+             for i, (text, label) in enumerate(cancels(150, 1000))]  # fmt: skip
+    fill(tmp_path, wrong, prefix="p")
+    spec = tmp_path / "update.yaml"
+    spec.write_text(json.dumps({**asked, "traffic": None, "new": put(tmp_path / "new.csv", wrong)}))
+    done = CliRunner().invoke(app, ["update", str(spec), "--json"])
+    assert done.exit_code == 3, done.output
+    found = json.loads(done.stdout)
+    failed = [bar["name"] for bar in found["bars"] if not bar["passed"]]
+    assert "share right of new rows" in failed
+    assert live(asked) == 1
+    history = CliRunner().invoke(app, ["update", str(spec), "--history"]).output
+    assert "refused" in history
+
+
+def test_a_promotion_that_a_kill_cut_off_is_written_down_by_the_next_round(
+    small: dict[str, Any], tuned: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "updates"
+    (out / "1").mkdir(parents=True)
+    (out / "1" / "run").symlink_to(tuned("lora").folder)
+    (out / "1" / "gate.json").write_text(json.dumps({"round": 1, "said": 90, "rows": 90, "failed": []}))
+    assert update(small).what == "waiting"
+    (line,) = rounds.history(out)
+    assert (line["what"], line["round"], line["said"]) == ("promoted", 1, 90)
+
+
+def test_few_new_rows_begin_no_round(small: dict[str, Any]) -> None:
+    done = update({**small, "least_new": 91})
+    assert (done.what, done.notes[0]) == ("waiting", "90 new rows, 91 begin one")
+
+
+def test_another_task_is_refused(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from penjing.chains import update as module
+
+    found = module.load
+    monkeypatch.setattr(
+        module, "load", lambda *a, **k: replace(b := found(*a, **k), task=replace(b.task, name="tag"))
+    )
+    with pytest.raises(NotSupported) as error:
+        update(small)
+    told(error, "they are made for `classify`", "penjing tune --set parent=FOLDER")
+
+
+def test_two_rounds_at_once_are_refused(small: dict[str, Any]) -> None:
+    with rounds.held(Path(small["out"])), pytest.raises(NotSupported, match="another process is at one"):
+        update(small)
+
+
+def bools(n: int, right: int) -> np.ndarray:
+    return np.arange(n) < right
+
+
+def bars(**changes: Any) -> dict[str, bool]:
+    same = Measured(bools(100, 90), bools(100, 90))
+    given = {
+        "new": Measured(bools(100, 0), bools(100, 88)),
+        "old": same,
+        "must": same.__class__(bools(5, 5), bools(5, 5)),
+        "slices": {"a": same, "b": same},
+        "ratio": 1.0,
+        "suspects": (3, 100),
+    }
+    return {bar.name: bar.passed for bar in judge(Gate(), **{**given, **changes})}
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, set()),
+        ({"new": Measured(bools(100, 88), bools(100, 88))}, {"gain on new rows"}),
+        ({"new": Measured(bools(100, 0), bools(100, 79))}, {"share right of new rows"}),
+        ({"old": Measured(bools(100, 90), bools(100, 88))}, {"loss on old rows"}),
+        ({"must": Measured(bools(5, 5), bools(5, 4))}, {"must pass"}),
+        ({"ratio": 1.51}, {"time of an answer"}),
+        ({"suspects": (11, 100)}, {"suspect labels"}),
+        (
+            {"slices": {"a": Measured(bools(100, 90), bools(100, 95)),
+                        "b": Measured(bools(100, 90), bools(100, 86))}},
+            {"slices", "gap of slices"},
+        ),
+    ],
+)  # fmt: skip
+def test_each_bar_stops_what_it_is_for(changes: dict[str, Any], failed: set[str]) -> None:
+    assert {name for name, passed in bars(**changes).items() if not passed} == failed
+
+
+def test_the_difference_is_paired() -> None:
+    both = Measured(bools(200, 100), bools(200, 104))
+    mean, (low, high) = difference(both, 0)
+    assert mean == pytest.approx(0.02)
+    assert 0 <= low < mean < high < 0.05  # unpaired it would be 0.2 wide
+
+
+def test_replay_takes_enough_of_every_label_and_no_row_twice() -> None:
+    rows = rows_of([str(i) for i in range(100)])
+    rows = rows.__class__(**{**vars(rows), "labels": [("rare",) if i < 4 else ("many",) for i in range(100)]})
+    found = rounds.replayed(rows, 10, least=3, seed=0)
+    labels = [names[0] for names in found.labels]
+    assert labels.count("rare") >= 3
+    assert 10 <= len(labels) <= 13
+    assert len({*found.texts}) == len(found)
+
+
+def test_a_torn_line_of_the_history_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    rounds.note(tmp_path, {"what": "promoted", "round": 1, "version": 2, "said": 7})
+    with (tmp_path / "history.jsonl").open("a") as stream:
+        stream.write('{"what": "prom')
+    rounds.note(tmp_path, {"what": "refused", "round": 2, "said": 9})
+    assert [line["round"] for line in rounds.history(tmp_path)] == [1, 2]
+    assert (rounds.cursor(tmp_path), rounds.next_round(tmp_path)) == (9, 3)
+
+
+def test_what_is_asked_for_is_checked_before_anything_is_read(tmp_path: Path) -> None:
+    good = {"model": "m", "old": "a.csv", "test": "b.csv", "new": "c.csv"}
+    assert read(good).gate.worse_by == 0.01
+    for changes, wanted in (
+        ({"modle": 1}, "`modle` is not a key of an update. Did you mean `model`?"),
+        ({"gate": {"worse": 1}}, "`gate.worse` is not a key of an update. Did you mean `worse_by`?"),
+        ({"gate": {"worse_by": 2}}, "`gate.worse_by`"),
+        ({"new": None}, "An update needs new rows"),
+    ):
+        with pytest.raises(SpecError) as error:
+            read({**good, **changes})
+        told(error, wanted)
+    with pytest.raises(SpecError, match="An update's file was wanted"):
+        read(tmp_path / "none.yaml")
