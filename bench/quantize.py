@@ -47,7 +47,7 @@ def main() -> int:
         given.steps, given.texts = 20, 16
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="penjing-bench-") as folder:
-        held, train, test, score = _grown(given, Path(folder))
+        held, train, test, score = grown(given, Path(folder))
         plain = score(held, test)
         lines = list(_measured(held, train, test, score, given))
     print(f"perplexity of fp32: {plain:.3f}")
@@ -61,7 +61,7 @@ def main() -> int:
     return 0
 
 
-def _grown(given: argparse.Namespace, folder: Path) -> tuple[Any, Any, Any, Any]:
+def grown(given: argparse.Namespace, folder: Path) -> tuple[Any, Any, Any, Any]:
     """The model in memory, its train and held-out pieces, and what scores one by the other."""
     from bench import nano
     from bench.grow import DATA, our_run
