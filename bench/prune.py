@@ -1,13 +1,13 @@
 """What pruning and trimming cost and give: zeros on a base of our own, and a run taken apart.
 
-    .venv/bin/python bench/prune.py weights                  # grows nanoGPT's 4 x 128 on tinyshakespeare first
+    .venv/bin/python bench/prune.py weights        # grows nanoGPT's 4 x 128 on tinyshakespeare first
     .venv/bin/python bench/prune.py weights --smoke
     .venv/bin/python bench/prune.py run runs/banking77 --test test.csv
 
-`weights`: perplexity on the last tenth of the text, which nothing was fitted on, at half the weights and at 2:4;
-`recovered` is the share of the way from magnitude's perplexity back to that of all weights. Published for
-Llama-2-7B on WikiText2 (locuslab/wanda): dense 5.12, magnitude 14.89, SparseGPT 6.51, Wanda 6.42: 87 % by
-Wanda. `run`: chains over a tuned run: bytes, rows of the test answered otherwise than the run's best model
+`weights`: perplexity on the last tenth of the text, which nothing was fitted on, at half the weights and at
+2:4; `recovered` is the share of the way from magnitude's perplexity back to that of all weights. Published
+for Llama-2-7B on WikiText2 (locuslab/wanda): dense 5.12, magnitude 14.89, SparseGPT 6.51, Wanda 6.42: 87 %
+by Wanda. `run`: chains over a tuned run: bytes, rows of the test answered otherwise than the run's best model
 does, the score, and sentences/s of both in turns. Needs ../shared/data. Writes bench/out/prune-*.json.
 """
 
@@ -135,7 +135,9 @@ def taken_apart(given: argparse.Namespace) -> None:
         speeds = _in_turns(first, bundle, rows, given.rounds)
         one = {"chain": chain, "bytes": bytes_of(bundle), **_answered(bundle, rows, first), "speeds": speeds}
         found.append(one)
-        print(f"{chain}: {one['bytes'] / base['bytes']:.1%} of the bytes, score {one['score']:.4f}", flush=True)
+        print(
+            f"{chain}: {one['bytes'] / base['bytes']:.1%} of the bytes, score {one['score']:.4f}", flush=True
+        )
     table(
         [
             {

@@ -193,7 +193,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bases": bases_table,
     **{
         name: lambda kind=kind, name=name: settings_table(kind, name)
-        for kind in plugin.KINDS
+        for kind in reversed(plugin.KINDS)  # of one name the first kind has the table
         for name in plugin.found(kind)
     },
     "commands": commands_table,

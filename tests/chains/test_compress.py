@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from typer.testing import CliRunner
 
 from common import told
@@ -17,6 +19,7 @@ from penjing.chains.budget import advise, read
 from penjing.chains.weighed import Weighed, bytes_of
 from penjing.cli import app
 from penjing.errors import DataError, NotSupported, SpecError, WontFit
+from penjing.models.layers import linears_of
 
 Tuned = Callable[..., Any]
 CHAIN = "trim_vocabulary>int8"
@@ -176,3 +179,18 @@ def test_the_command_tells_what_it_would_do_and_does_nothing(tuned: Tuned, tmp_p
     assert "1-int8-" in done.output
     assert "to be made" in done.output
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.slow
+def test_a_pruned_model_is_healed_by_the_one_the_chain_began_from(tuned: Tuned, tmp_path: Path) -> None:
+    chain = "prune_heads(share=0.5, even=false)>magnitude>distill(epochs=1)"
+    found = compress(tuned().folder, chain, out=tmp_path, allow=True, memory=False)
+    run = found.steps[-1].folder.parent
+    said = yaml.safe_load((run / "spec.yaml").read_text(encoding="utf-8"))
+    teacher = {**said["techniques"][0]["distill"]}["teacher"]
+    assert Path(teacher).samefile(tuned().folder / "best")
+    pruned, healed = (load(step.folder).base.trunk for step in found.steps[1:])
+    for name in linears_of(pruned):
+        before, after = (one.get_submodule(name).weight for one in (pruned, healed))
+        assert not after[before == 0].any()
+        assert not torch.equal(before, after)
