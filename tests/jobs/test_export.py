@@ -280,3 +280,81 @@ def test_the_verb_tells_what_was_proved_and_a_dry_run_writes_nothing(tuned: Tune
     wrong = CliRunner().invoke(app, [*given, "--tolerance", "answer=0.9"])
     assert wrong.exit_code == 1
     assert "Did you mean `answers`?" in wrong.output
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, at transformers
+def test_peft_puts_the_adapter_on_its_base_and_gives_equal_scores(tuned: Tuned, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModel, AutoTokenizer
+
+    bundle = load(tuned("lora").folder)
+    made = export(tuned("lora").folder, tmp_path / "out", to="peft")
+    assert made.parity["outputs"]["of_largest_output"] < 1e-4
+    config = json.loads((made.folder / "adapter_config.json").read_text(encoding="utf-8"))
+    model = PeftModel.from_pretrained(
+        AutoModel.from_pretrained(config["base_model_name_or_path"]), made.folder
+    )
+    words = AutoTokenizer.from_pretrained(made.folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        first = model.eval()(**words).last_hidden_state[:, 0]
+        head: Any = bundle.model.head
+        p = head.out(torch.tanh(head.dense(first))).softmax(-1).double().numpy()
+    assert abs(p - bundle.probabilities(TEXTS)).max() < 1e-5
+
+
+def test_a_full_model_is_no_adapter(untrained: Any, tmp_path: Path) -> None:
+    bundle = untrained("bert", "classify", ["a", "b", "c"])
+    with pytest.raises(NotSupported) as error:
+        export(bundle, tmp_path / "out", to="peft", rows=rows_of(tmp_path, *CLASSES))
+    told(error, "An adapter was wanted", str(bundle), "`full`", "`method: lora`")
+
+
+SAID = [{"source": "my card", "target": "was charged"}, {"source": "the parcel", "target": "is late"}]
+
+
+@pytest.fixture(scope="module")
+def speakers(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`speakers("llama", "lora")` -> the run of a language model tuned to say answers."""
+
+    def get(family: str, method: str) -> Path:
+        from penjing import tune
+
+        folder = tmp_path_factory.mktemp("speakers")
+        rows = put(folder, "said.jsonl", "".join(json.dumps(row) + "\n" for row in SAID * 8))
+        task: Any = {"generate": {"longest": 6}}
+        given = {
+            "steps": 2,
+            "evals": 1,
+            "device": "cpu",
+            "precision": "fp32",
+            "out": folder,
+            "max_length": 24,
+        }
+        return tune(base=tiny(family), train=rows, valid=rows, task=task, method=method, **given).folder
+
+    return get
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "method", "target", "kind"),
+    [
+        ("llama", "full", "hf", "AutoModelForCausalLM"),
+        ("gpt2", "lora", "hf", "AutoModelForCausalLM"),
+        ("t5", "full", "hf", "AutoModelForSeq2SeqLM"),
+        ("llama", "lora", "peft", "AutoPeftModelForCausalLM"),
+        ("qwen3", "lora", "peft", "AutoPeftModelForCausalLM"),
+        ("gpt2", "lora", "onnx", "onnxruntime"),
+        ("t5", "full", "torch", "torch.export"),
+    ],
+)
+def test_a_language_model_scores_words_alike_there(
+    family: str, method: str, target: str, kind: str, speakers: Any, tmp_path: Path
+) -> None:
+    if target == "onnx":
+        pytest.importorskip("onnxruntime")
+    made = export(speakers(family, method), tmp_path / "out", to=target)
+    assert made.opens.startswith(kind)
+    assert made.parity["outputs"]["of_largest_output"] < 1e-4
+    assert made.parity["outputs"]["same_best"] == 1.0
+    assert made.parity["edges"]["n"] == 5  # no empty text is answered

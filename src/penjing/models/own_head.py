@@ -68,7 +68,7 @@ class OwnHead(nn.Module):
         """Scores of each state by itself."""
         self.trunk.states = states_nD.float()[:, None]
         try:
-            ids = torch.zeros(len(states_nD), 1, dtype=torch.int64, device=states_nD.device)
+            ids = torch.zeros(states_nD.shape[0], 1, dtype=torch.int64, device=states_nD.device)
             logits: Tensor = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         finally:
             self.trunk.states = None
