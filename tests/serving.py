@@ -4,13 +4,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from penjing import plugin
 from penjing.bundle import Bundle, load, save
 from penjing.data import parts
+from penjing.models.load import Base, twin_of
 from penjing.models.load import load as load_base
-from penjing.models.load import twin_of
 from penjing.models.model import Model
 from penjing.plugin import choice
 from penjing.serve.opened import Bases, Opened, prove
@@ -26,13 +27,21 @@ TEXTS = [
 ]
 
 
+BASES = Bases()
+
+
+@functools.cache
+def _base(folder: str, whole: bool) -> Base:
+    return load_base(folder, whole=whole)
+
+
 def made(
     folder: Path, base: Path, task: Any = "classify", *, labels: int = 3, method: Any = "lora", seed: int = 0
 ) -> Path:
     """A bundle of these, saved in `folder`; its adapter changes every answer."""
     torch.manual_seed(seed)
     own = plugin.build("tasks", choice(task, kind="tasks", key="task"))
-    found = twin_of(load_base(str(base), whole=own.whole))
+    found = twin_of(_base(str(base), own.whole))
     chosen = plugin.build("methods", choice(method, kind="methods", key="method"))
     trunk = chosen.apply(found.trunk)
     for name, parameter in trunk.named_parameters():
@@ -63,7 +72,7 @@ def made(
 
 def registered(root: Path, name: str, folder: Path, **how: Any) -> Version:
     """The bundle as the next version of a model, with its golden answers."""
-    return add(root, name, folder, prove=lambda place: prove(place, bases=Bases(), device="cpu"), **how)
+    return add(root, name, folder, prove=lambda place: prove(place, bases=BASES, device="cpu"), **how)
 
 
 @functools.cache
@@ -76,3 +85,12 @@ def alone(opened: Opened | Path, inputs: list[Any]) -> list[dict[str, Any]]:
     """What the bundle answers each input by itself, opened anew and sharing nothing."""
     bundle = anew(opened if isinstance(opened, Path) else opened.version.folder)
     return [bundle.predict([one])[0] for one in inputs]
+
+
+def near(wanted: Any, found: Any) -> bool:
+    """Equal, numbers to 1e-5."""
+    if isinstance(wanted, dict):
+        return wanted.keys() == found.keys() and all(near(wanted[key], found[key]) for key in wanted)
+    if isinstance(wanted, list | tuple | np.ndarray) and not isinstance(wanted, str):
+        return len(wanted) == len(found) and all(near(a, b) for a, b in zip(wanted, found, strict=True))
+    return abs(wanted - found) < 1e-5 if isinstance(wanted, float | np.floating) else wanted == found

@@ -21,7 +21,7 @@ SRC = ROOT / "src" / "penjing"
 LAYERS = {
     7: [
         "__init__", "__main__", "cli", "cli_compress", "cli_corpus", "cli_export", "cli_find", "cli_grow",
-        "cli_log", "cli_options", "cli_plan", "cli_show", "cli_tokenizer", "cli_watch", "screen",
+        "cli_log", "cli_options", "cli_plan", "cli_serve", "cli_show", "cli_tokenizer", "cli_watch", "screen",
     ],
     6: ["apps"],
     5: ["chains"],

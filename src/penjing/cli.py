@@ -38,6 +38,7 @@ from penjing.cli_options import (
     refuse_ignored,
 )
 from penjing.cli_plan import plan
+from penjing.cli_serve import keys, promote, roll_back, serve
 from penjing.cli_show import list_, show
 from penjing.cli_tokenizer import tokenizer
 from penjing.cli_watch import traffic, update, watch
@@ -65,11 +66,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (corpus, tokenizer, traffic):
+for group in (corpus, keys, tokenizer, traffic):
     app.add_typer(group)
 app.command("list")(list_)
 for verb in (
-    plan, export_log, compress, show, export, index, find, mine, sentences, watch, update, pretrain,
+    plan, export_log, compress, show, export, index, find, mine, sentences, serve, promote,
+    roll_back, watch, update, pretrain,
 ):  # fmt: skip
     app.command()(verb)
 

@@ -7,7 +7,7 @@ import pytest
 
 from serving import made, registered
 
-KINDS = {  # name: task, labels, method
+KINDS = {  # name: task, labels, method; over tiny BERT
     "support": ("classify", 3, "lora"),
     "topics": ({"classify": {"multi_label": True}}, 5, {"lora": {"rank": 4, "targets": "all"}}),
     "names": ({"tag": {"head_dropout": 0.0}}, 2, {"lora": {"rank": 2}}),
@@ -18,6 +18,11 @@ KINDS = {  # name: task, labels, method
     "prefixed": ("classify", 3, "prefix"),
 }
 
+TALKERS = {
+    "talk": ("qwen3", {"chat": {"max_new": 16}}, "lora"),
+    "notes": ("t5", {"summarize": {"longest": 12}}, "full"),
+}
+
 
 @pytest.fixture(scope="session")
 def shelf(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,5 +30,8 @@ def shelf(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
     root, work = tmp_path_factory.mktemp("serving"), tmp_path_factory.mktemp("bundles")
     for seed, (name, (task, labels, method)) in enumerate(KINDS.items()):
         folder = made(work / name, tiny("bert"), task, labels=labels, method=method, seed=seed)
+        registered(root, name, folder)
+    for name, (family, task, method) in TALKERS.items():
+        folder = made(work / name, tiny(family), task, labels=0, method=method, seed=5)
         registered(root, name, folder)
     return root

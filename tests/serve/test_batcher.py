@@ -17,7 +17,7 @@ from penjing.serve.asked import Busy, Closing, Late
 from penjing.serve.batcher import Batcher, pick
 from penjing.serve.job import Job
 from penjing.serve.models import Models
-from serving import TEXTS, alone, anew
+from serving import TEXTS, alone, anew, near
 
 PAIRS = [[a, b] for a, b in pairwise(TEXTS)]
 
@@ -32,15 +32,6 @@ def batcher(models: Models) -> Iterator[Batcher]:
     made = Batcher(models.lanes, tokens=60)
     yield made
     made.close(within_s=20)
-
-
-def near(wanted: Any, found: Any) -> bool:
-    """Equal, numbers to 1e-5."""
-    if isinstance(wanted, dict):
-        return wanted.keys() == found.keys() and all(near(wanted[key], found[key]) for key in wanted)
-    if isinstance(wanted, list | tuple | np.ndarray) and not isinstance(wanted, str):
-        return len(wanted) == len(found) and all(near(a, b) for a, b in zip(wanted, found, strict=True))
-    return abs(wanted - found) < 1e-5 if isinstance(wanted, float | np.floating) else wanted == found
 
 
 def test_every_answer_in_mixed_traffic_is_the_one_given_alone(models: Models, batcher: Batcher) -> None:

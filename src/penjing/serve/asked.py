@@ -66,3 +66,24 @@ class Late(PenjingError):
 
 class Closing(PenjingError):
     """The service is stopping, or not ready yet."""
+
+
+class Forbidden(PenjingError):
+    """The caller's key does not allow this."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the id of the key, empty where the service runs without keys, and what it allows: `infer`
+    (all models), `infer:NAME`, `feedback`, `metrics`, `admin`."""
+
+    id: str = ""
+    scopes: frozenset[str] = frozenset({"infer", "feedback", "metrics", "admin"})
+
+    def may(self, scope: str) -> bool:
+        """Whether a route that needs this scope is open to the caller; of `infer` for any model."""
+        return scope in self.scopes or (scope == "infer" and any(s.startswith("infer:") for s in self.scopes))
+
+    def may_ask(self, name: str) -> bool:
+        """Whether the caller may ask this model."""
+        return "infer" in self.scopes or f"infer:{name}" in self.scopes

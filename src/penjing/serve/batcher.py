@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -68,14 +68,24 @@ class Batcher:
         """How long what waits will take, as it went lately."""
         return self.waiting / self.pace
 
-    def submit(self, opened: Opened, verb: str, inputs: Sequence[Any], *, within_s: float) -> Job:
-        """Queue a request; its `future` has the answers.
+    def submit(
+        self,
+        opened: Opened,
+        verb: str,
+        inputs: Sequence[Any],
+        *,
+        within_s: float,
+        admit: Callable[[int], None] = lambda size: None,
+    ) -> Job:
+        """Queue a request; its `future` has the answers. `admit` may refuse it, told about how many tokens it
+        has.
 
         Raises:
             Busy: the queue is full, or so long that the deadline would pass.
             Closing: the service is stopping.
         """
         size = max(1, round(sum(_characters(one) for one in inputs) / self.chars))
+        admit(size)
         job = Job(opened, verb, inputs, time.monotonic() + within_s, size)
         with self._wake:
             self._admit(size, within_s)
@@ -84,8 +94,9 @@ class Batcher:
         job.future.add_done_callback(lambda _: self._freed(size))
         return job
 
-    def talk(self, talk: Talk, *, within_s: float) -> Talk:
+    def talk(self, talk: Talk, *, within_s: float, admit: Callable[[int], None] = lambda size: None) -> Talk:
         """Queue a text to be said, token by token; raises as `submit` does."""
+        admit(talk.size)
         with self._wake:
             self._admit(talk.size, within_s)
             self._talks.append(talk)

@@ -8,6 +8,7 @@ is not served.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from penjing.bundle import Bundle
 from penjing.data.parts import rows_of
 from penjing.errors import DataError, NotSupported
+from penjing.models.generate import Prompts, generate
+from penjing.serve.speaking import is_language, prompts_to_go_on
 
 TEXTS = (
     "My card was charged twice for one order.",
@@ -24,6 +27,7 @@ TEXTS = (
 )
 TOLERANCE = {"fp32": 1e-3}  # of numbers, relative above 1; other types
 COARSE = 0.05
+SAID = 8  # tokens of a text
 
 
 def _image(seed: int) -> np.ndarray:
@@ -80,10 +84,28 @@ def check(bundle: Bundle, golden: Mapping[str, Any]) -> None:
 
 def _asked(bundle: Bundle, name: str) -> list[Any]:
     inputs = [_image(0), _image(1)] if name == "images" else INPUTS[name]
-    if bundle.task.feed:
-        raise DataError("a language model answers nothing by itself")
-    part = bundle.part((bundle.task.ask or rows_of)(inputs), labelled=False)
-    return bundle.task.answers(bundle.infer(part), bundle.labels, bundle.card["chosen"])
+    task = bundle.task
+    if is_language(bundle):
+        return [
+            {"text": text} for text in _said(bundle, [prompts_to_go_on(bundle, str(one)) for one in inputs])
+        ]
+    if task.feed:
+        raise DataError("a language model that reads both ways answers nothing by itself")
+    part = bundle.part((task.ask or rows_of)(inputs), labelled=False)
+    if task.prompts is not None:
+        return [{"text": text} for text in _said(bundle, [task.prompts(part)])]
+    return task.answers(bundle.infer(part), bundle.labels, bundle.card["chosen"])
+
+
+def _said(bundle: Bundle, asked: Sequence[Prompts]) -> list[str]:
+    """The first few words of each text."""
+    found = []
+    for prompts in asked:
+        how = replace(prompts.how, max_new=min(SAID, prompts.how.max_new), min_new=0)
+        model: Any = bundle.model
+        said = generate(model, prompts.rows, how, stop=prompts.stop, limit=prompts.limit)
+        found += [prompts.text(best[0].ids) for best in said]
+    return found
 
 
 def _differs(wanted: Any, found: Any, tolerance: float, *, words: bool, where: str = "") -> str:

@@ -175,6 +175,18 @@ class Models:
             self.bases.keep({other.bundle.base.sha256 for other in self._open.values()})
         self._note("closed", {"model": str(opened.version), "sha256": opened.version.sha256})
 
+    def forgive(self, version: Version) -> None:
+        """Let a version that was refused be tried again."""
+        self._refused.pop((version.name, version.number, version.sha256), None)
+
+    def route(self, name: str) -> Route:
+        """The route in force. Raises Unknown."""
+        return (self._names.get(name) or self.look(name)).route
+
+    def versions(self, name: str) -> list[Version]:
+        """A model's versions, oldest first. Raises Unknown."""
+        return [*self.look(name).versions.values()]
+
     def follow(self) -> None:
         """Take over what has changed on disk: new versions, and routes once their versions are open."""
         for name, known in list(self._names.items()):

@@ -1,0 +1,189 @@
+"""Bundles behind one HTTP service."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing.errors import NotSupported, SpecError
+from penjing.serve import registry
+from penjing.serve.asked import Recorder
+from penjing.serve.keyring import Keyring
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How a service runs.
+
+    registry: folder of the models' versions. host, port: where it listens; beyond this machine only with
+    keys. keys: file of API keys. tokens: computed in one pass. waiting: tokens that may wait. hot: bundles
+    kept open. within: seconds that a request may take. requests, rate: requests and tokens a minute for
+    each key. body: largest request, MiB. stop: seconds in which a stop finishes what was taken. store:
+    traffic to keep. audit: file of the audit log. certificate, private_key: files for TLS.
+    """
+
+    registry: Path = Path("serving")
+    host: str = "127.0.0.1"
+    port: int = 8000
+    device: str = "auto"
+    keys: Path | None = None
+    tokens: int = 2048
+    waiting: int = 262_144
+    hot: int = 64
+    within: float = 30.0
+    requests: float | None = None
+    rate: float | None = None
+    body: float = 2.0
+    stop: float = 30.0
+    store: str | None = None
+    audit: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    trust: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "waiting", "hot", "within", "body", "stop"):
+            if not getattr(self, name) > 0:
+                raise SpecError(
+                    f"`{name}` must be above 0; it is {getattr(self, name)}. Leave it out for the usual."
+                )
+        if not 0 <= self.port < 65536:
+            raise SpecError(
+                f"`port` must be 0 to 65535; it is {self.port}. 8000 is usual, 0 takes a free one."
+            )
+        if (self.certificate is None) != (self.private_key is None):
+            raise SpecError("TLS needs a certificate and its private key; one of them is missing. Give both.")
+        if self.keys is None and not _local(self.host):
+            raise SpecError(
+                f"The service was to listen on {self.host}, which others can reach, without API keys. Make "
+                "some "
+                "(`penjing keys add --keys keys.json`) and give `--keys keys.json`, or listen on 127.0.0.1."
+            )
+
+
+def register(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: None) -> list[str]:
+    """Take bundles (`runs/a`, or `NAME=runs/a`) into the registry; the models' names. What is new becomes
+    live.
+
+    Raises:
+        SpecError: two of one name, or nothing to serve. NotSupported: a bundle that cannot be served.
+    """
+    from penjing.serve.opened import Bases, prove
+
+    bases, names = Bases(), list[str]()
+    for given in bundles:
+        name, _, folder = given.rpartition("=")
+        name = name or Path(folder).resolve().name
+        if name == "best":
+            name = Path(folder).resolve().parent.name
+        if name in names:
+            raise SpecError(f"Two bundles would be called `{name}`. Give one another name: `other={folder}`.")
+        version = registry.add(
+            how.registry,
+            name,
+            Path(folder),
+            prove=lambda place: prove(place, bases=bases, device=how.device, trust=how.trust),
+            live=True,
+        )
+        tell(f"{version} {version.sha256[:12]}… from {folder}")
+        names.append(name)
+    names = names or registry.names(how.registry)
+    if not names:
+        raise SpecError(
+            f"Models to serve were wanted; none are given, and the registry {how.registry} has none. Give "
+            "runs or "
+            "bundles: `penjing serve runs/a runs/b`."
+        )
+    return names
+
+
+def application(names: Sequence[str], how: Serving, *, recorder: Recorder | None = None) -> Any:
+    """The ASGI application of registered models.
+
+    Raises:
+        NotSupported: the packages of `penjing[serve]` are missing.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+    except ImportError as error:
+        raise NotSupported(
+            f"Serving needs fastapi, prometheus_client and uvicorn; {error.name} is not installed. `pip "
+            "install "
+            "'penjing[serve]'`."
+        ) from error
+    from penjing.serve.app import create
+    from penjing.serve.audit import Audit
+    from penjing.serve.batcher import Batcher
+    from penjing.serve.limits import Limits
+    from penjing.serve.models import Models
+    from penjing.serve.service import Service
+
+    audit = Audit(how.audit)
+    counters: list[Any] = []
+
+    def note(event: str, about: dict[str, Any]) -> None:
+        audit.note(event, about)
+        for service in counters:
+            service.metrics.events.labels(event).inc()
+
+    models = Models(how.registry, hot=how.hot, device=how.device, trust=how.trust, note=note)
+    batcher = Batcher(models.lanes, tokens=how.tokens, most=how.waiting)
+    limits = Limits(requests=how.requests, tokens=how.rate)
+    service = Service(models, batcher, recorder=recorder, limits=limits, audit=audit, within_s=how.within)
+    counters.append(service)
+    keyring = None if how.keys is None else Keyring(how.keys)
+    return create(service, keyring=keyring, names=names, body=int(how.body * 2**20), stop_s=how.stop)
+
+
+def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: None) -> None:
+    """Serve until SIGTERM or Ctrl-C; what was taken is finished first.
+
+    Raises:
+        SpecError, NotSupported: as `register` and `application`.
+    """
+    import uvicorn
+
+    names = register(bundles, how, tell=tell)
+    with contextlib.ExitStack() as after:
+        recorder = None
+        if how.store is not None:
+            from penjing.serve.traffic import Traffic
+            from penjing.serve.traffic import recorder as records
+
+            recorder = records(after.enter_context(Traffic(how.store)))
+            tell(f"requests are kept in {how.store}, personal data masked")
+        app = application(names, how, recorder=recorder)
+        scheme = "https" if how.certificate else "http"
+        tell(f"{', '.join(names)} on {scheme}://{how.host}:{how.port}{'' if how.keys else ', without keys'}")
+        # uvicorn stops gracefully and then raises the signal again: that end is a good one.
+        after.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, lambda *about: None))
+        uvicorn.run(
+            app,
+            host=how.host,
+            port=how.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=int(how.stop) + 5,
+            limit_concurrency=4096,
+            ssl_certfile=how.certificate,
+            ssl_keyfile=how.private_key,
+        )
+
+
+def _local(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

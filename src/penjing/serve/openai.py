@@ -1,0 +1,318 @@
+"""Routes in OpenAI's shapes, so that clients made for it work unchanged: embeddings, completions, chat.
+
+What a client asks and this service cannot do is refused, never passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import StreamingResponse
+
+from penjing.errors import DataError, NotSupported, PenjingError
+from penjing.models.generate import Prompts, Said
+from penjing.serve.asked import Caller
+from penjing.serve.guard import needs
+from penjing.serve.opened import Opened
+from penjing.serve.predict import About
+from penjing.serve.replies import FAULTS, answer, named, of_error
+from penjing.serve.service import Reply, Service
+from penjing.serve.speaking import Wish, prompts_to_answer, prompts_to_go_on, wished
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Tokens = Annotated[int | None, Field(ge=1, le=8192)]
+Temperature = Annotated[
+    float | None, Field(ge=0, le=2, description="0: the likeliest word; none: as the bundle does")
+]
+Share = Annotated[float | None, Field(gt=0, le=1)]
+Ends = str | Annotated[list[str], Field(max_length=4)] | None
+One = Annotated[int, Field(ge=1, le=1)]
+
+
+class Embed(BaseModel):
+    """Texts to make vectors of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+    input: str | list[str]
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells beside the text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
+
+
+class Complete(BaseModel):
+    """A text to go on from; what bundles of `summarize` and the like make of a text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+    prompt: str
+    max_tokens: Tokens = None
+    temperature: Temperature = None
+    top_p: Share = None
+    seed: int | None = None
+    stop: Ends = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: One = 1
+    user: str | None = None
+
+
+class Piece(BaseModel):
+    """Part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """What somebody said."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[Piece]
+
+
+class Chat(BaseModel):
+    """A conversation that ends with what the user says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    max_tokens: Tokens = None
+    max_completion_tokens: Tokens = None
+    temperature: Temperature = None
+    top_p: Share = None
+    seed: int | None = None
+    stop: Ends = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: One = 1
+    user: str | None = None
+
+
+class Usage(BaseModel):
+    """Tokens read and said."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int = 0
+
+
+class Vector(BaseModel):
+    """One text's vector, of length one; as base64 of its 32-bit floats, little end first, where asked."""
+
+    object: str = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Vectors(BaseModel):
+    """Vectors, in the texts' order."""
+
+    object: str = "list"
+    data: list[Vector]
+    model: str
+    usage: Usage
+    bundle: About
+
+
+class Completed(BaseModel):
+    """A text, or a reply (`object` says which)."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: Usage
+    bundle: About
+
+
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "with `stream`: chunks, then `data: [DONE]`"}
+}
+
+
+def router(service: Service) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["openai"])
+
+    @routes.post("/v1/embeddings", response_model=Vectors, responses=FAULTS)
+    @needs("infer")
+    async def embeddings(body: Embed, request: Request) -> Response:
+        """Vectors of texts, by a bundle whose head makes them."""
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        reply = await service.ask(body.model, "embed", texts, caller=request.state.caller)
+        data = [
+            {"object": "embedding", "index": i, "embedding": _written(vector, body.encoding_format)}
+            for i, vector in enumerate(reply.answers)
+        ]
+        usage = {"prompt_tokens": reply.n_tokens, "total_tokens": reply.n_tokens}
+        about = {"model": body.model, "usage": usage, "bundle": reply.opened.about}
+        return answer({"object": "list", "data": data, **about}, headers=named(reply))
+
+    @routes.post("/v1/completions", response_model=Completed, responses=FAULTS | STREAMED)
+    @needs("infer")
+    async def completions(body: Complete, request: Request) -> Response:
+        """Go on from a text."""
+        ask = lambda opened: prompts_to_go_on(opened.bundle, body.prompt)  # noqa: E731
+        return await _said(service, body, ask, body.prompt, request.state.caller)
+
+    @routes.post("/v1/chat/completions", response_model=Completed, responses=FAULTS | STREAMED)
+    @needs("infer")
+    async def chat(body: Chat, request: Request) -> Response:
+        """Reply to a conversation."""
+        messages = [{"role": one.role, "content": _text(one)} for one in body.messages]
+
+        def ask(opened: Opened) -> Prompts:
+            if opened.bundle.task.name not in ("chat", "prefer"):
+                raise NotSupported(
+                    f"Replies were wanted; `{opened.version.name}` is a bundle of "
+                    f"`{opened.bundle.task.name}`. Ask a "
+                    "bundle of `chat`, or use /v1/predict or /v1/completions."
+                )
+            return prompts_to_answer(opened.bundle, [{"messages": messages}])
+
+        return await _said(service, body, ask, {"messages": messages}, request.state.caller)
+
+    return routes
+
+
+async def _said(
+    service: Service,
+    body: Complete | Chat,
+    ask: Callable[[Opened], Prompts],
+    asked: Any,
+    caller: Caller,
+) -> Response:
+    """A text whole, or in chunks as it grows."""
+    at, began = time.time(), time.perf_counter()
+    chosen, opened = await service.found(body.model, caller)
+    ends = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    if any(not end for end in ends):
+        raise DataError("`stop` must be texts of a character or more; one is empty. Leave it out.")
+    prompts = wished(await asyncio.to_thread(ask, opened), _wish(body))
+    number = f"{'chatcmpl' if isinstance(body, Chat) else 'cmpl'}-{secrets.token_hex(12)}"
+    pieces = service.heard(opened, prompts, caller=caller, ends=ends)
+    first = await anext(pieces)  # whatever refuses the text does so before the answer begins
+
+    async def finished(text: str, said: Said) -> Reply:
+        spent = time.perf_counter() - began
+        n_tokens = len(prompts.rows[0]) + len(said.ids)
+        found = [{"text": text, "ended": _why(said, prompts) == "stop"}]
+        reply = Reply(number, opened, chosen.way, found, n_tokens, 0.0, spent)
+        return await service.noted(
+            reply, "chat" if isinstance(body, Chat) else "complete", [asked], caller, at
+        )
+
+    shape = {"id": number, "created": int(at), "model": body.model, "bundle": opened.about}
+    if body.stream:
+        chunks = _chunks(service, body, shape, first, pieces, prompts, finished)
+        about = named(Reply(number, opened, chosen.way, [], 0, 0.0, 0.0))
+        return StreamingResponse(chunks, media_type="text/event-stream", headers=about)
+    every = [first, *[piece async for piece in pieces]]
+    said = every[-1][1]
+    assert said is not None
+    text, why = "".join(piece for piece, _ in every), _why(said, prompts)
+    reply = await finished(text, said)
+    own = {"message": {"role": "assistant", "content": text}} if isinstance(body, Chat) else {"text": text}
+    choice = {"index": 0, **own, "finish_reason": why, "logprobs": None}
+    kind = "chat.completion" if isinstance(body, Chat) else "text_completion"
+    content = {"object": kind, **shape, "choices": [choice], "usage": _usage(prompts, said)}
+    return answer(content, headers=named(reply))
+
+
+async def _chunks(
+    service: Service,
+    body: Complete | Chat,
+    shape: dict[str, Any],
+    first: tuple[str, Said | None],
+    pieces: AsyncIterator[tuple[str, Said | None]],
+    prompts: Prompts,
+    finished: Callable[[str, Said], Any],
+) -> AsyncIterator[str]:
+    """Server-sent events: a chunk a piece, the reason why it ended, `[DONE]`."""
+    chat = isinstance(body, Chat)
+    shape = {"object": "chat.completion.chunk" if chat else "text_completion", **shape}
+
+    def chunk(piece: str | None, why: str | None, **more: Any) -> str:
+        own: dict[str, Any] = (
+            {"delta": {} if piece is None else {"content": piece}} if chat else {"text": piece or ""}
+        )
+        choice = {"index": 0, **own, "finish_reason": why, "logprobs": None}
+        return _event({**shape, "choices": [choice], **more})
+
+    if chat:
+        opening = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        yield _event({**shape, "choices": [opening]})
+    parts: list[str] = []
+    said: Said | None = None
+    try:
+        with contextlib.suppress(StopAsyncIteration):
+            piece, said = first
+            while True:
+                if piece:
+                    parts.append(piece)
+                    yield chunk(piece, None)
+                piece, said = await anext(pieces)
+        assert said is not None
+        await finished("".join(parts), said)
+        yield chunk(None, _why(said, prompts))
+        if body.stream_options is not None and body.stream_options.include_usage:
+            yield _event({**shape, "choices": [], "usage": _usage(prompts, said)})
+    except PenjingError as error:  # the answer has begun, so the fault is an event
+        yield f"data: {bytes(of_error(service, error).body).decode()}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+
+def _why(said: Said, prompts: Prompts) -> str:
+    """`length` where the room was used up, else `stop`: by a stop token, or by one of the caller's ends."""
+    return "length" if not said.ended and len(said.ids) >= prompts.how.max_new else "stop"
+
+
+def _wish(body: Complete | Chat) -> Wish:
+    ends = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    most = body.max_tokens
+    if isinstance(body, Chat) and body.max_completion_tokens is not None:
+        most = body.max_completion_tokens
+    return Wish(most, body.temperature, body.top_p, None if body.seed is None else abs(body.seed), ends)
+
+
+def _usage(prompts: Prompts, said: Said) -> dict[str, int]:
+    read, n_said = len(prompts.rows[0]), len(said.ids)
+    return {"prompt_tokens": read, "completion_tokens": n_said, "total_tokens": read + n_said}
+
+
+def _text(one: Message) -> str:
+    return one.content if isinstance(one.content, str) else "".join(piece.text for piece in one.content)
+
+
+def _written(vector: np.ndarray, form: str) -> list[float] | str:
+    if form == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(x) for x in vector]

@@ -1,0 +1,120 @@
+"""Answers as bytes, and errors in the one shape that all routes have (OpenAI's)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from penjing.errors import DataError, NotSupported, PenjingError, SpecError
+from penjing.serve.asked import Busy, Closing, Forbidden, Late, Unknown
+from penjing.serve.service import Reply, Service
+
+KINDS: list[tuple[type[PenjingError], int, str]] = [
+    (Unknown, 404, "model_not_found"),
+    (Forbidden, 403, "forbidden"),
+    (Busy, 429, "rate_limit_exceeded"),
+    (Late, 504, "deadline_exceeded"),
+    (Closing, 503, "unavailable"),
+    (DataError, 422, "bad_input"),
+    (SpecError, 400, "bad_request"),
+    (NotSupported, 400, "not_supported"),
+]
+_PATH = re.compile(r"(?<![\w.])(?:~|\.{1,2})?(?:/[\w.@+~-]+){2,}/?")
+
+
+class Fault(BaseModel):
+    """What went wrong, in words."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
+class Failure(BaseModel):
+    """Every answer that is none."""
+
+    error: Fault
+
+
+FAULTS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Failure, "description": about}
+    for code, about in {
+        400: "not possible as asked",
+        401: "no valid key",
+        403: "the key does not allow it",
+        404: "no such model, version or path",
+        408: "the body did not come in time",
+        413: "the body is too large",
+        422: "the input is not what the model takes",
+        429: "too much at once; `Retry-After` says when to come back",
+        500: "a fault of the service",
+        503: "refused, stopping or not ready",
+        504: "the deadline passed",
+    }.items()
+}
+
+
+def answer(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; numbers that JSON has no word for become null."""
+    body = to_json(content, inf_nan_mode="null")
+    return Response(body, status, media_type="application/json", headers=headers)
+
+
+def failure(status: int, code: str, message: str) -> Response:
+    """An error in OpenAI's shape, without a path of the server's."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    fault = {"message": _PATH.sub("…", message)[:1000], "type": kind, "code": code, "param": None}
+    return answer({"error": fault}, status=status)
+
+
+def of_error(service: Service, error: PenjingError) -> Response:
+    """The answer that an error of ours makes."""
+    _, status, code = next((kind for kind in KINDS if isinstance(error, kind[0])), (None, 500, "internal"))
+    told = failure(status, code, str(error))
+    if isinstance(error, Busy):
+        told.headers["retry-after"] = str(max(1, round(error.wait_s)))
+    if isinstance(error, Closing):
+        told.headers["retry-after"] = "1"
+    if status in (429, 503, 504):
+        service.metrics.refused.labels(code).inc()
+    return told
+
+
+def named(reply: Reply) -> dict[str, str]:
+    """Headers that name who answered."""
+    version = reply.opened.version
+    headers = {
+        "x-penjing-id": reply.id,
+        "x-penjing-model": str(version),
+        "x-penjing-sha256": version.sha256,
+        "x-penjing-way": reply.way,
+    }
+    if reply.recorded is not None:
+        headers["x-penjing-recorded"] = "true" if reply.recorded else "false"
+    return headers
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Let every error have the one shape."""
+
+    @app.exception_handler(PenjingError)
+    async def _ours(request: Request, error: PenjingError) -> Response:
+        return of_error(service, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return failure(422, "bad_input", f"`{where or 'body'}`: {first['msg']}.")
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        codes = {404: "not_found", 408: "too_slow", 413: "too_large"}
+        return failure(error.status_code, codes.get(error.status_code, "bad_request"), str(error.detail))

@@ -1,0 +1,139 @@
+"""The service as a process: started by its command, asked over the network, stopped and killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from penjing.errors import NotSupported, SpecError
+from penjing.jobs.serve import Serving, register
+from penjing.serve.registry import names, point, read_route
+from serving import TEXTS, made, registered
+
+Tiny = Callable[..., Path]
+
+
+def started(root: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "penjing", "serve", "--registry", str(root), "--port", str(port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--device", "cpu", *more], text=True, env=environment)
+    return process, f"http://127.0.0.1:{port}"
+
+
+def until_ready(process: subprocess.Popen[str], url: str, seconds: float = 90) -> float:
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        assert process.poll() is None, "it died"
+        try:
+            if httpx2.get(f"{url}/readyz", timeout=2).status_code == 200:
+                return time.monotonic() - began
+        except httpx2.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError("it was not ready in time")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_stop_finishes_what_was_taken_and_a_kill_leaves_all_whole(tiny: Tiny, tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    for seed in (1, 2):
+        registered(root, "support", made(tmp_path / str(seed), tiny("bert"), seed=seed))
+    process, url = started(root)
+    try:
+        until_ready(process, url)
+        codes: list[Any] = []
+        labels: set[str] = set()
+        stop = threading.Event()
+
+        def ask() -> None:
+            with httpx2.Client(base_url=url, timeout=30) as client:
+                while not stop.is_set():
+                    reply = client.post("/v1/predict", json={"model": "support", "inputs": TEXTS})
+                    codes.append(reply.status_code)
+                    labels.add(reply.json()["answers"][0]["label"][1:])
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in (2, 1, 2):  # swapped back and forth under load
+            point(root, "support", number)
+            time.sleep(1.5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(codes) == {200}, "a request was dropped"
+        assert labels == {"1", "2"}, "the swap was not followed"
+        large: list[int] = []
+        late = threading.Thread(
+            target=lambda: large.append(
+                httpx2.post(
+                    f"{url}/v1/predict", json={"model": "support", "inputs": TEXTS * 170}, timeout=60
+                ).status_code
+            )
+        )
+        late.start()
+        while "penjing_queue_tokens 0.0" in httpx2.get(f"{url}/metrics").text and late.is_alive():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        late.join()
+        assert large == [200]
+        assert process.wait(30) == 0
+        for moment in (0.3, 1.1):
+            process, url = started(root)
+            time.sleep(moment)
+            process.kill()
+            process.wait()
+            assert read_route(root, "support").live == 2
+        process, url = started(root)
+        until_ready(process, url)
+        reply = httpx2.post(f"{url}/v1/predict", json={"model": "support", "inputs": "no"}, timeout=30)
+        assert reply.json()["bundle"]["version"] == 2
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_bundles_are_named_by_their_folder_or_as_asked(tiny: Tiny, tmp_path: Path) -> None:
+    how = Serving(registry=tmp_path / "serving", device="cpu")
+    folder = made(tmp_path / "desk", tiny("bert"), seed=1)
+    told: list[str] = []
+    assert register([str(folder), f"other={folder}"], how, tell=told.append) == ["desk", "other"]
+    assert told[0].startswith("desk@1 ")
+    assert register([], how) == names(how.registry) == ["desk", "other"]
+    with pytest.raises(SpecError, match="Two bundles would be called `desk`"):
+        register([str(folder), f"desk={folder}"], how)
+    with pytest.raises(NotSupported, match=r"no card\.json"):
+        register([str(tmp_path / "nothing")], how)
+
+
+def test_a_service_that_others_can_reach_needs_keys(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="without API keys"):
+        Serving(host="0.0.0.0")
+    with pytest.raises(SpecError, match="TLS needs a certificate and its private key"):
+        Serving(certificate=tmp_path / "a.pem")
+    with pytest.raises(SpecError, match="`tokens` must be above 0"):
+        Serving(tokens=0)
+    with pytest.raises(SpecError, match="Models to serve were wanted"):
+        register([], Serving(registry=tmp_path / "none"))
+
+
+def test_a_language_model_as_it_was_pretrained_goes_on_from_any_text(tiny: Tiny, tmp_path: Path) -> None:
+    folder = made(tmp_path / "lm", tiny("gpt2"), "causal", labels=0, method="full", seed=2)
+    version = registered(tmp_path / "serving", "lm", folder)
+    golden = json.loads((version.folder / "golden.json").read_text())
+    assert golden["inputs"] == "texts"
+    assert all(set(one) == {"text"} for one in golden["answers"])
