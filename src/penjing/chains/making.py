@@ -60,7 +60,8 @@ def make(
         "max_length": done.max_length,
         "compressed": [*at.card.get("compressed", []), said],
     }
-    bundles.save(folder, model=done.model, base=done.base, saves="full", card=card)
+    base = replace(done.base, name=at.card["base"]["name"])
+    bundles.save(folder, model=done.model, base=base, saves="full", card=card)
     return Made(bundles.load(folder, machine=at.machine), shrunk.facts, shrunk.exact)
 
 

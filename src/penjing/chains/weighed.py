@@ -53,9 +53,10 @@ class Weighed:
 
 def weigh(bundle: Bundle, original: Bundle, rows: Rows, *, seed: int = 0, memory: bool = True) -> Weighed:
     """Weigh a bundle beside the original, on rows with labels."""
-    part, theirs = bundle.part(rows), original.part(rows)
-    found, before = bundle.infer(part), original.infer(theirs)
-    task = bundle.task
+    part, alone, task = bundle.part(rows), bundle is original, bundle.task
+    found = bundle.infer(part)
+    theirs = part if alone else original.part(rows)
+    before = found if alone else original.infer(theirs)
     scores = task.score(found, part.targets, bundle.labels, bundle.card["chosen"], seed)
     old = original.task.score(before, theirs.targets, original.labels, original.card["chosen"], seed)
     drop = old.values[task.best] - scores.values[task.best]
@@ -108,10 +109,12 @@ def _latencies(a: Bundle, b: Bundle, rows: Rows) -> tuple[dict[str, float], dict
         times: tuple[list[float], list[float]] = ([], [])
         for turn in range(turns + 1):
             taken = rows.take((np.arange(n) + turn * n) % len(rows))
-            for one, kept in zip((a, b), times, strict=True):
+            for one, kept in zip((a, b) if a is not b else (a,), times, strict=False):
                 part = one.part(taken, labelled=False)
                 kept.append(_timed(lambda one=one, part=part: one.infer(part)))  # type: ignore[misc]
-        ours[str(n)], theirs[str(n)] = (1000 * statistics.median(kept[1:]) for kept in times)
+        ours[str(n)] = theirs[str(n)] = 1000 * statistics.median(times[0][1:])
+        if a is not b:
+            theirs[str(n)] = 1000 * statistics.median(times[1][1:])
     return ours, theirs
 
 
@@ -121,9 +124,9 @@ def _rates(a: Bundle, b: Bundle, rows: Rows, turns: int = 3) -> tuple[float, flo
     best = [float("inf"), float("inf")]
     parts: list[Part] = [one.part(taken, labelled=False) for one in (a, b)]
     for _ in range(turns):
-        for i, one in enumerate((a, b)):
+        for i, one in enumerate((a, b) if a is not b else (a,)):
             best[i] = min(best[i], _timed(lambda one=one, i=i: one.infer(parts[i])))  # type: ignore[misc]
-    return len(taken) / best[0], len(taken) / best[1]
+    return len(taken) / best[0], len(taken) / best[a is not b]
 
 
 def _timed(work: Callable[[], Any]) -> float:
