@@ -30,11 +30,13 @@ Tiny = Callable[..., Path]
 ZERO: dict[str, dict[str, Any]] = {
     "distill": {"alpha": 0.0},
     "ema": {"decay": 0.0},
+    "qat": {"start": 1.0},
     "sparsify": {"share": 0.0},
     "swa": {"start": 1.0},
 }
 MORE: dict[str, dict[str, Any]] = {  # settings under which a stopped run goes on, too
     "distill": {"unlabelled": "rows", "augment": "swap", "hidden": 1.0, "relations": 1.0},
+    "qat": {"to": "round", "bits": 3, "start": 0.5},
 }
 TECHNIQUES = sorted(plugin.found("techniques"))
 WAYS = [(name, {}) for name in TECHNIQUES] + list(MORE.items())
