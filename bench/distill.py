@@ -81,8 +81,8 @@ def student_of(
     techniques = [] if settings is None else [{"distill": {"teacher": str(teacher), **settings}}]
     run = tune(
         base=str(teacher), layers=given.layers, train=split.train, valid=split.valid, text="text",
-        label="label", techniques=techniques, epochs=given.epochs, lr=given.lr, seed=seed, out=out, device=given.device,
-        precision="fp32", name=f"{split.name}-{name}-{seed}-{int(time.time())}",
+        label="label", techniques=techniques, epochs=given.epochs, lr=given.lr, seed=seed, out=out,
+        device=given.device, precision="fp32", name=f"{split.name}-{name}-{seed}-{int(time.time())}",
     )  # fmt: skip
     return run.folder, run.result["cost"]["seconds"]
 

@@ -32,7 +32,7 @@ CHAINS = (
     "drop_layers",
     "prune_heads",
     "prune_ffn",
-    "drop_layers(keep=4)>prune_ffn>prune_heads>distill",
+    "drop_layers(keep=4)>prune_ffn>prune_heads>distill(layers=all)",
 )
 
 

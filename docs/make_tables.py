@@ -207,7 +207,13 @@ def renewed(text: str) -> str:
     Raises:
         KeyError: the page asks for a table that is not made here.
     """
-    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[4]}", text)
+    return BLOCK.sub(lambda found: f"{found[1]}{_made(found[2])}{found[4]}", text)
+
+
+def _made(name: str) -> str:
+    """The table of a name; of a plug-in whose name two kinds have, as in `techniques distill`."""
+    kind, _, own = name.rpartition(" ")
+    return settings_table(kind, own) if kind else TABLES[name]()
 
 
 def main() -> None:

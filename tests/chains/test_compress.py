@@ -183,7 +183,7 @@ def test_the_command_tells_what_it_would_do_and_does_nothing(tuned: Tuned, tmp_p
 
 @pytest.mark.slow
 def test_a_pruned_model_is_healed_by_the_one_the_chain_began_from(tuned: Tuned, tmp_path: Path) -> None:
-    chain = "prune_heads(share=0.5, even=false)>magnitude>distill(epochs=1)"
+    chain = "prune_heads(share=0.5, even=false)>magnitude>distill(layers=all, epochs=1)"
     found = compress(tuned().folder, chain, out=tmp_path, allow=True, memory=False)
     run = found.steps[-1].folder.parent
     said = yaml.safe_load((run / "spec.yaml").read_text(encoding="utf-8"))

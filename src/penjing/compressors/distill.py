@@ -61,9 +61,8 @@ def distill(
         fewer = len(chosen) < n
         rate = {} if lr is None else {"lr": lr}
         train = {"epochs": epochs or (STUDENT if fewer else HEALING), **rate}
-        return {
-            "method": "full", "techniques": techniques, "train": train, **({"layers": chosen} if fewer else {}),
-        }  # fmt: skip
+        changed = {"method": "full", "techniques": techniques, "train": train}
+        return {**changed, "layers": chosen} if fewer else changed
 
     return Compressor("distill", changes=changes)
 
