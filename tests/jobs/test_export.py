@@ -358,3 +358,25 @@ def test_a_language_model_scores_words_alike_there(
     assert made.parity["outputs"]["of_largest_output"] < 1e-4
     assert made.parity["outputs"]["same_best"] == 1.0
     assert made.parity["edges"]["n"] == 5  # no empty text is answered
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+def test_gguf_reads_back_and_scores_words_alike_in_transformers(
+    family: str, speakers: Any, tmp_path: Path
+) -> None:
+    gguf = pytest.importorskip("gguf")
+    made = export(speakers(family, "lora"), tmp_path / "out", to="gguf")
+    assert made.parity["outputs"]["of_largest_output"] < 1e-4
+    assert made.parity["outputs"]["same_best"] == 1.0
+    reader = gguf.GGUFReader(str(made.folder / "model.gguf"))
+    assert reader.fields["general.architecture"].contents() == family
+    assert reader.fields["tokenizer.ggml.pre"].contents() == "gpt-2"
+
+
+def test_gguf_is_for_models_that_say_words(untrained: Any, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    bundle = untrained("gpt2", "classify", ["a", "b", "c"])
+    with pytest.raises(NotSupported) as error:
+        export(bundle, tmp_path / "out", to="gguf", rows=rows_of(tmp_path, *CLASSES))
+    told(error, "language model", "`classify`", str(bundle), "`onnx`")
