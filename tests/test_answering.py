@@ -1,7 +1,10 @@
 """Scores of answers: the published rules, said a second way, on the same answers."""
 
+import random
 import re
+import string
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from penjing.answering import (
     squad_words,
     table_of,
 )
+from penjing.data.questions import read
 
 SAID = ["The Eiffel-Tower!", "a  cat", "cat dog cat", "", "1,000 m", "an", "Café", "it's"]
 RIGHT = ["eiffel tower", "the cat.", "cat cat bird", "", "1000 m", "the", "cafe", "its"]
@@ -109,3 +113,36 @@ def test_the_threshold_is_the_best_of_all_cuts() -> None:
 def test_words_in_common_count_as_often_as_both_have_them() -> None:
     assert sum((Counter(["cat", "dog", "cat"]) & Counter(["cat", "cat", "bird"])).values()) == 2
     assert judged("cat dog cat", ["cat cat bird"], "squad")[1] == pytest.approx(2 / 3)
+
+
+def official(said: str, right: str) -> tuple[float, float]:
+    """SQuAD v1.1, its four steps and its two scores, written down anew from the description of its script:
+    lower case, no punctuation, no articles, single spaces; equal texts; F1 of the bags of words."""
+    bare = ["".join(c for c in text.lower() if c not in set(string.punctuation)) for text in (said, right)]
+    ours, theirs = (" ".join(re.sub(r"\b(a|an|the)\b", " ", text).split()) for text in bare)
+    same = sum((Counter(ours.split()) & Counter(theirs.split())).values())
+    if not same:
+        return float(ours == theirs), 0.0
+    precision, recall = same / len(ours.split()), same / len(theirs.split())
+    return float(ours == theirs), 2 * precision * recall / (precision + recall)
+
+
+@pytest.mark.data
+def test_on_xquad_the_scores_are_the_official_scorers(shared_data: Path) -> None:
+    rows = read(shared_data / "xquad_en_zh" / "xquad.en.json.gz")
+    draw, said = random.Random(0), []
+    for one in rows.items or []:
+        start, end = one.answers[0].start, one.answers[0].end
+        kind = draw.randrange(4)  # right; too long; another place; the words in another order and case
+        near = one.context[max(0, start - draw.randrange(30)) : end + draw.randrange(30)]
+        words = one.answers[0].text.upper().split()
+        said.append(
+            [one.answers[0].text, near, one.context[:20], " ".join(draw.sample(words, len(words)))][kind]
+        )
+    right = [[answer.text for answer in one.answers] for one in rows.items or []]
+    found = scores_of(said, right, "squad", 0).values
+    table = [[official(a, b) for b in several] for a, several in zip(said, right, strict=True)]
+    for place, name in enumerate(("exact_match", "f1")):
+        wanted = sum(max(pair[place] for pair in row) for row in table) / len(table)
+        assert found[name] == pytest.approx(wanted, abs=1e-12)
+    assert 0.3 < found["exact_match"] < found["f1"] < 0.9

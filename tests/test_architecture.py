@@ -29,9 +29,9 @@ LAYERS = {
     3: ["bundle", "bundle_card", "bundle_parts", "engine", "run"],
     2: ["compressors", "exporters", "methods", "objectives", "tasks", "techniques", "trackers"],
     1: [
-        "answering", "baseline", "baselines", "compressor", "corpus", "data", "device", "entities",
-        "drift", "exporter", "files", "intervals", "measures", "models", "pii", "regression", "retrieval",
-        "saying",
+        "answering", "baseline", "baselines", "coding", "compressor", "corpus", "data", "device", "drift",
+        "entities", "exporter", "files", "intervals", "measures", "models", "pii", "regression", "retrieval",
+        "sandbox", "sandboxed", "saying",
     ],
     0: [
         "errors", "keys", "plugin", "plural", "records", "spec", "task", "tasks_key", "threads",

@@ -134,12 +134,26 @@ def _said(base: str, **settings: Any) -> Sample:
     return Sample("rows.jsonl", _as_lines(rows), asked, {"longest": 6, **settings}, base)
 
 
+def _code(**settings: Any) -> Sample:
+    lines = [
+        f"def {label}_{i}(a, b):\n    return a + b  # {text}\n" for i, (text, label) in enumerate(tickets(18))
+    ]
+    rows: list[dict[str, Any]] = [
+        {"content": "\n".join([line] * (1 + i % 4))} for i, line in enumerate(lines)
+    ]
+    if "run" in settings:
+        rows = [{"prompt": line[:20], "completion": line[20:], "test": "pass"} for line in lines]
+    asked = ["def add(a, b):\n", {"prompt": "def f():\n", "suffix": "\n    return x\n"}]
+    return Sample("rows.jsonl", _as_lines(rows), asked, {"longest": 6, **settings}, base="gpt2", longest=64)
+
+
 SAMPLES: dict[str, dict[str, Sample]] = {
     "answer": {"squad": _questions(longest=4)},
     "prefer": {"dpo": _preferences(), "orpo": _preferences(loss="orpo")},
     "chat": {"replies": _talks(), "last": _talks(learn="last")},
     "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},
     "choose": {"plain": _choices()},
+    "code": {"files": _code(), "tested": _code(run=True, judge="pass_at_1", samples=2, memory_mib=2048)},
     "embed": {"plain": _related(), "first dimensions too": _related(dimensions=[8], both_ways=False)},
     "generate": {"encoder-decoder": _said("marian"), "decoder": _said("gpt2", beams=2)},
     "pair": {

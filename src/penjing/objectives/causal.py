@@ -7,15 +7,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from penjing.data.masking import placed
 from penjing.errors import NotSupported
 from penjing.measures import language_scores
+from penjing.models.decoding import Decoding
+from penjing.models.generate import generate
 from penjing.models.language import judged, language_task
 from penjing.models.load import Base
 from penjing.models.word_head import word_head
-from penjing.records import NO_ROWS, Batch, Part, Tokens
+from penjing.records import NO_ROWS, Part, Tokens
 from penjing.task import Feed, Task
 
 # What `train` says where the spec says nothing.
@@ -50,7 +51,7 @@ def causal(*, across: bool = False, ends: bool = True) -> Task:
         def show(model: Any, base: Base, part: Part, index: np.ndarray) -> list[dict[str, Any]]:
             tokens = part.tokens
             rows = [tokens.ids[tokens.starts[i] : tokens.starts[i + 1]].tolist() for i in index]
-            return [_continued(model, base, row, seed) for seed, row in enumerate(rows)]
+            return _continued(model, base, rows)
 
         unit: Any = "stream" if across else "document"
         vary = _shifted if across else _in_documents
@@ -100,23 +101,18 @@ def _asked(part: Part, rows: np.ndarray, starts: np.ndarray, stops: np.ndarray) 
     return Part(NO_ROWS, Tokens(np.asarray(stream[places], np.int64), ends, labels=labels), targets)
 
 
-def _continued(model: Any, base: Base, row: list[int], seed: int) -> dict[str, Any]:
-    """The beginning of a piece, what the model goes on with (sampled), and how the piece goes on."""
-    given = row[: max(1, min(PROMPT, len(row) // 2))]
-    device = next(model.head.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    ids = list(given)
-    with torch.inference_mode():
-        for _ in range(min(SAID, base.limit - len(given))):
-            states = model.states(_alone(ids).to(device))[-1:]
-            odds = (model.head(states)[0].float().cpu() / TEMPERATURE).softmax(-1)
-            ids.append(int(torch.multinomial(odds, 1, generator=generator)))
-            if ids[-1] == base.tokenizer.eos_token_id:
-                break
+def _continued(model: Any, base: Base, rows: list[list[int]]) -> list[dict[str, Any]]:
+    """The beginning of each piece, what the model goes on with (sampled), and how the piece goes on."""
+    given = [row[: max(1, min(PROMPT, len(row) // 2))] for row in rows]
+    how = Decoding(max_new=SAID, sample=True, temperature=TEMPERATURE)
+    stop = [] if base.tokenizer.eos_token_id is None else [int(base.tokenizer.eos_token_id)]
+    said = generate(model, given, how, stop=stop, limit=base.limit)
     decode = base.tokenizer.decode
-    wanted = decode(row[len(given) : len(given) + SAID])
-    return {"given": decode(given), "found": decode(ids[len(given) :]), "wanted": wanted}
-
-
-def _alone(ids: list[int]) -> Batch:
-    return Batch(torch.tensor(ids), torch.tensor([len(ids)]), None, 1.0, (0,))
+    return [
+        {
+            "given": decode(own),
+            "found": decode([*best[0].ids]),
+            "wanted": decode(row[len(own) : len(own) + SAID]),
+        }
+        for row, own, best in zip(rows, given, said, strict=True)
+    ]

@@ -1,0 +1,88 @@
+"""Rows of code: files, completions, HumanEval's and MBPP's fields, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import put, told
+from penjing.data.code import Problem, asked_code, read_code
+from penjing.errors import DataError
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_files_of_code_are_rows(tmp_path: Path) -> None:
+    put(tmp_path, "a.py", "x = 1\n")
+    put(tmp_path, "deep/b.go", "package b\n")
+    put(tmp_path, "deep/__pycache__/c.py", "no")
+    put(tmp_path, ".git/d.py", "no")
+    put(tmp_path, "notes.txt", "no")
+    rows = read_code(tmp_path)
+    assert rows.items == [Problem("", "x = 1\n", whole=True), Problem("", "package b\n", whole=True)]
+    assert rows.where(0).endswith("a.py")
+    assert read_code(tmp_path / "*.py").items == rows.items[:1]  # type: ignore[index]
+    assert read_code([tmp_path / "a.py"]).items == rows.items[:1]  # type: ignore[index]
+
+
+def test_problems_of_humaneval_have_their_tests(tmp_path: Path) -> None:
+    row = {"task_id": "HumanEval/0", "prompt": "\ndef one():\n", "entry_point": "one",
+           "canonical_solution": "    return 1\n", "test": "def check(f):\n    assert f() == 1"}  # fmt: skip
+    (one,) = read_code(put(tmp_path, "h.jsonl", lines(row))).items or ()
+    assert (one.prompt, one.completion) == ("\ndef one():\n", "    return 1\n")  # spaces are code
+    scope: dict[str, Any] = {}
+    exec(one.prompt + one.completion + "\n" + one.tests, scope)
+    with pytest.raises(AssertionError):
+        exec(one.prompt + "    return 2\n" + one.tests, scope)
+
+
+def test_problems_of_mbpp_show_a_test(tmp_path: Path) -> None:
+    row = {"task_id": 1, "text": "Write one.", "code": "def one():\n    return 1", "test_setup_code": "k = 1",
+           "test_list": ["assert one() == k", "assert one() < 2"]}  # fmt: skip
+    (one,) = read_code(put(tmp_path, "m.jsonl", lines(row))).items or ()
+    assert one.prompt == '"""\nWrite one.\nassert one() == k\n"""\n'
+    assert one.completion == row["code"]
+    assert one.tests == "k = 1\nassert one() == k\nassert one() < 2"
+
+
+def test_prompts_and_completions_are_found_and_told(tmp_path: Path) -> None:
+    row = {"id": 3, "prompt": "def f():", "suffix": "\nf()", "completion": " pass"}
+    rows = read_code(put(tmp_path, "p.jsonl", lines(row)))
+    assert rows.items == [Problem("def f():", " pass", "\nf()")]
+    assert "`prompt` and `completion` as prompt and completion (guessed)" in rows.notes[-1]
+    asked = read_code(put(tmp_path, "q.jsonl", lines({"prompt": "def f():"})), labelled=False)
+    assert asked.items == [Problem("def f():", None)]
+    named = read_code(put(tmp_path, "r.jsonl", lines({"a": "x", "b": "y"})), text="b", label="a")
+    assert named.items == [Problem("y", "x")]
+
+
+def test_a_column_of_whole_files_is_read_as_such(tmp_path: Path) -> None:
+    rows = read_code(put(tmp_path, "s.jsonl", lines({"path": "a.py", "content": "  x\n"})))
+    assert rows.items == [Problem("", "  x\n", whole=True)]
+
+
+def test_code_given_by_hand() -> None:
+    rows = asked_code(["def f():\n", {"prompt": "a", "suffix": "b"}])
+    assert rows.items == [Problem("def f():\n", None), Problem("a", None, "b")]
+    with pytest.raises(DataError) as error:
+        asked_code([" "])
+    told(error, "takes code to complete", "item 1 of 1", '"suffix"')
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        ([{"a": "x", "b": "y"}], ["whole files in one column or a prompt", "Columns: a, b", "`text: a`"]),
+        ([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}], ["line 2", "1 of 2 rows"]),
+    ],
+)
+def test_what_is_no_code_is_refused(tmp_path: Path, rows: list[dict[str, str]], parts: list[str]) -> None:
+    path = put(tmp_path, "bad.jsonl", lines(*rows))
+    with pytest.raises(DataError) as error:
+        read_code(path)
+    told(error, *parts)
+    if len(rows) == 2:
+        assert len(read_code(path, drop_empty=True)) == 1
