@@ -34,6 +34,7 @@ PAGES = [
 NAMES = [p.relative_to(ROOT).as_posix() for p in PAGES]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 CALL = re.compile(r"^(?:\$ )?(?:.*\| )?(?:python -m |\.venv/bin/)?penjing (?P<words>[^\n]*)$")
+FORMS = {"--schema", "--regex", "--choices"}  # of bundles that say words: tests/tasks/test_generate.py
 QUICK = {"list", "show", "check", "predict", "evaluate", "report"}  # what trains nothing
 # Of what `check` prints, these lines depend on rows and spec alone, so they are the same over any base.
 EXACT = ("ok    rows", "note  rows", "ERROR", "penjing: ", "ok    spec")
@@ -85,6 +86,8 @@ def shown(command: Command) -> str:
 
 
 def is_quick(command: Command) -> bool:
+    if FORMS & {*command.words}:
+        return False
     return command.words[0] in QUICK or "--dry-run" in command.words
 
 
