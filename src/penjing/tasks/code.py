@@ -69,7 +69,9 @@ def code(
             f"`code.judge` is {judge} and `code.samples` {samples}; both need the tests to be run, and `run` "
             "is false. Set `run: true`: the programs then run in a sandbox on this machine."
         )
-    drawn: dict[str, Any] = {"sample": True, "temperature": temperature, "top_p": top_p} if samples > 1 else {}
+    drawn: dict[str, Any] = (
+        {"sample": True, "temperature": temperature, "top_p": top_p} if samples > 1 else {}
+    )
     how = Decoding(max_new=longest, **drawn)
     ends = STOPS if stops is None else tuple(stops)
     judged_by = Judge(judge, run, seconds, memory_mib)
