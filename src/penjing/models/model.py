@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penjing.models import encdec
+from penjing.models import encdec, semi_structured
 from penjing.models.activations import fuse
 from penjing.models.dropout import hasten
 from penjing.models.frozen import Frozen, find, still
@@ -54,6 +54,8 @@ class Model(nn.Module):
             self.frozen = None
         elif precision in WORKING:
             self._copies = WorkingCopies(self.trunk, WORKING[precision])
+            if not any(p.requires_grad for p in self.trunk.parameters()):
+                semi_structured.quicken(self.trunk)
         self._modes = ()
         return self
 
