@@ -9,11 +9,13 @@ import torch
 
 from compressed import answers, held_of, rehearsal_of, reopened, shrink
 from conftest import tickets
+from penjing.compressor import Rehearsal
 from penjing.compressors.narrowing import Asked, chosen, zero
 from penjing.compressors.prune_ffn import prune_ffn
 from penjing.compressors.prune_heads import prune_heads
 from penjing.errors import NotSupported, SpecError
 from penjing.models.slim import sites_of, weight_of
+from penjing.objectives.masked import masked
 
 Tiny = Callable[..., Path]
 TEXTS = [text for text, _ in tickets(24)]
@@ -81,6 +83,13 @@ def test_unequal_heads_are_held_by_a_bundle_and_it_says_so(tiny: Tiny, tmp_path:
     found = answers(made.held, TEXTS).softmax(-1).double()
     wanted = torch.from_numpy(reopened(made.held, tmp_path / "bundle").probabilities(TEXTS))
     torch.testing.assert_close(wanted, found, rtol=1e-5, atol=1e-6)
+
+
+def test_units_of_a_language_model_are_judged_by_the_words_it_masks(tiny: Tiny) -> None:
+    held = held_of(tiny("bert"), masked(), [])
+    part = rehearsal_of(held_of(tiny("bert")), TEXTS).part
+    made = shrink(prune_ffn(), held, Rehearsal(part.rows, part))
+    assert made.facts["units"] == [32, 32]
 
 
 @pytest.mark.parametrize("family", ["t5", "mpnet"])

@@ -9,9 +9,10 @@ Legend: O outputs, I inputs of a linear layer; U units of a sublayer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +59,11 @@ def shrink(held: Held, rehearsal: Rehearsal, asked: Asked) -> Shrunk:
         NotSupported: a family whose units cannot go, or an attention that needs them all.
     """
     model, trunk = held.model, held.model.trunk
-    sites, batches = sites_of(trunk, attention=asked.attention), batches_of(rehearsal, rows=asked.rows)
+    sites = sites_of(trunk, attention=asked.attention)
+    if held.task.vary is not None:  # what is learned from a row is drawn, such as its masks
+        every = np.arange(len(rehearsal.part))
+        rehearsal = replace(rehearsal, part=held.task.vary(rehearsal.part, every, rehearsal.seed))
+    batches = batches_of(rehearsal, rows=asked.rows)
     units = {site.last: site.n for site in sites}
     if asked.by == "taylor":
         scores = sensitivity(model, held.task.loss, batches, units)

@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.models.layers import linears_of
-
 ROWS = 4096  # tokens of the trial
 LEAST = 1.05  # times as fast: less is noise
 TWO_BYTES = (torch.bfloat16, torch.float16)
@@ -37,8 +35,7 @@ def quicken(trunk: nn.Module) -> int:
     """
     tried: dict[tuple[int, ...], bool] = {}
     n_quick = 0
-    for name in linears_of(trunk):
-        layer: Any = trunk.get_submodule(name)
+    for layer in trunk.modules():
         if type(layer) is not nn.Linear or layer.weight.dtype not in TWO_BYTES or not layer.weight.is_cuda:
             continue
         weight = layer.weight.detach()
