@@ -12,7 +12,7 @@ from torch import Tensor
 from common import told
 from compressed import answers, held_of, rehearsal_of, shrink
 from conftest import tickets
-from penjing.compressor import Compressor, Held
+from penjing.compressor import Compressor, Held, Rehearsal
 from penjing.compressors.awq import awq, clipped, factors
 from penjing.compressors.calibrating import (
     Moments,
@@ -30,12 +30,15 @@ from penjing.compressors.round import round as to_nearest
 from penjing.compressors.sensitive import scan
 from penjing.errors import NotSupported, SpecError
 from penjing.models.grid import Grid, Marks, fitted, nearest, values
-from penjing.models.stored import dense
+from penjing.models.stored import dense, kind_of
 from penjing.models.weight_only import rounded
+from penjing.records import NO_ROWS, Part, Tokens
+from penjing.tasks.translate import translate
 
 Tiny = Callable[..., Path]
 TEXTS = [text for text, _ in tickets(24)]
 GRID = Grid(3, 32, False)
+SIDES = ("encoder", "decoder")
 
 
 def moments_of(x: Tensor) -> Moments:
@@ -270,3 +273,19 @@ def test_what_cannot_be_is_refused(tiny: Tiny) -> None:
     with pytest.raises(NotSupported) as caught:
         shrink(to_nearest(), held, rehearsal)
     told(caught, "Linear layers to compress", "weight_only already", "once")
+
+
+@pytest.mark.parametrize("make", [gptq, awq])
+def test_both_stacks_of_an_encoder_decoder_are_held(make: Callable[..., Compressor], tiny: Tiny) -> None:
+    held = held_of(tiny("t5"), translate(), [])
+    ids = np.arange(10, 42).astype(np.int32)
+    read, said = Tokens(ids, np.array([0, 12, 32])), Tokens(ids[::-1].copy(), np.array([0, 20, 32]))
+    rehearsal = Rehearsal(NO_ROWS, Part(NO_ROWS, read, np.zeros(2), answers=said))
+    batch = batches_of(rehearsal)[0]
+    before = held.model.states(batch)
+    made = shrink(make(bits=8, group=8, embeddings=False), held, rehearsal)
+    trunk = made.held.model.trunk
+    assert {kind_of(trunk.get_submodule(f"{side}.block.0.layer.0.SelfAttention.q")) for side in SIDES} == {
+        "weight_only"
+    }
+    torch.testing.assert_close(made.held.model.states(batch), before, rtol=0.05, atol=0.05)

@@ -6,7 +6,7 @@ Legend: O outputs, I inputs of a linear layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -92,9 +92,7 @@ def hold(
             made |= {name: nearest(name) for name in own}
         for name, layer in made.items():
             trunk.set_submodule(name, layer)
-    return Shrunk(
-        replace(held), {**_facts(trunk, names, grid, sums), "tables": tables, **told(hurts, spared)}
-    )
+    return Shrunk(held, {**_facts(trunk, names, grid, sums), "tables": tables, **told(hurts, spared)})
 
 
 def _count(sums: _Sums, weight: Tensor, ours: Tensor, nearest: Tensor, seen: Moments) -> None:

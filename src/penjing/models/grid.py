@@ -81,8 +81,9 @@ class Marks:
 def grouped(weight_OI: Tensor, grid: Grid) -> Tensor:
     """(O, G, group) the weights by group; a short last group is filled up with zeros."""
     size = grid.group or weight_OI.shape[1]
-    full = F.pad(weight_OI, (0, -weight_OI.shape[1] % size))
-    return full.view(len(full), -1, size)
+    short = -weight_OI.shape[1] % size
+    full = F.pad(weight_OI, (0, short)) if short else weight_OI
+    return full.reshape(len(full), -1, size)
 
 
 def fitted(weight_OI: Tensor, grid: Grid, shrink: float = 1.0) -> Marks:
