@@ -12,8 +12,8 @@ from typing import Any
 
 from penjing.errors import NotSupported, SpecError
 from penjing.serve import registry
-from penjing.serve.asked import Recorder
 from penjing.serve.keyring import Keyring
+from penjing.serve.traffic import Traffic, recorder
 
 Tell = Callable[[str], None]
 
@@ -104,8 +104,8 @@ def register(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: 
     return names
 
 
-def application(names: Sequence[str], how: Serving, *, recorder: Recorder | None = None) -> Any:
-    """The ASGI application of registered models.
+def application(names: Sequence[str], how: Serving, *, traffic: Traffic | None = None) -> Any:
+    """The ASGI application of registered models. `traffic` is where requests and feedback are kept.
 
     Raises:
         NotSupported: the packages of `penjing[serve]` are missing.
@@ -137,10 +137,17 @@ def application(names: Sequence[str], how: Serving, *, recorder: Recorder | None
     models = Models(how.registry, hot=how.hot, device=how.device, trust=how.trust, note=note)
     batcher = Batcher(models.lanes, tokens=how.tokens, most=how.waiting)
     limits = Limits(requests=how.requests, tokens=how.rate)
-    service = Service(models, batcher, recorder=recorder, limits=limits, audit=audit, within_s=how.within)
+    records = None if traffic is None else recorder(traffic)
+    service = Service(models, batcher, recorder=records, limits=limits, audit=audit, within_s=how.within)
     counters.append(service)
     keyring = None if how.keys is None else Keyring(how.keys)
-    return create(service, keyring=keyring, names=names, body=int(how.body * 2**20), stop_s=how.stop)
+    more = []
+    if traffic is not None:
+        from penjing.serve.feedback import router
+
+        more.append(router(traffic))
+    limit = int(how.body * 2**20)
+    return create(service, keyring=keyring, names=names, routers=more, body=limit, stop_s=how.stop)
 
 
 def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: None) -> None:
@@ -153,14 +160,11 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
 
     names = register(bundles, how, tell=tell)
     with contextlib.ExitStack() as after:
-        recorder = None
+        traffic = None
         if how.store is not None:
-            from penjing.serve.traffic import Traffic
-            from penjing.serve.traffic import recorder as records
-
-            recorder = records(after.enter_context(Traffic(how.store)))
+            traffic = after.enter_context(Traffic(how.store))
             tell(f"requests are kept in {how.store}, personal data masked")
-        app = application(names, how, recorder=recorder)
+        app = application(names, how, traffic=traffic)
         scheme = "https" if how.certificate else "http"
         tell(f"{', '.join(names)} on {scheme}://{how.host}:{how.port}{'' if how.keys else ', without keys'}")
         # uvicorn stops gracefully and then raises the signal again: that end is a good one.
