@@ -75,7 +75,7 @@ def test_an_unknown_name_is_404_and_never_the_base(client: TestClient) -> None:
         fault = posted(client, "/v1/predict", 404, model=name, inputs="no")["error"]
         assert fault["code"] == "model_not_found"
     assert (
-        "Did you mean `support`"
+        "Did you mean `support`? GET /v1/models lists"
         in posted(client, "/v1/predict", 404, model="suport", inputs="no")["error"]["message"]
     )
 

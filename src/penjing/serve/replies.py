@@ -25,7 +25,7 @@ KINDS: list[tuple[type[PenjingError], int, str]] = [
     (SpecError, 400, "bad_request"),
     (NotSupported, 400, "not_supported"),
 ]
-_PATH = re.compile(r"(?<![\w.])(?:~|\.{1,2})?(?:/[\w.@+~-]+){2,}/?")
+_PATH = re.compile(r"(?<![\w.])(?!/v[12]/)(?:~|\.{1,2})?(?:/[\w.@+~-]+){2,}/?")  # but for our own routes
 
 
 class Fault(BaseModel):
