@@ -6,7 +6,7 @@ A task of a file is found by itself; `SAMPLES` says what rows it reads. To add a
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,10 @@ def _code(**settings: Any) -> Sample:
 
 SAMPLES: dict[str, dict[str, Sample]] = {
     "answer": {"squad": _questions(longest=4)},
+    "answer_in_words": {
+        "encoder-decoder": replace(_questions(longest=4), base="marian"),
+        "decoder": replace(_questions(longest=4), base="gpt2"),
+    },
     "prefer": {"dpo": _preferences(), "orpo": _preferences(loss="orpo")},
     "chat": {"replies": _talks(), "last": _talks(learn="last")},
     "classify": {"plain": _texts(), "weighted": _texts(class_weights="balanced")},

@@ -67,6 +67,7 @@ class _Found:
     lost: list[str] = field(default_factory=list)
     unplaced: int = 0
     n_empty: int = 0
+    placing: bool = True  # whether it matters where answers stand
 
 
 def read(
@@ -78,12 +79,13 @@ def read(
     encoding: str | None = None,
     delimiter: str | None = None,
     drop_empty: bool = False,
+    placing: bool = True,
 ) -> Rows:
     """Rows with a `Question` each in `items`.
 
     Args:
         text: `question+context`, the two columns of flat rows. label: that of their answers.
-        drop_empty: leave out rows whose question or context is empty.
+        drop_empty: leave out rows whose question or context is empty. placing: find where answers stand.
 
     Raises:
         DataError: no known form, or a question or context is empty.
@@ -93,7 +95,7 @@ def read(
             "`data.delimiter` stands between labels of one cell; questions have none, so it would be "
             "ignored. Leave it out."
         )
-    found = _Found()
+    found = _Found(placing=placing)
     for table in tables(source, encoding=encoding):
         found.notes += table.notes
         file = len(found.files)
@@ -230,7 +232,10 @@ def _add(found: _Found, one: dict[str, Any], file: int, line: int, where: str, d
             f"{place}: answers were wanted as [{{text, answer_start}}], {{text: […], answer_start: […]}} or "
             f"texts; {str(one['answers'])[:60]!r} stands ({error}). Write them so."
         ) from error
-    answers = tuple(_placed(text, start, context, place, found) for text, start in given)
+    answers = tuple(
+        _placed(text, start, context, place, found) if found.placing else Answer(text)
+        for text, start in given
+    )
     found.items.append(Question(question.strip(), context, answers, name))
     found.places.append((file, line))
 
