@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import penjing
 from conftest import tickets
 from penjing import load
 from penjing.bundle import Bundle
@@ -217,6 +218,21 @@ def test_a_bare_base_teaches_by_its_layers_alone(home: dict[str, Any], tiny: Tin
     assert "hidden" in first_parts(tune({**spec, "techniques": [{"distill": {**own, "alpha": 0}}]}))
     with pytest.raises(NotSupported, match=r"it is a base without a task\. Name a run"):
         tune({**spec, "techniques": [{"distill": own}]})
+
+
+@pytest.mark.slow
+def test_a_base_teaches_its_layers_while_pretraining_goes_on(
+    home: dict[str, Any], tiny: Tiny, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(text for text, _ in tickets(200)), encoding="utf-8")
+    taught = {"teacher": str(tiny("bert")), "alpha": 0, "hidden": 1.0, "relations": 1.0}
+    run = penjing.tune(
+        base=str(tiny("bert")), layers=1, task="masked", train=str(corpus), out=tmp_path, device="cpu",
+        precision="fp32", steps=2, evals=1, batch=8, max_length=32, techniques=[{"distill": taught}],
+    )  # fmt: skip
+    assert {"hidden", "relations", "labels"} <= first_parts(run).keys()
+    assert load(run.folder).base.n_layers == 1
 
 
 @pytest.mark.slow

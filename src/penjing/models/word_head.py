@@ -9,6 +9,7 @@ Legend: n states, T tokens, D width, E width of the word table, V words.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ class WordHead(nn.Module):
         whole = bare(trunk)
         for name in self.own.parts:
             setattr(model, name, whole if len(self.own.parts) == 1 else getattr(whole, name))
+        if model.config.num_hidden_layers != whole.config.num_hidden_layers:  # some were left out
+            model.config = copy.deepcopy(whole.config)
         self._put(self.out)
         try:
             model.save_pretrained(folder)
