@@ -13,6 +13,7 @@ from penjing.compressor import Held
 from penjing.compressors.calibrating import plain_linears, weight_of
 from penjing.compressors.low_rank import low_rank
 from penjing.compressors.sparse import sparse
+from penjing.compressors.wanda import wanda
 from penjing.errors import NotSupported, SpecError
 from penjing.models.stored import kind_of
 
@@ -64,6 +65,20 @@ def test_layers_of_pruned_weights_take_fewer_bytes_and_answer_to_the_bit(tiny: T
     assert made.exact
     assert made.facts["zeros"] == pytest.approx(0.6, abs=0.01)
     assert torch.equal(answers(made.held, TEXTS), before)
+
+
+def test_what_wanda_prunes_is_held_in_little_more_than_half(tiny: Tiny) -> None:
+    held = held_of(tiny("bert"))
+    names = plain_linears(held)
+    made = shrink(wanda(), held, rehearsal_of(held, TEXTS))
+    before = answers(made.held, TEXTS)
+    facts = shrink(sparse(), made.held, rehearsal_of(held, [])).facts
+    assert facts["zeros"] == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(answers(held, TEXTS), before)
+    layers = [held.model.trunk.get_submodule(name) for name in names]
+    n_bytes = sum(t.nbytes for layer in layers for t in (layer.values, layer.places))
+    n_weights = sum(layer.in_features * layer.out_features for layer in layers)
+    assert n_bytes == pytest.approx(n_weights * (0.5 * 4 + 1 / 8), rel=0.02)
 
 
 def test_layers_that_would_not_get_smaller_stay(tiny: Tiny) -> None:

@@ -42,6 +42,7 @@ def awq(
     clip: bool = True,
     embeddings: bool = True,
     keep: float | list[str] = 0.0,
+    rows: int = 256,
 ) -> Compressor:
     """Hold the weights of linears in 2 to 8 bits, scaled by the inputs they meet (AWQ).
 
@@ -54,6 +55,7 @@ def awq(
         keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
         that
             are held in 8 bits instead.
+        rows: of the train rows, so many are looked at.
     """
     grid = Grid(bits, group, symmetric)
 
@@ -75,7 +77,7 @@ def awq(
 
         return hold(held, rehearsal, grid, keep, solve, embeddings=embeddings)
 
-    return Compressor("awq", shrink, wants="texts")
+    return Compressor("awq", shrink, wants="texts", rows=rows)
 
 
 def factors(weights_OI: Sequence[Tensor], inputs: Moments, grid: Grid) -> Tensor | None:

@@ -30,6 +30,7 @@ def gptq(
     act_order: bool = True,
     embeddings: bool = True,
     keep: float | list[str] = 0.0,
+    rows: int = 256,
 ) -> Compressor:
     """Hold the weights of linears in 2 to 8 bits, each error made up for by later columns (GPTQ).
 
@@ -43,6 +44,7 @@ def gptq(
         keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
         that
             are held in 8 bits instead.
+        rows: of the train rows, so many are looked at.
     """
     grid = Grid(bits, group, symmetric)
     if not damping > 0:
@@ -62,7 +64,7 @@ def gptq(
 
         return hold(held, rehearsal, grid, keep, solve, embeddings=embeddings)
 
-    return Compressor("gptq", shrink, wants="texts")
+    return Compressor("gptq", shrink, wants="texts", rows=rows)
 
 
 def solved(

@@ -19,15 +19,16 @@ from penjing.models.low_rank import LowRank, factored, worth
 
 
 def low_rank(
-    *, share: float | None = 0.5, energy: float | None = None, keep: list[str] | None = None
+    *, share: float | None = 0.5, energy: float | None = None, keep: list[str] | None = None, rows: int = 256
 ) -> Compressor:
     """Put two thin linears in each linear's place, by the singular values over the inputs it meets (SVD-LLM).
 
     Args:
         share: of a layer's weights that the two have together.
-        energy: instead of a share (`share: null`), how much of the squares of its outputs they keep; a layer
+        energy: with no share (null), how much of the squares of its outputs they keep instead; a layer
             that would not get smaller stays.
         keep: names of linears that stay, with `*` for anything.
+        rows: of the train rows, so many are looked at.
     """
     if (share is None) == (energy is None):
         raise SpecError(
@@ -70,4 +71,4 @@ def low_rank(
         facts = {"layers": len(ranks), "of": len(names), "median_rank": middle, "error": lost / outputs}
         return Shrunk(held, {**facts, **told({}, spared)})
 
-    return Compressor("low_rank", shrink, wants="texts")
+    return Compressor("low_rank", shrink, wants="texts", rows=rows)

@@ -25,6 +25,7 @@ def smoothquant(
     clip: bool = False,
     embeddings: bool = True,
     keep: float | list[str] = 0.0,
+    rows: int = 256,
 ) -> Compressor:
     """Hold linears in int8 and compute in int8, each channel of the inputs divided by
     max|x|^alpha / max|w|^(1 - alpha).
@@ -40,6 +41,7 @@ def smoothquant(
         keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
         that
             stay in fp32.
+        rows: of the train rows, so many are looked at.
     """
     if alpha is not None and not 0 <= alpha <= 1:
         raise SpecError(
@@ -63,7 +65,7 @@ def smoothquant(
             held, rehearsal, static=static, clip=clip, embeddings=embeddings, keep=keep, factors=factors
         )
 
-    return Compressor("smoothquant", shrink, wants="texts")
+    return Compressor("smoothquant", shrink, wants="texts", rows=rows)
 
 
 def smoothing(inputs_I: Tensor, weights_I: Tensor, alpha: float) -> Tensor:

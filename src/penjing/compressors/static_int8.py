@@ -6,7 +6,9 @@ from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
 from penjing.compressors.eight_bits import calibrated
 
 
-def static_int8(*, clip: bool = True, embeddings: bool = True, keep: float | list[str] = 0.0) -> Compressor:
+def static_int8(
+    *, clip: bool = True, embeddings: bool = True, keep: float | list[str] = 0.0, rows: int = 256
+) -> Compressor:
     """Hold linears in int8, a scale a row, and compute with inputs in int8 on a grid found on the rehearsal's
     texts, one scale and zero for all tokens.
 
@@ -16,9 +18,10 @@ def static_int8(*, clip: bool = True, embeddings: bool = True, keep: float | lis
         keep: the share of linears, those that hurt the answers most, or names such as `["*.output.dense"]`,
         that
             stay in fp32.
+        rows: of the train rows, so many are looked at.
     """
 
     def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
         return calibrated(held, rehearsal, static=True, clip=clip, embeddings=embeddings, keep=keep)
 
-    return Compressor("static_int8", shrink, wants="texts")
+    return Compressor("static_int8", shrink, wants="texts", rows=rows)
