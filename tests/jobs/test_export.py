@@ -2,6 +2,7 @@
 refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -309,74 +310,70 @@ def test_a_full_model_is_no_adapter(untrained: Any, tmp_path: Path) -> None:
     told(error, "An adapter was wanted", str(bundle), "`full`", "`method: lora`")
 
 
-SAID = [{"source": "my card", "target": "was charged"}, {"source": "the parcel", "target": "is late"}]
-
-
-@pytest.fixture(scope="module")
-def speakers(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`speakers("llama", "lora")` -> the run of a language model tuned to say answers."""
-
-    def get(family: str, method: str) -> Path:
-        from penjing import tune
-
-        folder = tmp_path_factory.mktemp("speakers")
-        rows = put(folder, "said.jsonl", "".join(json.dumps(row) + "\n" for row in SAID * 8))
-        task: Any = {"generate": {"longest": 6}}
-        given = {
-            "steps": 2,
-            "evals": 1,
-            "device": "cpu",
-            "precision": "fp32",
-            "out": folder,
-            "max_length": 24,
-        }
-        return tune(base=tiny(family), train=rows, valid=rows, task=task, method=method, **given).folder
-
-    return get
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "method", "target", "kind"),
-    [
-        ("llama", "full", "hf", "AutoModelForCausalLM"),
-        ("gpt2", "lora", "hf", "AutoModelForCausalLM"),
-        ("t5", "full", "hf", "AutoModelForSeq2SeqLM"),
-        ("llama", "lora", "peft", "AutoPeftModelForCausalLM"),
-        ("qwen3", "lora", "peft", "AutoPeftModelForCausalLM"),
-        ("gpt2", "lora", "onnx", "onnxruntime"),
-        ("t5", "full", "torch", "torch.export"),
-    ],
-)
-def test_a_language_model_scores_words_alike_there(
-    family: str, method: str, target: str, kind: str, speakers: Any, tmp_path: Path
-) -> None:
-    if target == "onnx":
-        pytest.importorskip("onnxruntime")
-    made = export(speakers(family, method), tmp_path / "out", to=target)
-    assert made.opens.startswith(kind)
-    assert made.parity["outputs"]["of_largest_output"] < 1e-4
-    assert made.parity["outputs"]["same_best"] == 1.0
-    assert made.parity["edges"]["n"] == 5  # no empty text is answered
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
-def test_gguf_reads_back_and_scores_words_alike_in_transformers(
-    family: str, speakers: Any, tmp_path: Path
-) -> None:
-    gguf = pytest.importorskip("gguf")
-    made = export(speakers(family, "lora"), tmp_path / "out", to="gguf")
-    assert made.parity["outputs"]["of_largest_output"] < 1e-4
-    assert made.parity["outputs"]["same_best"] == 1.0
-    reader = gguf.GGUFReader(str(made.folder / "model.gguf"))
-    assert reader.fields["general.architecture"].contents() == family
-    assert reader.fields["tokenizer.ggml.pre"].contents() == "gpt-2"
-
-
 def test_gguf_is_for_models_that_say_words(untrained: Any, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     bundle = untrained("gpt2", "classify", ["a", "b", "c"])
     with pytest.raises(NotSupported) as error:
         export(bundle, tmp_path / "out", to="gguf", rows=rows_of(tmp_path, *CLASSES))
     told(error, "language model", "`classify`", str(bundle), "`onnx`")
+
+
+ANCHORS = [
+    {"anchor": "my card", "positive": "a card was charged"},
+    {"anchor": "the parcel", "positive": "a parcel is late"},
+    {"anchor": "my login", "positive": "the password was reset"},
+]
+
+
+def test_vectors_are_equal_in_sentence_transformers(untrained: Any, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    bundle = untrained("bert", {"embed": {"pooling": "mean"}}, [])
+    made = export(bundle, tmp_path / "out", to="sentence-transformers", rows=rows_of(tmp_path, *ANCHORS))
+    assert made.parity["held"]
+    found = SentenceTransformer(str(made.folder), device="cpu").encode(TEXTS)
+    assert abs(found - load(bundle).embed(TEXTS)).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["hf", "onnx"])
+def test_images_are_seen_alike(target: str, tmp_path: Path) -> None:
+    from penjing import tune
+    from pictures import painted, tiny_vit
+
+    pytest.importorskip("PIL")
+    if target == "onnx":
+        pytest.importorskip("onnxruntime")
+    shots = painted(tmp_path / "shots", 30)
+    given = {"steps": 2, "evals": 1, "device": "cpu", "precision": "fp32", "out": tmp_path / "runs"}
+    run = tune(base=tiny_vit(tmp_path / "vit"), task="see", train=shots, **given)
+    made = export(run.folder, tmp_path / "out", to=target)
+    assert made.parity["held"]
+    assert made.parity["edges"] is None
+    assert (made.folder / "preprocessor_config.json").is_file()
+
+
+def test_an_ensemble_is_not_one_model(tuned: Tuned, tmp_path: Path) -> None:
+    from penjing.bundle_card import FORMAT
+    from penjing.files import write_json
+
+    shutil.copytree(tuned("lora").folder / "best", tmp_path / "both" / "members" / "0")
+    shutil.copytree(tuned("lora").folder / "best", tmp_path / "both" / "members" / "1")
+    card = json.loads((tmp_path / "both/members/0/card.json").read_text(encoding="utf-8"))
+    card |= {"format": FORMAT, "saves": "ensemble", "way": "mean", "files": {}}
+    write_json(tmp_path / "both" / "card.json", {**card, "members": ["members/0", "members/1"]})
+    with pytest.raises(NotSupported) as error:
+        export(tmp_path / "both", tmp_path / "out", to="onnx", rows=rows_of(tmp_path, *CLASSES))
+    told(error, "One model was wanted", "ensemble of 2", "members/0")
+
+
+def test_layers_of_few_bits_are_refused_with_what_can_be_had(
+    untrained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import penjing.exporter as contract
+
+    monkeypatch.setattr(contract, "kind_of", lambda m: "int8" if isinstance(m, torch.nn.Linear) else None)
+    bundle = untrained("bert", "classify", ["a", "b", "c"])
+    with pytest.raises(NotSupported) as error:
+        export(bundle, tmp_path / "out", to="torch", rows=rows_of(tmp_path, *CLASSES))
+    told(error, "plain layers", str(bundle), "int8", "before that step")

@@ -32,7 +32,7 @@ def sentence_transformers() -> Exporter:
     return Exporter(
         "sentence_transformers",
         _fits,
-        _write,
+        write,
         _opened,
         lambda sent: "SentenceTransformer('{folder}')",
         needs=("sentence-transformers",),
@@ -53,7 +53,8 @@ def _fits(sent: Sent) -> Sequence[str]:
     return ()
 
 
-def _write(sent: Sent, folder: Path) -> None:
+def write(sent: Sent, folder: Path) -> None:
+    """Fill a folder; the head is one of vectors, or a ClassHead."""
     held = sent.held
     head: Any = held.model.head
     with quiet():

@@ -91,8 +91,9 @@ def export(
             "/members/0`), or teach one student with `penjing compress --with distill`."
         )
     replayed, notes = _rows(original, rows, reading)
-    tell(News("stage", "merging" if exporter.merges and hasattr(model.trunk, "peft_config") else "reading"))
-    sent = _sent(_opened(where, base, trust), exporter.merges)
+    if exporter.merges and hasattr(model.trunk, "peft_config"):
+        tell(News("stage", "merging"))
+    sent = sent_of(_opened(where, base, trust), merges=exporter.merges)
     told = (*notes, *exporter.fits(sent))
     opens = exporter.opens(sent).format(folder=str(place))
     for note in told:
@@ -156,7 +157,9 @@ def _rows(
     return chosen_of(rows_from(bundle.task, given, **reading)), ()
 
 
-def _sent(bundle: Bundle, merges: bool) -> Sent:
+def sent_of(bundle: Bundle, *, merges: bool) -> Sent:
+    """A bundle of one model as exporters take it; with `merges`, its adapter is added into the trunk, which
+    is used up by that."""
     model: Any = bundle.model
     trunk = model.trunk
     if merges and hasattr(trunk, "peft_config"):
