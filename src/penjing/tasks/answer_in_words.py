@@ -102,8 +102,10 @@ def answer_in_words(
 
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
         assert said.bind is not None
-        bound = said.bind(base, names, weights=weights)
-        return replace(bound, **own, formed=lambda form: replace(bound.formed(form), **own))
+        bound: Task = said.bind(base, names, weights=weights)
+        shaped = bound.formed
+        assert shaped is not None
+        return replace(bound, **own, formed=lambda form: replace(shaped(form), **own))
 
     return replace(said, **own, bind=bind)
 
