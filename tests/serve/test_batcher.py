@@ -1,7 +1,9 @@
 """Requests of many bundles share passes, and none of them notices."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -164,6 +166,10 @@ def test_a_bundle_put_away_still_answers_what_it_took(shelf: Path) -> None:
     for one, job in zip(opened, jobs, strict=True):
         assert near(alone(one, TEXTS), job.future.result(60)[0])
     made.close()
+    gone = weakref.ref(opened[0])
+    del opened, jobs, one, job
+    gc.collect()
+    assert gone() is None, "a bundle that was put away is still held"
 
 
 @pytest.mark.slow

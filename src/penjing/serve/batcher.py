@@ -261,7 +261,7 @@ def _on(job: Job, batch: Batch) -> Batch:
 
 
 def _fail(job: Job, error: BaseException) -> None:
-    if job.future.set_running_or_notify_cancel():
+    if not job.future.done() and job.future.set_running_or_notify_cancel():
         job.future.set_exception(error)
 
 

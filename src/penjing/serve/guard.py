@@ -80,12 +80,12 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return  # websockets: there are none
-        began, code, path = time.perf_counter(), 500, "none"
+        began, code, path, begun = time.perf_counter(), 500, "none", False
 
         async def sending(message: Message) -> None:
-            nonlocal code
+            nonlocal code, begun
             if message["type"] == "http.response.start":
-                code = message["status"]
+                code, begun = message["status"], True
                 message = {**message, "headers": [*message["headers"], *HEADERS]}
             await send(message)
 
@@ -102,6 +102,8 @@ class Guard:
             await self._app(scope, self._bounded(scope, receive), sending)
         except Exception:
             LOG.exception("%s %s failed", scope["method"], path)
+            if begun:  # too late for another answer: the connection ends
+                raise
             await failure(500, "internal", "Something failed here; the operator's log says what.")(
                 scope, receive, sending
             )

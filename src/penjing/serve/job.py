@@ -92,7 +92,9 @@ class Job:
         assert self._compute is not None
         for i, item in zip(which, self._compute(batch), strict=True):
             self._items[i] = item
-        self.left = self.left[~np.isin(self.left, which)]
+        done = np.zeros(len(self.lengths), dtype=bool)
+        done[which] = True
+        self.left = self.left[~done[self.left]]
         if not len(self.left):
             self._got.append(self._items)
             self._ask()
@@ -120,7 +122,7 @@ class Job:
             self.part = None
             now = time.monotonic()
             waited = (self.began or now) - self.arrived
-            if self.future.set_running_or_notify_cancel():
+            if not self.future.done() and self.future.set_running_or_notify_cancel():
                 self.future.set_result((answers, self.n_tokens, waited))
 
     def _answers(self, each: Callable[[Part, Compute], list[Any]]) -> list[Any]:

@@ -49,11 +49,12 @@ class Lanes:
 
     def of(self, opened: Opened) -> Lane:
         """The lane of a bundle; one that was put away gets one of its own."""
-        return self._of.get(opened) or self._of.setdefault(opened, Lane())
+        return self._of.get(opened) or Lane()
 
     def enter(self, opened: Opened) -> None:
         """Seat a bundle beside those over the same base, where it is one that can share."""
         model, machine = opened.bundle.model, opened.bundle.machine
+        self._of[opened] = Lane()
         if not isinstance(model, Model):
             return
         key = (opened.bundle.base.sha256, machine.precision, str(machine.device))

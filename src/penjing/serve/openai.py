@@ -11,7 +11,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -248,7 +248,7 @@ async def _chunks(
     body: Complete | Chat,
     shape: dict[str, Any],
     first: tuple[str, Said | None],
-    pieces: AsyncIterator[tuple[str, Said | None]],
+    pieces: AsyncGenerator[tuple[str, Said | None], None],
     prompts: Prompts,
     finished: Callable[[str, Said], Any],
 ) -> AsyncIterator[str]:
@@ -269,12 +269,14 @@ async def _chunks(
     parts: list[str] = []
     said: Said | None = None
     try:
-        with contextlib.suppress(StopAsyncIteration):
+        async with contextlib.aclosing(pieces):  # a client that goes ends its text
             piece, said = first
             while True:
                 if piece:
                     parts.append(piece)
                     yield chunk(piece, None)
+                if said is not None:
+                    break
                 piece, said = await anext(pieces)
         assert said is not None
         await finished("".join(parts), said)

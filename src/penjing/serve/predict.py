@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -100,7 +101,7 @@ def router(service: Service) -> APIRouter:
         """Every version of every model that the key may ask; the live one by its name alone, too."""
         may = request.state.caller.may_ask
         found = []
-        for version, opened, route in service.models.listed():
+        for version, opened, route in await asyncio.to_thread(service.models.listed):
             if may(version.name):
                 live = route.aliases.get(LIVE) == version.number
                 about = {

@@ -83,7 +83,7 @@ def names(root: Path) -> list[str]:
     """Every model that has a version."""
     if not root.is_dir():
         return []
-    return sorted(f.name for f in root.iterdir() if NAME.fullmatch(f.name) and versions(root, f.name))
+    return sorted(f.name for f in root.iterdir() if NAME.fullmatch(f.name) and (f / "route.json").is_file())
 
 
 def versions(root: Path, name: str) -> list[Version]:

@@ -8,7 +8,7 @@ import binascii
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,7 +173,7 @@ class Service:
 
     async def heard(
         self, opened: Opened, prompts: Prompts, *, caller: Caller, ends: Sequence[str] = ()
-    ) -> AsyncIterator[tuple[str, Said | None]]:
+    ) -> AsyncGenerator[tuple[str, Said | None], None]:
         """A text as it grows, piece by piece; at its end also what was said in all."""
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
         growing = Growing(prompts.text, ends)

@@ -161,7 +161,7 @@ class Talker:
 
 
 def _finish(talk: Talk, said: Said) -> None:
-    if talk.future.set_running_or_notify_cancel():
+    if not talk.future.done() and talk.future.set_running_or_notify_cancel():
         talk.future.set_result((said, (talk.began or talk.arrived) - talk.arrived))
 
 
