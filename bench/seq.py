@@ -153,7 +153,8 @@ def _theirs(base: Path, out: Path, pairs: list[tuple[str, str]], given: Any) -> 
 
     settings = transformers.Seq2SeqTrainingArguments(
         output_dir=str(out), per_device_train_batch_size=given.batch, max_steps=given.steps,
-        learning_rate=1e-3, lr_scheduler_type="inverse_sqrt", warmup_steps=max(1, given.steps // 10), weight_decay=0.01,
+        learning_rate=1e-3, lr_scheduler_type="inverse_sqrt", warmup_steps=max(1, given.steps // 10),
+        weight_decay=0.01,
         train_sampling_strategy="group_by_length", report_to=[], use_cpu=True, save_strategy="no",
         logging_strategy="no", disable_tqdm=True, seed=0,
     )  # fmt: skip
