@@ -24,7 +24,7 @@ def distill(
     epochs: float | None = None,
     lr: float | None = None,
     alpha: float = 0.9,
-    temperature: float = 2.0,
+    temperature: float = 4.0,
     hidden: float = 0.0,
     relations: float = 0.0,
     unlabelled: str | list[str] | None = None,
