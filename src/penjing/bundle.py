@@ -6,7 +6,8 @@ A bundle is a folder:
     head.safetensors     the task's head
     tokenizer/           the tokenizer's files; of a base that reads images processor/, as transformers has it
     trunk/               method `full`: the whole trunk in transformers' format; where layers are held in
-                         fewer bits or have sizes that no config says, with stored.json (models/skeleton.py)
+                         fewer bits or have sizes that no config says, with stored.json (models/skeleton.py);
+                         a graph of OpenVINO, with compiled.json (models/compiled.py)
     adapter/             adapters: in peft's format, over the base that the card names
     changed.safetensors  methods that train some weights of the base: just those, over the base that the card
                          names
@@ -39,6 +40,7 @@ from penjing.engine.vectors import vectors
 from penjing.errors import DataError, NotSupported
 from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models import peft_files, skeleton
+from penjing.models.compiled import Compiled
 from penjing.models.embedding import whole_state
 from penjing.models.ensemble import Ensemble, share_weights
 from penjing.models.four_bit import held_in, hold
@@ -191,8 +193,12 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         else:
             base.tokenizer.save_pretrained(aside / "tokenizer")
         if saves == "full":
-            words, places = words_of(model.head), skeleton.differs(model.trunk)
-            if places:
+            trunk, words = model.trunk, words_of(model.head)
+            places = {} if isinstance(trunk, Compiled) else skeleton.differs(trunk)
+            if isinstance(trunk, Compiled):
+                trunk.save(aside / "trunk")
+                card = {**card, "stored": {"openvino": trunk.made}}
+            elif places:
                 skeleton.save(model.trunk, aside / "trunk", places)
                 card = {**card, "stored": skeleton.counted(places)}
             elif words is not None:  # one checkpoint: a language model as transformers has it

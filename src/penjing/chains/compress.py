@@ -31,6 +31,7 @@ from penjing.files import sha256, write_json, write_text
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.parity import Parity
 from penjing.plugin import Choice
+from penjing.run import Run
 
 WEIGHED, RESULT, PAGE = "weighed.json", "compress.json", "compress.html"
 
@@ -111,25 +112,39 @@ def compress(
         WontFit: no model of the folder meets the budget; all is written before.
     """
     chosen, wanted = chains.read(steps), budgets.read(budget)
-    compressors = chains.build(chosen)
+    chains.build(chosen)
     ground = footing(run, out=out, rows=rows, seed=seed, base=base, device=device, trust=trust, tell=tell)
     ground.out.mkdir(parents=True, exist_ok=True)
-    original = _weighed(ground, ground.original, None, memory, tell)
+    with Run(ground.out).held():
+        how: dict[str, Any] = {"lost": lost, "alike": alike, "allow": allow}
+        original = _weighed(ground, ground.original, None, memory, tell)
+        done = _carried(ground, chosen, original, memory, how, tell)
+        return _concluded(ground, original, done, chosen, wanted, tell)
+
+
+def _carried(
+    ground: Footing,
+    chosen: Sequence[Choice],
+    original: Weighed,
+    memory: bool,
+    how: Mapping[str, Any],
+    tell: Tell,
+) -> list[Step]:
+    """Each step in turn: made, weighed, proved."""
     done: list[Step] = []
     at = ground.original
-    for n, compressor in enumerate(compressors, 1):
+    for n, compressor in enumerate(chains.build(chosen), 1):
         here = chosen[:n]
-        key = chains.key_of(ground.start, here, ground.rehearsed, seed)
+        key = chains.key_of(ground.start, here, ground.rehearsed, ground.seed)
         folder = chains.folder_of(ground.out, here, key)
         said = chains.said(here)
         tell(News("stage", f"step {n} of {len(chosen)}: {chains.said(here[-1:])}"))
         made = make(ground, at, compressor, here[-1], folder, key, tell)
         weight = _weighed(ground, made.bundle, said, memory, tell)
-        allowed: dict[str, Any] = {"lost": lost, "alike": alike, "allow": allow}
-        certificate = prove(ground, made, weight, original, **allowed, said=said, tell=tell)
-        done.append(_step(said, key, made, weight, certificate))
+        proof = prove(ground, made, weight, original, **how, said=said, tell=tell)
+        done.append(_step(said, key, made, weight, proof))
         at = made.bundle
-    return _concluded(ground, original, done, chosen, wanted, tell)
+    return done
 
 
 def _step(said: str, key: str, made: Made, weight: Weighed, proof: Parity) -> Step:
@@ -148,7 +163,7 @@ def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> li
     chains.build(chosen)
     budgets.read(given.get("budget"))
     known = {k: given[k] for k in ("out", "rows", "seed", "base", "device", "trust") if k in given}
-    ground = footing(run, **known)
+    ground = footing(run, merged=False, **known)
     found = []
     for n in range(1, len(chosen) + 1):
         key = chains.key_of(ground.start, chosen[:n], ground.rehearsed, given.get("seed", 0))

@@ -50,9 +50,10 @@ def footing(
     base: str | None = None,
     device: str = "auto",
     trust: Sequence[str] = (),
+    merged: bool = True,
     tell: Tell = silent,
 ) -> Footing:
-    """Open the model and read the rows; adapters are merged into `out/0-merged`.
+    """Open the model and read the rows; with `merged`, adapters are merged into `out/0-merged-…`.
 
     Raises:
         NotSupported: what was learned is no change of one base's weights (ensembles, prompts), or the task
@@ -68,7 +69,7 @@ def footing(
     train, held, notes = _rows(bundle, home, spec, rows)
     for note in notes:
         tell(News("note", note))
-    if bundle.card["saves"] != "full":
+    if merged and bundle.card["saves"] != "full":
         bundle = _merged(bundle, where, start, base, device, trust)
         tell(News("note", f"adapter and base are one from here on: {bundle.folder}"))
     return Footing(

@@ -13,10 +13,11 @@ import shutil
 from penjing.chains.footing import Footing, looked_at
 from penjing.chains.making import Made
 from penjing.chains.weighed import Weighed
+from penjing.errors import NotSupported
 from penjing.files import sha256
 from penjing.jobs.news import News, Tell
 from penjing.jobs.numbers import IN_PERCENT
-from penjing.jobs.parity import Parity, Tolerance, compare, refuse
+from penjing.jobs.parity import Parity, Tolerance, compare
 
 LOST = 0.01  # of a score that may be lost, where nothing else is said: a point
 SAME = Tolerance(difference=1e-4, cosine=0.99999, answers=1.0, lost=None)
@@ -50,7 +51,11 @@ def prove(
     if found.broken and not allow:
         (made.bundle.folder / "card.json").unlink()  # first: a kill must not leave a bundle that was refused
         shutil.rmtree(made.bundle.folder)
-        refuse(found, f"A model by `{said}`")
+        raise NotSupported(
+            f"`{said}` was to answer as {ground.original!r} does; it does not: {'; '.join(found.broken)}. It "
+            "is not kept. Take gentler settings, let it lose more with `--lose` (in Python `lost=`), or keep "
+            "it all the same with `--allow`."
+        )
     if found.broken:
         tell(News("note", f"{said} is kept, though it is not the original: {'; '.join(found.broken)}"))
     return found

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from penjing.bundle import Bundle
+from penjing.models.compiled import Compiled
 from penjing.models.stored import kind_of
 from penjing.records import Part, Rows
 
@@ -94,6 +95,8 @@ def parameters_of(bundle: Bundle) -> int:
     """Numbers that the model is made of, in however many bits they are held; one that two share once."""
     seen = {id(p): p.numel() for p in bundle.model.parameters()}
     for module in bundle.model.modules():
+        if isinstance(module, Compiled):
+            seen[id(module)] = module.n_weights
         if kind_of(module) is not None:
             bias = getattr(module, "bias", None)
             sizes: Any = module

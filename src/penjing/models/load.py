@@ -19,7 +19,7 @@ from torch import nn
 
 from penjing.errors import NotSupported, SpecError, nearest
 from penjing.files import sha256
-from penjing.models import encdec, grow, packing, skeleton
+from penjing.models import compiled, encdec, grow, packing, skeleton
 from penjing.models.adapters import twin
 from penjing.models.checkpoint import declared_pooling, longest, refuse, settle, tried
 from penjing.models.layers import is_causal
@@ -155,7 +155,8 @@ def load(
             f"they have its shape. Leave it out, or take a preset: {', '.join(SHAPES)}."
         )
     folder = find(name)
-    refuse(folder, name)
+    if not compiled.is_at(folder):
+        refuse(folder, name)
     if folder.name == "trunk" and tokenizer_from is None and (folder.parent / "tokenizer").is_dir():
         tokenizer_from = (
             folder.parent / "tokenizer"
@@ -175,7 +176,8 @@ def load(
     if tokenizer is None:
         sight = sight_of(trunk, words)
     else:
-        _same_words(tokenizer, trunk, folder)
+        if not compiled.is_at(folder):
+            _same_words(tokenizer, trunk, folder)
     return _ready(name, folder, sha, trunk, tokenizer, device, sight)
 
 
@@ -238,6 +240,8 @@ def _ready(
     way = Way(False, 0, "it has no weights")
     if sight is not None:  # image classifiers of transformers stand on the first state itself
         pooler, way = None, Way(False, 0, "it reads images", sight)
+    elif isinstance(trunk, compiled.Compiled):
+        way = compiled.way()
     elif torch.device(device).type != "meta":
         with quiet(), plainly(trunk):
             way = (encdec if both else packing).how_to_run(trunk)
@@ -300,6 +304,8 @@ def _part_of(model: Any, config: Any, whole: bool) -> Any:
 
 def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
     auto = _auto_of(config, whole)
+    if compiled.is_at(folder):
+        return compiled.opened(folder, config)
     if skeleton.is_at(folder):
         shapes = torch.get_default_device().type == "meta"
         return skeleton.opened(
@@ -344,7 +350,7 @@ def _computed(auto: Any, config: Any) -> set[str]:
 def _weights_sha(folder: Path) -> str:
     import hashlib
 
-    files = sorted(folder.glob("*.safetensors"))
+    files = [folder / compiled.WEIGHTS] if compiled.is_at(folder) else sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
         return sha256(files[0])
     return hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()

@@ -164,8 +164,8 @@ def padded(base: Base, trunk: nn.Module, head: nn.Module) -> Padded:
     return made
 
 
-def ports_of(base: Base, trunk: nn.Module, head: nn.Module) -> Ports:
-    """What the padded model of a trunk and a head takes and gives.
+def ports_of(base: Base, trunk: nn.Module, head: nn.Module | None) -> Ports:
+    """What the padded model of a trunk and a head takes and gives; without a head, the trunk's states.
 
     Raises:
         NotSupported: as for `padded`.
@@ -177,7 +177,7 @@ def ports_of(base: Base, trunk: nn.Module, head: nn.Module) -> Ports:
             "(virtual tokens, a prefix, a side network), which runs packed only. Tune with `method: lora` or "
             "`full`, or serve the bundle as it is."
         )
-    outputs, each = _given_by(head)
+    outputs, each = (("states",), (True,)) if head is None else _given_by(head)
     if base.way.sight is not None:
         return Ports((PIXELS,), outputs, each, 0)
     config: Any = bare(trunk).config
