@@ -12,6 +12,7 @@ from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
 from penjing.errors import NotSupported
 from penjing.models import compiled
 from penjing.models.compiled import Kind
+from penjing.models.compiling import compiled as compiled_trunk
 from penjing.models.encdec import is_whole, padded
 from penjing.models.model import Model
 from penjing.models.stored import kind_of
@@ -29,7 +30,7 @@ def openvino(*, to: Kind = "int8", rows: int = 300) -> Compressor:
 
     def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
         _refuse(held)
-        made = compiled.compiled(held.base, to, _tables(held, rehearsal))
+        made = compiled_trunk(held.base, to, _tables(held, rehearsal))
         base = replace(held.base, trunk=made, way=compiled.way())
         model = Model(made.requires_grad_(False), held.model.head, base.way).prepare("fp32")
         facts = {"to": to, "openvino": compiled.library().__version__, "rows": len(rehearsal.part)}

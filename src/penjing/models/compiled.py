@@ -1,19 +1,16 @@
 """A trunk as a graph compiled by OpenVINO, in the trunk's place: padded tables in, states out.
 
-The graph is traced from the trunk (batch and length free), put into 8 bits by NNCF where that is wanted
-(weights with a scale a row, activations with scales found on calibration rows, as SmoothQuant has them), and
-kept as model.xml and model.bin beside the config. `Compiled` answers as the trunk of a padded base does, so
-every task runs on it; it has no weights that torch could train.
+The graph (`models.compiling` makes it) is kept as model.xml and model.bin beside the config. `Compiled` answers
+as the trunk of a padded base does, so every task runs on it; it has no weights that torch could train.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,12 +18,7 @@ from torch import Tensor, nn
 
 from penjing.errors import NotSupported
 from penjing.files import write_json
-from penjing.models.layers import bare
-from penjing.models.packing import Way, native
-
-if TYPE_CHECKING:  # both open bases, and a base may be a graph
-    from penjing.models.load import Base
-    from penjing.models.padded import Padded, Ports
+from penjing.models.packing import Way
 
 GRAPH, WEIGHTS, ABOUT = "model.xml", "model.bin", "compiled.json"
 REASON = "it runs in OpenVINO, which wants tables"
@@ -118,62 +110,6 @@ def opened(folder: Path, config: Any) -> Compiled:
             f"({str(error).splitlines()[0]}). The bundle is damaged, or made by a newer openvino: copy it "
             "again, or update."
         ) from error
-
-
-class _Trunk(nn.Module):
-    """The trunk over tables, in the order of its inputs: what is traced."""
-
-    def __init__(self, trunk: nn.Module, ports: Ports) -> None:
-        super().__init__()
-        self.trunk, self.ports = trunk, ports
-
-    def forward(self, *tables: Tensor) -> tuple[Tensor, ...]:
-        given = dict(zip(self.ports.inputs, tables, strict=True))
-        return (self.trunk(**given).last_hidden_state,)
-
-
-def compiled(base: Base, kind: Kind, rows: Iterable[Mapping[str, np.ndarray]]) -> Compiled:
-    """The base's trunk as a graph. `rows`: tables to calibrate `int8` on; `weights`: 8 bits of these alone.
-
-    Raises:
-        NotSupported: OpenVINO cannot hold the trunk, or a package is missing.
-    """
-    import copy
-
-    from penjing.models.padded import ports_of
-    from penjing.models.tracing import hushed, program_of, told
-
-    trunk = copy.deepcopy(bare(base.trunk))
-    native(trunk)
-    ports = ports_of(base, trunk, None)
-    model = cast("Padded", _Trunk(trunk, ports).eval())
-
-    def made() -> Any:
-        with hushed():
-            return library().convert_model(program_of(model, base.limit))
-
-    graph = told(made, model, "OpenVINO")
-    for port, name in zip(graph.inputs, ports.inputs, strict=True):
-        port.tensor.set_names({name})
-    if kind != "fp32":
-        graph = _in_8_bits(graph, kind, [{name: one[name] for name in ports.inputs} for one in rows])
-    n_weights = sum(p.numel() for p in trunk.parameters())
-    return Compiled(graph, trunk.config, ports.inputs, kind, n_weights)
-
-
-def _in_8_bits(graph: Any, kind: Kind, seen: Sequence[Mapping[str, np.ndarray]]) -> Any:
-    try:
-        import nncf
-    except ImportError as error:
-        raise NotSupported(
-            "8 bits by NNCF were wanted; the package nncf is not installed. `pip install 'penjing[fast]'` "
-            'brings it, or take `openvino(weights="fp32")`.'
-        ) from error
-    nncf.set_log_level(40)
-    if kind == "weights":
-        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
-    found = nncf.Dataset(seen, lambda tables: dict(tables))
-    return nncf.quantize(graph, found, subset_size=len(seen), model_type=nncf.ModelType.TRANSFORMER)
 
 
 def way() -> Way:
