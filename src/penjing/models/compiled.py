@@ -1,7 +1,8 @@
 """A trunk as a graph compiled by OpenVINO, in the trunk's place: padded tables in, states out.
 
-The graph (`models.compiling` makes it) is kept as model.xml and model.bin beside the config. `Compiled` answers
-as the trunk of a padded base does, so every task runs on it; it has no weights that torch could train.
+The graph (`models.compiling` makes it) is kept as model.xml and model.bin beside the config. `Compiled`
+answers as the trunk of a padded base does, so every task runs on it; it has no weights that torch could
+train.
 """
 
 from __future__ import annotations
