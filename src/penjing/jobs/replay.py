@@ -51,7 +51,11 @@ def held_out(bundle: Bundle) -> tuple[Rows, tuple[str, ...]]:
     Raises:
         DataError: the bundle lies in no run, or the rows cannot be read any more.
     """
-    folder = next((f for f in (bundle.folder.parent, bundle.folder) if (f / "spec.yaml").is_file()), None)
+    near = [
+        bundle.folder,
+        *bundle.folder.absolute().parents[:2],
+    ]  # a run's best, or a step of its compression
+    folder = next((place for place in near if (place / "spec.yaml").is_file()), None)
     if folder is None:
         raise DataError(
             f"Held-out rows to replay were wanted; the bundle in {bundle.folder} lies in no run that says "
