@@ -33,6 +33,8 @@ def find(text: str, *, kinds: Collection[str] = KINDS) -> list[Span]:
     """Personal data in a text, in order, none overlapping: of two that overlap the kind that is checked
     harder.
     """
+    if _WIDE_SIGNS.search(text):
+        text = text.translate(_NARROW)
     found: list[Span] = []
     for kind in _ORDER:
         if kind in kinds:
@@ -59,23 +61,38 @@ def _touches(span: Span, others: list[Span]) -> bool:
 
 
 _EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24}"
+    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24}"
     r"(?![A-Za-z0-9-])"
 )
-_ID_CARD = re.compile(r"(?<![0-9A-Za-z])[1-9]\d{5}(?:18|19|20)\d{9}[0-9Xx](?![0-9A-Za-z])")
+_ID_CARD = re.compile(r"(?<![0-9A-Za-z])[1-9]\d{5}[ -]?(?:18|19|20)\d{6}[ -]?\d{3}[0-9Xx](?![0-9A-Za-z])")
 _BANK_CARD = re.compile(
-    r"(?<![0-9A-Za-z.-])[2-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,4}(?:[ -]?\d{1,3})?(?![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z.-])(?:3[47]\d{2}[ -]?\d{6}[ -]?\d{5}"  # American Express groups 4 6 5
+    r"|(?:[2-6]\d|95)\d{2}(?:[ -]?\d{4}){2}[ -]?\d{1,4}(?:[ -]?\d{1,3})?)(?![0-9A-Za-z])"
 )
-_PHONES = (
+_PHONES = (  # the longest forms first: the others would find a part of them
+    re.compile(
+        r"(?<![0-9A-Za-z])(?:\+[1-9]\d{0,2}[ .-]?|(?<![.-])00[1-9]\d{0,2}[ -])(?:\(\d{1,4}\)[ .-]?)?"
+        r"\d{1,4}(?:[ .-]?\d{1,4}){1,6}(?![0-9A-Za-z])"
+    ),
     re.compile(r"(?<![0-9A-Za-z.])(?:(?:\+|00)86[- ]?|86[- ])?1[3-9]\d(?:[- ]?\d{4}){2}(?![0-9A-Za-z])"),
-    re.compile(r"(?<![0-9A-Za-z.-])0(?:10|2\d|[3-9]\d{2})-[2-8]\d{6,7}(?![0-9])"),
+    re.compile(r"(?<![0-9A-Za-z.-])\(?0(?:10|2\d|[3-9]\d{2})[-) ] ?[2-8]\d{6,7}(?![0-9])"),
+    re.compile(r"(?<![0-9A-Za-z.-])\(?0[1-9]\d{1,3}\)? \d{3,4} ?\d{3,4}(?![0-9A-Za-z])"),  # after a trunk's 0
     re.compile(r"(?<![0-9A-Za-z.-])400-?\d{3}-?\d{4}(?![0-9])"),
     re.compile(
-        r"(?<![0-9A-Za-z])\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}"
-        r"(?![0-9A-Za-z])"
+        r"(?<![0-9A-Za-z.-])(?:1[-. ])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[-. ])[2-9]\d{2}[-. ]\d{4}"
+        r"(?![0-9A-Za-z-])"
     ),
-    re.compile(r"(?<![0-9A-Za-z.-])(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[-.])[2-9]\d{2}[-.]\d{4}(?![0-9A-Za-z-])"),
 )
+# Ten digits may be anything; behind such a word they are a number of North America.
+_SAID_PHONE = re.compile(
+    r"\b(?:tel|phone|telephone|mobile|cell|call|ring|fax|whatsapp)\b"
+    r"[ .:#]{0,3}(?:(?:no|number|me|is|at|on)\b[ .:#]{0,3}){0,3}([2-9]\d{2}[2-9]\d{6})(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+_VERSION = re.compile(r"(?:\b(?:version|ver|v|release)|版本号?)[ .:：]{0,2}\Z", re.IGNORECASE)
+# Full-width signs are the same signs: one for one, so that places stay what they are.
+_WIDE_SIGNS = re.compile("[０-９＠（Ａ-Ｚａ-ｚ]")
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _IP4 = re.compile(r"(?<![0-9A-Za-z.])(?:\d{1,3}\.){3}\d{1,3}(?![0-9A-Za-z]|\.\d)")
 _IP6 = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![0-9A-Za-z:])")
 _KEYS = re.compile(
@@ -134,22 +151,27 @@ def _phones(text: str) -> Iterator[Span]:
             for span in _plain(pattern, "phone", lambda hit: 7 <= sum(map(str.isdigit, hit)) <= 15)(text):
                 if not _touches(span, last):
                     last.append(span)
+        for match in _SAID_PHONE.finditer(text):
+            if not _touches(span := Span(*match.span(1), "phone"), last):
+                last.append(span)
         yield from last
 
 
 def _id_cards(text: str) -> Iterator[Span]:
     if _digits(text):
-        yield from _plain(_ID_CARD, "id_card", is_id_card)(text)
+        yield from _plain(_ID_CARD, "id_card", lambda hit: is_id_card(re.sub("[ -]", "", hit)))(text)
 
 
 def _bank_cards(text: str) -> Iterator[Span]:
     if _digits(text):
-        yield from _plain(_BANK_CARD, "bank_card", is_bank_card)(text)
+        yield from _plain(_BANK_CARD, "bank_card", lambda hit: _issued(hit) and is_bank_card(hit))(text)
 
 
 def _ips(text: str) -> Iterator[Span]:
     if "." in text:
-        yield from _plain(_IP4, "ip", _is_ip)(text)
+        for span in _plain(_IP4, "ip", _is_ip)(text):
+            if not _VERSION.search(text[max(0, span.start - 12) : span.start]):
+                yield span
     if text.count(":") > 1:
         yield from _plain(_IP6, "ip", lambda hit: len(hit) > 4 and _is_ip(hit))(text)
 
@@ -179,6 +201,14 @@ def is_bank_card(number: str) -> bool:
         return False
     doubled = [2 * d - 9 * (d > 4) for d in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _issued(number: str) -> bool:
+    """Whether cards of this length begin so: a tenth of all numbers have the check digit of one (13 digits of
+    an article number, say)."""
+    digits = "".join(sign for sign in number if sign.isdigit())
+    first = {13: ("4",), 14: ("30", "36", "38", "39"), 15: ("34", "37")}
+    return digits.startswith(first.get(len(digits), ("2", "3", "4", "5", "6", "95")))
 
 
 def _is_ip(address: str) -> bool:
