@@ -3,10 +3,10 @@
     .venv/bin/python bench/drift.py                     # 200 shuffled splits, banking77 -> clinc150
     .venv/bin/python bench/drift.py --smoke             # a minute, to see that it runs
 
-Tunes one bundle on banking77, measures its validation and test rows and those of clinc150 once, and then draws
-from what was measured: (1) shuffled splits, where nothing moved, at the level of one look and at that of 30
-looks in a row; (2) windows in which a share of the rows is of clinc150; (3) a stream that turns from one to the
-other, looked at every 25 requests over the last 200: after how many does it alarm. Writes bench/out/drift.json.
+Tunes one bundle on banking77, measures its test rows and those of clinc150 once, and then draws from what was
+measured: (1) shuffled splits, where nothing moved, at the level of one look and at that of 30 looks in a row;
+(2) windows in which a share of the rows is of clinc150; (3) a stream that turns from one to the other, looked
+at every 25 requests over the last 200: after how many does it alarm. Writes bench/out/drift.json.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     .venv/bin/python bench/update.py            # clinc150: 100 intents, then five rounds of 10 more
     .venv/bin/python bench/update.py --smoke    # minutes: 12 intents, one round of 3, few steps
 
-The first model learns 100 intents. Each round brings 10 new ones as rows with right labels; then a sixth round
-brings rows of which a fifth bears another label. Told: accuracy on the first test rows and on the new intents'
-official test rows after each round, and what the gate said. Writes bench/out/update.json.
+The first model learns 100 intents. Each round brings 10 new ones as rows with right labels; then a sixth
+round brings rows of which a fifth bears another label. Told: accuracy on the first test rows and on the new
+intents' official test rows after each round, and what the gate said. Writes bench/out/update.json.
 """
 
 from __future__ import annotations

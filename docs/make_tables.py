@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from penjing import plugin
 from penjing.chains.asked import SearchSpec
+from penjing.chains.update_spec import Gate, Update
 from penjing.corpus import asked as corpus
 from penjing.keys import SECTIONS
 from penjing.models.shapes import SHAPES
@@ -186,6 +187,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "spec": spec_table,
     "data": lambda: spec_table("data"),
     "search": lambda: _table(["key", "value", "default", "meaning"], _fields(SearchSpec, "search.")),
+    "update": lambda: _table(["key", "value", "default", "meaning"], _fields(Update, "")),
+    "gate": lambda: _table(["key", "value", "default", "meaning"], _fields(Gate, "gate.")),
     "train": lambda: spec_table("train"),
     "corpus": lambda: corpus_table(),
     **{name: lambda name=name: corpus_table(name) for name in corpus.SECTIONS},

@@ -19,7 +19,10 @@ def known() -> set[str]:
     """Every series of the service and of `penjing watch --metrics`."""
     source = Path(penjing.serve.__file__).with_name("metrics.py").read_text(encoding="utf-8")
     found = set(re.findall(r'"(penjing_\w+)"', source))
-    own = {f"penjing_{n}" for n in re.findall(r'"((?:drift|live)_\w+)"', Path(alerts.__file__).read_text("utf-8"))}
+    own = {
+        f"penjing_{n}"
+        for n in re.findall(r'"((?:drift|live)_\w+)"', Path(alerts.__file__).read_text("utf-8"))
+    }
     suffixed = {f"{name}{end}" for name in found for end in ("_total", "_bucket", "_sum", "_count")}
     return found | own | suffixed
 

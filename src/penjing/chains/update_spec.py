@@ -59,7 +59,7 @@ class Update(BaseModel):
     least_replay: int = Field(5, ge=0, description="of each old label, at least so many")
     train: dict[str, Any] = Field({}, description="keys of a spec's section `train`")
     gate: Gate = Field(Gate(), description="what a new model must be to go live")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the split, the replay and the training")
 
 
 def read(source: str | Path | Mapping[str, Any]) -> Update:
