@@ -55,7 +55,7 @@ class Update(BaseModel):
     base: str | None = Field(None, description="where the model's base is, if it has moved")
     least_new: int = Field(50, ge=10, description="new rows below which no round begins")
     test_share: float = Field(0.2, gt=0, lt=1, description="of the new rows, kept to test with")
-    replay: float = Field(2.0, ge=0, description="old rows learned again beside each new one")
+    replay: float = Field(4.0, ge=0, description="old rows learned again beside each new one")
     least_replay: int = Field(5, ge=0, description="of each old label, at least so many")
     train: dict[str, Any] = Field({}, description="keys of a spec's section `train`")
     gate: Gate = Field(Gate(), description="what a new model must be to go live")
