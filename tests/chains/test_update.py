@@ -178,7 +178,7 @@ def bars(**changes: Any) -> dict[str, bool]:
         "must": same.__class__(bools(5, 5), bools(5, 5)),
         "slices": {"a": same, "b": same},
         "ratio": 1.0,
-        "suspects": (3, 100),
+        "suspects": (0.14, 0.05),
     }
     return {bar.name: bar.passed for bar in judge(Gate(), **{**given, **changes})}
 
@@ -192,7 +192,7 @@ def bars(**changes: Any) -> dict[str, bool]:
         ({"old": Measured(bools(100, 90), bools(100, 88))}, {"loss on old rows"}),
         ({"must": Measured(bools(5, 5), bools(5, 4))}, {"must pass"}),
         ({"ratio": 1.51}, {"time of an answer"}),
-        ({"suspects": (11, 100)}, {"suspect labels"}),
+        ({"suspects": (0.16, 0.05)}, {"suspect labels"}),
         (
             {"slices": {"a": Measured(bools(100, 90), bools(100, 95)),
                         "b": Measured(bools(100, 90), bools(100, 86))}},

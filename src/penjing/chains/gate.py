@@ -53,10 +53,11 @@ def judge(
     must: Measured | None,
     slices: Mapping[str, Measured],
     ratio: float,
-    suspects: tuple[int, int],
+    suspects: tuple[float, float],
     seed: int = 0,
 ) -> list[Bar]:
-    """Every bar of the gate. ratio: the new model's time over the live one's. suspects: of how many rows."""
+    """Every bar of the gate. ratio: the new model's time over the live one's. suspects: share of the new
+    train rows, and of old ones beside them, whose label is likely wrong."""
     bars = [_better(gate, new, seed), _below(gate, new, old), _worse(gate, old, seed)]
     if gate.at_least is not None:
         right = float(new.new.mean())
@@ -71,11 +72,11 @@ def judge(
     wanted = f"at most {gate.slower_by:.0%} longer"
     bars.append(Bar("time of an answer", wanted, f"{slower:+.0%}", slower <= gate.slower_by))
     bars += _slices(gate, slices)
-    if gate.suspects is not None and suspects[1]:
-        share = suspects[0] / suspects[1]
-        found = f"{share:.1%} ({suspects[0]} of {suspects[1]})"
-        wanted = f"at most {gate.suspects:.0%} of the new labels"
-        bars.append(Bar("suspect labels", wanted, found, share <= gate.suspects))
+    if gate.suspects is not None:
+        ours, theirs = suspects
+        wanted = f"at most {gate.suspects:.0%} more than of old rows"
+        found = f"{ours:.1%}, old {theirs:.1%}"
+        bars.append(Bar("suspect labels", wanted, found, ours <= theirs + gate.suspects + 1e-9))
     return bars
 
 

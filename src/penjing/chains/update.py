@@ -38,6 +38,9 @@ from penjing.serve.registry import Version
 from penjing.serve.traffic import opened as opened_traffic
 
 
+SUSPECTED = 5_000  # old rows beside the new ones when wrong labels are looked for
+
+
 @dataclass(frozen=True)
 class Round:
     """What a round came to. what: `promoted`, `refused` or `waiting` (too few new rows)."""
@@ -231,7 +234,7 @@ def _spec(asked: Update, live: Version, bundle: Bundle, folder: Path, train: Row
 
 
 def _judged(
-    asked: Update, live: Bundle, new: Bundle, trial: Rows, test: Rows, suspected: tuple[int, int]
+    asked: Update, live: Bundle, new: Bundle, trial: Rows, test: Rows, suspected: tuple[float, float]
 ) -> list[Bar]:
     must = measure(live, new, _rows(asked, asked.must_pass, live)) if asked.must_pass else None
     slices: dict[str, Measured] = {
@@ -249,12 +252,14 @@ def _judged(
     )
 
 
-def _suspects(old: Rows, train: Rows, seed: int) -> tuple[int, int]:
-    """How many of the new train rows bear a label that is likely wrong, by models that did not see them."""
-    beside = rounds.replayed(old, 4 * len(train), least=0, seed=seed)
+def _suspects(old: Rows, train: Rows, seed: int) -> tuple[float, float]:
+    """Share of the new train rows, and of old rows beside them, whose label is likely wrong, by models that
+    did not see them: a cheap model suspects rows of hard tasks, too."""
+    beside = rounds.replayed(old, SUSPECTED, least=0, seed=seed)
     whole = rounds.joined([train, beside])
     found = suspects(whole, seed=seed, n_most=len(whole))
-    return sum(int(one["row"]) < len(train) for one in found), len(train)
+    ours = sum(int(one["row"]) < len(train) for one in found)
+    return ours / max(1, len(train)), (len(found) - ours) / max(1, len(beside))
 
 
 def shown(bars: Sequence[Bar]) -> list[list[str]]:

@@ -33,7 +33,8 @@ class Gate(BaseModel):
     slice_worse_by: Share = Field(0.03, description="most that any slice may lose")
     gap_wider_by: Share = Field(0.03, description="most that the best and worst slice may draw apart")
     suspects: Share | None = Field(
-        0.1, description="most of the new train rows whose label is likely wrong; null: any"
+        0.1,
+        description="most that likely wrong labels are a greater share of new rows than of old; null: any",
     )
 
 
