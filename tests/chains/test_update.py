@@ -126,6 +126,8 @@ def test_a_poisoned_round_is_stopped_and_the_live_model_stays(asked: dict[str, A
     failed = [bar["name"] for bar in found["bars"] if not bar["passed"]]
     assert "share right of new rows" in failed
     assert live(asked) == 1
+    again = {**asked, "traffic": None, "new": str(tmp_path / "new.csv")}
+    assert update(again).what == "waiting", "what was refused is not tried again as it is"
     history = CliRunner().invoke(app, ["update", str(spec), "--history"]).output
     assert "refused" in history
 

@@ -37,7 +37,6 @@ from penjing.serve import golden, registry
 from penjing.serve.registry import Version
 from penjing.serve.traffic import opened as opened_traffic
 
-
 SUSPECTED = 5_000  # old rows beside the new ones when wrong labels are looked for
 
 
@@ -136,8 +135,12 @@ def _new_rows(asked: Update, bundle: Bundle, out: Path, name: str) -> tuple[Rows
         parts.append(Rows(texts, labels, (asked.traffic,), np.zeros(len(kept), dtype=np.int32), there + 1))
     if asked.new is not None:
         rows = _rows(asked, asked.new, bundle)
-        seen = {text for n in rounds.history(out) for text in _texts_of(out, n.get("round"))}
-        fresh = [i for i, text in enumerate(rows.texts) if text not in seen]
+        learned = {text for n in rounds.standing_rounds(out) for text, _ in _pairs_of(out, n)}
+        fresh = [i for i, text in enumerate(rows.texts) if text not in learned]
+        asked_now = {(rows.texts[i], rows.labels[i]) for i in fresh}
+        refused = [line["round"] for line in rounds.history(out) if line["what"] == "refused"]
+        if any(asked_now <= _pairs_of(out, n) for n in refused):  # nothing of it was mended since
+            fresh = []
         parts.append(rows.take(np.array(fresh, dtype=np.int64)))
     rows = rounds.joined(parts)
     latest = {text: i for i, text in enumerate(rows.texts)}
@@ -151,12 +154,11 @@ def _new_rows(asked: Update, bundle: Bundle, out: Path, name: str) -> tuple[Rows
     return rows.take(np.array(one_label, dtype=np.int64)), said, notes
 
 
-def _texts_of(out: Path, number: int | None) -> list[str]:
-    folder = out / str(number)
-    found: list[str] = []
-    for name in ("new_train.jsonl", "new_test.jsonl"):
-        found += rounds.read_rows(folder / name, multi_label=True).texts
-    return found
+def _pairs_of(out: Path, number: int) -> set[tuple[str, tuple[str, ...]]]:
+    """Texts and labels that were new in a round."""
+    names = ("new_train.jsonl", "new_test.jsonl")
+    parts = [rounds.read_rows(out / str(number) / name, multi_label=True) for name in names]
+    return {pair for part in parts for pair in zip(part.texts, part.labels, strict=True)}
 
 
 def _rows(asked: Update, source: str | list[str], bundle: Bundle) -> Rows:
