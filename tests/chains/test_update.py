@@ -77,6 +77,7 @@ def asking(folder: Path, run: Path) -> dict[str, Any]:
         "traffic": str(folder / "traffic.db"),
         "out": str(folder / "updates"),
         "train": LEARN,
+        "replay": 2,
         "gate": {"slower_by": 5.0, "worse_by": 0.05},
     }
 
