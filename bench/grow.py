@@ -110,6 +110,7 @@ def our_run(folder: Path, setting: Any, seed: int, precision: str) -> tuple[Any,
     from penjing.jobs.prepare import ready, stream
 
     shape = {"n_layer": setting.layers, "n_head": setting.heads, "n_embd": setting.width}
+    shape["activation_function"] = "gelu"  # nanoGPT's; GPT-2's own is tanh's approximation, which costs more
     drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), setting.dropout)
     spec = specs.read(
         base="gpt-nano", tokenizer=str(folder / "tok"),
