@@ -112,7 +112,7 @@ def _peers(original: Any, calibration: list[str], folder: Path, batch: int) -> I
     yield "transformers padded", padded
     yield "transformers by length", lambda texts: padded(sorted(texts, key=len))
     with contextlib.suppress(ImportError):
-        run = _openvino(model, words, longest, calibration, batch)
+        run = _openvino(original, words, longest, calibration, batch)
         yield "OpenVINO int8 by length", lambda texts: run(sorted(texts, key=len))
     with contextlib.suppress(ImportError):
         quick = _onnx(model, words, longest, folder, batch)
@@ -123,19 +123,18 @@ def _read(words: Any, texts: Sequence[str], longest: int) -> Any:
     return words(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
 
 
-def _openvino(model: Any, words: Any, longest: int, rows: list[str], batch: int) -> Answer:
-    import nncf
-    import openvino as ov
+def _openvino(original: Any, words: Any, longest: int, rows: list[str], batch: int) -> Answer:
+    import torch
 
-    example = dict(_read(words, rows[:2], longest))
-    graph = ov.convert_model(model, example_input=example)
-    seen = nncf.Dataset(rows, lambda text: {k: v.numpy() for k, v in _read(words, [text], longest).items()})
-    kind = nncf.ModelType.TRANSFORMER
-    compiled = ov.compile_model(nncf.quantize(graph, seen, model_type=kind, subset_size=len(rows)), "CPU")
+    from penjing.models.compiling import compiled
+
+    tables = [{k: v.numpy() for k, v in _read(words, [text], longest).items()} for text in rows]
+    graph = compiled(original.base, "int8", tables)
 
     def answer(texts: Sequence[str]) -> None:
-        for at in range(0, len(texts), batch):
-            compiled({k: v.numpy() for k, v in _read(words, texts[at : at + batch], longest).items()})
+        with torch.inference_mode():
+            for at in range(0, len(texts), batch):
+                graph(**_read(words, texts[at : at + batch], longest))
 
     return answer
 

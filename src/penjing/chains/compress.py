@@ -224,7 +224,7 @@ def _concluded(
     if advice is not None:
         tell(News("note", _advised(advice, names, every[advice.chosen], original)))
     result: dict[str, Any] = {
-        "run": str(ground.original.folder),
+        "run": str(ground.run),
         "asked": {"with": [step.written() for step in chosen], "budget": dict(wanted), "seed": ground.seed},
         "score": ground.original.task.best,
         "lower": ground.original.task.lower,

@@ -117,7 +117,7 @@ def view(result: Mapping[str, Any], language: str) -> dict[str, Any]:
     outside = [(step["said"], "; ".join(step["broken"])) for step in result["steps"] if step["broken"]]
     return {
         "say": say,
-        "name": Path(result["run"]).parent.name or Path(result["run"]).name,
+        "name": Path(result["run"]).resolve().name,
         "headline": headline,
         "sentences": [*sentences, say("judged", rows=f"{result['rows']:,}")],
         "command": command,

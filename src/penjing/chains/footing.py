@@ -25,9 +25,10 @@ from penjing.spec import Spec
 
 @dataclass(frozen=True)
 class Footing:
-    """`original` is the model the chain begins from, merged; `start` its hash, `rehearsed` and `judged` those
-    of `train` and `rows`."""
+    """`run` is the folder that was asked for, `original` the model the chain begins from, merged; `start` is
+    its hash, `rehearsed` and `judged` are those of `train` and `rows`."""
 
+    run: Path
     original: Bundle
     spec: Spec | None
     train: Rows
@@ -73,6 +74,7 @@ def footing(
         bundle = _merged(bundle, where, start, base, device, trust)
         tell(News("note", f"adapter and base are one from here on: {bundle.folder}"))
     return Footing(
+        run=home or Path(run),
         original=bundle,
         spec=spec,
         train=train,
