@@ -5,9 +5,8 @@
 
 Each chain goes through `penjing.compress`; then all models, the original and the peers answer the same rows
 in turn: transformers fp32, padded, in the order of arrival; the same sorted by length; OpenVINO int8 (NNCF,
-300 calibration rows) and ONNX Runtime int8 (dynamic) sorted by length, where they are installed. Rows a
-second, median over rounds, and each over transformers' in arrival order in the same round. Writes
-bench/out/compress.json.
+300 calibration rows) sorted by length, where it is installed. Rows a second, median over rounds, and each
+over transformers' in arrival order in the same round. Writes bench/out/compress.json.
 """
 
 from __future__ import annotations
@@ -71,14 +70,13 @@ def race(chains: dict[str, Any], given: argparse.Namespace) -> dict[str, dict[st
     answers: dict[str, Answer] = {"penjing fp32": original.predict}
     for chain, done in chains.items():
         answers[f"penjing {chain}"] = load(done.steps[-1].folder).predict
-    with tempfile.TemporaryDirectory(prefix="penjing-peers-") as folder:
-        answers |= dict(_peers(original, ground.train.texts[:300], Path(folder), given.batch))
-        seconds: dict[str, list[float]] = {name: [] for name in answers}
-        for _ in range(given.rounds + 1):
-            for name, answer in answers.items():
-                began = time.perf_counter()
-                answer(texts)
-                seconds[name].append(time.perf_counter() - began)
+    answers |= dict(_peers(original, ground.train.texts[:300], given.batch))
+    seconds: dict[str, list[float]] = {name: [] for name in answers}
+    for _ in range(given.rounds + 1):
+        for name, answer in answers.items():
+            began = time.perf_counter()
+            answer(texts)
+            seconds[name].append(time.perf_counter() - began)
     padded = seconds["transformers padded"][1:]
     found = {}
     for name, all_s in seconds.items():
@@ -96,7 +94,7 @@ def race(chains: dict[str, Any], given: argparse.Namespace) -> dict[str, dict[st
     return found
 
 
-def _peers(original: Any, calibration: list[str], folder: Path, batch: int) -> Iterator[tuple[str, Answer]]:
+def _peers(original: Any, calibration: list[str], batch: int) -> Iterator[tuple[str, Answer]]:
     """The original as others run it: the same trunk in transformers, and in what is installed."""
     import torch
     from transformers import AutoModel
@@ -114,9 +112,6 @@ def _peers(original: Any, calibration: list[str], folder: Path, batch: int) -> I
     with contextlib.suppress(ImportError):
         run = _openvino(original, words, longest, calibration, batch)
         yield "OpenVINO int8 by length", lambda texts: run(sorted(texts, key=len))
-    with contextlib.suppress(ImportError):
-        quick = _onnx(model, words, longest, folder, batch)
-        yield "ONNX Runtime int8 by length", lambda texts: quick(sorted(texts, key=len))
 
 
 def _read(words: Any, texts: Sequence[str], longest: int) -> Any:
@@ -135,29 +130,6 @@ def _openvino(original: Any, words: Any, longest: int, rows: list[str], batch: i
         with torch.inference_mode():
             for at in range(0, len(texts), batch):
                 graph(**_read(words, texts[at : at + batch], longest))
-
-    return answer
-
-
-def _onnx(model: Any, words: Any, longest: int, folder: Path, batch: int) -> Answer:
-    import onnxruntime
-    import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    example = dict(_read(words, ["a text", "another text, longer"], longest))
-    free = {name: {0: "batch", 1: "length"} for name in example}
-    torch.onnx.export(
-        model, (), str(folder / "fp32.onnx"), kwargs=example, input_names=list(example), dynamo=False,
-        output_names=["states"], dynamic_axes=free,
-    )  # fmt: skip
-    quantize_dynamic(folder / "fp32.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
-    session = onnxruntime.InferenceSession(str(folder / "int8.onnx"))
-
-    def answer(texts: Sequence[str]) -> None:
-        for at in range(0, len(texts), batch):
-            session.run(
-                None, {k: v.numpy() for k, v in _read(words, texts[at : at + batch], longest).items()}
-            )
 
     return answer
 
