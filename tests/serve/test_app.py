@@ -70,6 +70,19 @@ def test_every_task_is_answered(client: TestClient, shelf: Path, name: str) -> N
         assert near(wanted, found)
 
 
+def test_a_reply_has_the_schema_that_was_asked_for(client: TestClient) -> None:
+    schema = {"type": "object", "properties": {"late": {"type": "boolean"}}, "required": ["late"]}
+    asked = {"model": "talk", "messages": [{"role": "user", "content": "late?"}], "max_tokens": 60}
+    shape = {"type": "json_schema", "json_schema": {"name": "late", "schema": schema}}
+    reply = posted(client, "/v1/chat/completions", **asked, response_format=shape)
+    assert json.loads(reply["choices"][0]["message"]["content"]) in ({"late": True}, {"late": False})
+    strange = {**shape, "json_schema": {"name": "x", "schema": {"not": {}}}}
+    fault = posted(client, "/v1/chat/completions", 400, **asked, response_format=strange)["error"]
+    assert "`/not` is {}" in fault["message"]
+    lacking = posted(client, "/v1/chat/completions", 422, **asked, response_format={"type": "json_schema"})
+    assert "`response_format.json_schema` was wanted" in lacking["error"]["message"]
+
+
 def test_an_unknown_name_is_404_and_never_the_base(client: TestClient) -> None:
     for name in ("suport", "support@9", "support@prod", "bert", "../support"):
         fault = posted(client, "/v1/predict", 404, model=name, inputs="no")["error"]

@@ -27,7 +27,7 @@ from penjing.serve.opened import Opened
 from penjing.serve.predict import About
 from penjing.serve.replies import FAULTS, answer, named, of_error
 from penjing.serve.service import Reply, Service
-from penjing.serve.speaking import Wish, prompts_to_answer, prompts_to_go_on, wished
+from penjing.serve.speaking import Wish, formed, prompts_to_answer, prompts_to_go_on, wished
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Tokens = Annotated[int | None, Field(ge=1, le=8192)]
@@ -92,6 +92,35 @@ class Message(BaseModel):
     content: str | list[Piece]
 
 
+class Shape(BaseModel):
+    """A JSON schema by a name; answers have it whether `strict` is said or not."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    name: Name
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+    description: str | None = None
+
+
+class Format(BaseModel):
+    """The form of an answer: any text, any JSON object, or one of a schema."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Shape | None = None
+
+    def form(self) -> dict[str, Any] | None:
+        """As `Bundle.formed` takes it; None of any text."""
+        if self.type == "json_schema" and self.json_schema is None:
+            raise DataError("`response_format.json_schema` was wanted beside the type json_schema. Give it.")
+        if self.type == "text":
+            return None
+        schema = {"type": "object"} if self.json_schema is None else self.json_schema.schema_
+        return {"schema": schema}
+
+
 class Chat(BaseModel):
     """A conversation that ends with what the user says."""
 
@@ -99,6 +128,7 @@ class Chat(BaseModel):
 
     model: Name
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    response_format: Format | None = None
     max_tokens: Tokens = None
     max_completion_tokens: Tokens = None
     temperature: Temperature = None
@@ -212,7 +242,9 @@ async def _said(
     ends = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if any(not end for end in ends):
         raise DataError("`stop` must be texts of a character or more; one is empty. Leave it out.")
-    prompts = wished(await asyncio.to_thread(ask, opened), _wish(body))
+    form = body.response_format.form() if isinstance(body, Chat) and body.response_format else None
+    made = await asyncio.to_thread(lambda: formed(ask(opened), opened.bundle, form))
+    prompts = wished(made, _wish(body))
     number = f"{'chatcmpl' if isinstance(body, Chat) else 'cmpl'}-{secrets.token_hex(12)}"
     pieces = service.heard(opened, prompts, caller=caller, ends=ends)
     first = await anext(pieces)  # whatever refuses the text does so before the answer begins

@@ -10,6 +10,7 @@ from penjing.bundle import Bundle
 from penjing.data.feed import ends_of
 from penjing.errors import DataError, NotSupported
 from penjing.models.decoding import Decoding
+from penjing.models.forms import form_of, rule_of
 from penjing.models.generate import Prompts
 from penjing.models.word_head import WordHead
 
@@ -96,6 +97,18 @@ def wished(prompts: Prompts, wish: Wish) -> Prompts:
     if wish.max_tokens is not None:
         how = replace(how, max_new=wish.max_tokens, min_new=min(how.min_new, wish.max_tokens))
     return replace(prompts, how=how)
+
+
+def formed(prompts: Prompts, bundle: Bundle, form: dict[str, Any] | None) -> Prompts:
+    """The prompts whose answers have a form (docs/forms.md); themselves without one.
+
+    Raises:
+        SpecError, NotSupported: the form, or this bundle's tokenizer, cannot be followed.
+    """
+    if form is None:
+        return prompts
+    rule = rule_of(bundle.tokenizer, form_of(form), prompts.stop)
+    return replace(prompts, allow=rule.allow, text=rule.text)
 
 
 class Growing:
