@@ -5,12 +5,14 @@ import pytest
 
 from penjing.data.mixture import mixed_order, shares_of
 from penjing.errors import SpecError
+from penjing.records import NO_ROWS, Part, Tokens
 
 TARGETS = np.repeat([0, 1], [300, 100])[:, None]
+PART = Part(NO_ROWS, Tokens(np.zeros(400, np.uint16), np.arange(401)), TARGETS)
 
 
 def test_steps_hold_sources_by_their_shares() -> None:
-    steps = mixed_order(np.array([0.25, 0.75]))(TARGETS, 16, 0, 0)
+    steps = mixed_order(np.array([0.25, 0.75]))(PART, 16, 0, 0)
     assert {len(step) for step in steps} == {16}
     counts = np.array([np.bincount(TARGETS[step, 0], minlength=2) for step in steps])
     assert (abs(counts - [4, 12]) <= 1).all()
@@ -19,7 +21,7 @@ def test_steps_hold_sources_by_their_shares() -> None:
 
 def test_all_pieces_of_a_source_come_before_one_comes_again() -> None:
     order = mixed_order(np.array([0.25, 0.75]))
-    seen = np.concatenate([row for epoch in range(3) for row in order(TARGETS, 16, 0, epoch)])
+    seen = np.concatenate([row for epoch in range(3) for row in order(PART, 16, 0, epoch)])
     small = seen[TARGETS[seen, 0] == 1]
     for turn in range(len(small) // 100):
         assert len(set(small[100 * turn : 100 * (turn + 1)])) == 100
@@ -29,7 +31,7 @@ def test_all_pieces_of_a_source_come_before_one_comes_again() -> None:
 
 def test_an_order_repeats_and_epochs_differ() -> None:
     order = mixed_order(np.array([0.5, 0.5]))
-    one, same, other = order(TARGETS, 16, 0, 1), order(TARGETS, 16, 0, 1), order(TARGETS, 16, 0, 2)
+    one, same, other = order(PART, 16, 0, 1), order(PART, 16, 0, 1), order(PART, 16, 0, 2)
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not np.array_equal(np.concatenate(one), np.concatenate(other))
 

@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,17 +29,19 @@ SERVER = shutil.which("postgres")
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A server of our own, of the machine's package, on a free port of this machine."""
     if not SERVER or not shutil.which("initdb"):
         pytest.skip("PostgreSQL's server is not installed (`apt-get install postgresql`)")
     pytest.importorskip("pg8000", reason="`pip install 'penjing[postgresql]'`")
-    place = tmp_path_factory.mktemp("pg")
+    with tempfile.TemporaryDirectory(prefix="penjing-pg-") as folder:  # pytest's own are closed to others
+        yield from _serving(Path(folder))
+
+
+def _serving(place: Path) -> Iterator[str]:
     user: dict[str, Any] = {}
     if os.geteuid() == 0:  # it refuses to run as root
         who = pwd.getpwnam("postgres")
-        for folder in (place, *list(place.parents)[:2]):
-            folder.chmod(0o755)
         os.chown(place, who.pw_uid, who.pw_gid)
         user = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
     with socket.socket() as free:
