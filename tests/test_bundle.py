@@ -123,6 +123,7 @@ def test_only_safetensors_json_and_text_lie_in_a_bundle(tuned: Tuned) -> None:
     assert kinds <= {".safetensors", ".json", ".txt", ".jinja"}
 
 
+@pytest.mark.slow
 def test_a_bundle_says_what_it_is(tuned: Tuned) -> None:
     text = repr(tuned("lora").bundle)
     assert text.startswith("Bundle('")
@@ -192,6 +193,7 @@ def test_a_base_for_a_bundle_that_needs_none_is_refused(tuned: Tuned) -> None:
         load(tuned("full").folder, base="minilm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "name"), [("full", "trunk/model.safetensors"), ("top", "changed.safetensors")]
 )
@@ -219,6 +221,7 @@ def test_a_pickled_adapter_is_refused_whatever_the_card_says(
     refusal(folder, "adapter_model.safetensors was wanted", "pickle", "tune anew")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "name", "part"),
     [

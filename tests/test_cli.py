@@ -74,6 +74,7 @@ def test_tune_as_json_is_one_object(file: Path) -> None:
     assert {"run", "before", "after", "baseline"} <= set(found)
 
 
+@pytest.mark.slow
 def test_tune_without_train_rows_says_what_to_give() -> None:
     text = bad("tune", "--base", "minilm")
     assert "`data.train` must name the rows to learn from" in text
@@ -136,6 +137,7 @@ def test_evaluate_as_table_and_as_json(tuned: Tuned, tiny_csv: Path) -> None:
     assert set(found["intervals"]["accuracy"]) <= {x for x in found["intervals"]["accuracy"] if 0 <= x <= 1}
 
 
+@pytest.mark.slow
 def test_predict_answers_texts_files_and_standard_input(tuned: Tuned, tiny_csv: Path) -> None:
     folder = tuned().folder
     assert len(good("predict", folder, "my parcel is late", "card").stdout.splitlines()) == 2
@@ -143,6 +145,7 @@ def test_predict_answers_texts_files_and_standard_input(tuned: Tuned, tiny_csv: 
     assert len(good("predict", folder, stdin="late\n\nlost\n").stdout.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_predict_as_json_is_an_object_a_line(tuned: Tuned) -> None:
     lines = good("predict", tuned().folder, "--json", "--scores", stdin="a\n快递\n").stdout.splitlines()
     found = [json.loads(line) for line in lines]

@@ -91,6 +91,7 @@ def test_a_function_that_gives_something_else_is_refused(own: str) -> None:
         plugin.build("methods", Choice(f"{own}.wrong", {}))
 
 
+@pytest.mark.slow
 def test_a_plug_in_in_the_present_folder_is_found_by_the_command(tmp_path: Path) -> None:
     import subprocess
     import sys

@@ -145,6 +145,7 @@ def test_a_folder_that_is_no_run_names_runs_inside(tmp_path: Path) -> None:
         runs.open_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_is(tuned: Callable[..., Any], tmp_path: Path) -> None:
     assert repr(make(tmp_path, "a")) == f"Run('{tmp_path}/a': open)"
     assert repr(tuned()).endswith(" on valid rows)")

@@ -37,6 +37,7 @@ def test_a_program_that(name: str) -> None:
     assert detail in found.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["while True: pass", "import time\ntime.sleep(60)"])
 def test_what_does_not_end_is_stopped(program: str) -> None:
     assert run(program, seconds=0.5).reason == "timeout"

@@ -32,6 +32,7 @@ def chained(tuned: Tuned, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return compress(tuned("lora").folder, CHAIN, out=out, allow=True, memory=False)
 
 
+@pytest.mark.slow
 def test_every_step_leaves_a_smaller_bundle_with_its_weight_and_proof(chained: Any) -> None:
     sizes = [chained.original.n_bytes]
     for step in chained.steps:
@@ -96,6 +97,7 @@ def test_a_step_that_answers_otherwise_is_refused_and_leaves_nothing(tuned: Tune
     assert not list(tmp_path.glob("1-*"))
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_model_meets_names_the_nearest(chained: Any, tuned: Tuned) -> None:
     with pytest.raises(WontFit) as error:
         compress(tuned("lora").folder, CHAIN, out=chained.folder, allow=True, memory=False, budget="size 50")

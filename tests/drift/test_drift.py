@@ -83,6 +83,7 @@ def test_the_discrepancy_is_its_three_sums_written_out() -> None:
     assert found.mmd2 == pytest.approx(within_old + within_new - 2 * across, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_shift_of_half_a_deviation_is_found_in_500_rows() -> None:
     assert (
         discrepancy(rng().normal(size=(500, 8)), rng(1).normal(0.5, 1, (500, 8)), generator=rng()).p < 0.001
@@ -140,6 +141,7 @@ def drawn(seed: int, n: int, *, shift: float = 0.0) -> Seen:
     )
 
 
+@pytest.mark.slow
 def test_false_alarms_keep_to_their_level_over_repeated_looks() -> None:
     """40 worlds that stand still, each looked at three times at 20 % in all: 8 false alarms at most to
     expect."""

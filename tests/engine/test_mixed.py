@@ -38,6 +38,7 @@ def made(base: Base, seed: int, precision: str = "fp32", **settings: object) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 def test_rows_of_many_adapters_equal_each_alone(family: str, tiny: Tiny) -> None:
     base = load(str(tiny(family)))

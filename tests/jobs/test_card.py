@@ -8,6 +8,7 @@ from penjing.jobs.card import card_of
 from penjing.models.shapes import SHAPES
 
 
+@pytest.mark.slow
 def test_operations_are_six_a_weight_and_twelve_a_pair_of_tokens() -> None:
     card = card_of("bert-base", longest=128)
     layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768

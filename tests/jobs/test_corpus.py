@@ -161,6 +161,7 @@ def test_test_sets_personal_data_and_other_languages_are_kept_out(raw: Path) -> 
     assert prose(11) not in texts
 
 
+@pytest.mark.slow
 def test_weights_are_given_or_grow_by_the_exponent(raw: Path) -> None:
     flat = made(raw, "flat", exponent=0)
     assert list(flat.weights.values()) == pytest.approx([1 / 3] * 3)
@@ -177,6 +178,7 @@ def test_what_cannot_be_read_is_refused_when_that_is_asked_for(raw: Path) -> Non
         made(raw, broken="refuse")
 
 
+@pytest.mark.slow
 def test_a_finished_corpus_is_not_made_again_nor_mixed_with_another(raw: Path) -> None:
     told: list[str] = []
     first = made(raw)

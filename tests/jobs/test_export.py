@@ -119,6 +119,7 @@ def test_hf_holds_the_head_in_the_class_of_the_task(
         assert config["problem_type"] == "multi_label_classification"
 
 
+@pytest.mark.slow
 def test_hf_opens_as_a_classifier_of_transformers_with_the_labels_and_equal_scores(
     tuned: Tuned, tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_graph_holds_other_families_and_tasks(
     assert ("transitions" in about) == (task == {"tag": {"crf": True}})
 
 
+@pytest.mark.slow
 def test_a_head_that_the_class_lacks_is_refused_and_nothing_is_left(untrained: Any, tmp_path: Path) -> None:
     bundle = untrained("bert", {"classify": {"pooling": "mean"}}, ["a", "b", "c"])
     with pytest.raises(NotSupported) as error:
@@ -216,6 +218,7 @@ def test_a_head_that_the_class_lacks_is_refused_and_nothing_is_left(untrained: A
     assert made.parity["held"]
 
 
+@pytest.mark.slow
 def test_what_answers_otherwise_is_refused_and_an_earlier_export_stays(
     tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +247,7 @@ def test_tags_with_transitions_are_no_class_of_transformers(untrained: Any, tmp_
     told(error, "transitions of a CRF", str(bundle), "`onnx`")
 
 
+@pytest.mark.slow
 def test_a_prompt_is_no_graph(tuned: Tuned, tmp_path: Path) -> None:
     with pytest.raises(NotSupported) as error:
         export(tuned("prompt").folder, tmp_path / "out", to="torch")
@@ -269,6 +273,7 @@ def test_a_bundle_without_its_run_needs_rows(untrained: Any, tmp_path: Path) -> 
         export(untrained("bert", "classify", ["a", "b", "c"]), tmp_path / "out", to="hf")
 
 
+@pytest.mark.slow
 def test_the_verb_tells_what_was_proved_and_a_dry_run_writes_nothing(tuned: Tuned, tmp_path: Path) -> None:
     given = ["export", str(tuned("lora").folder), "--to", "hf", "-o", str(tmp_path / "out")]
     dry = CliRunner().invoke(app, [*given, "--dry-run"])
@@ -283,6 +288,7 @@ def test_the_verb_tells_what_was_proved_and_a_dry_run_writes_nothing(tuned: Tune
     assert "Did you mean `answers`?" in wrong.output
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, at transformers
 def test_peft_puts_the_adapter_on_its_base_and_gives_equal_scores(tuned: Tuned, tmp_path: Path) -> None:
     from peft import PeftModel
@@ -325,6 +331,7 @@ ANCHORS = [
 ]
 
 
+@pytest.mark.slow
 def test_vectors_are_equal_in_sentence_transformers(untrained: Any, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 

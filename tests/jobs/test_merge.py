@@ -42,6 +42,7 @@ def test_a_merged_bundle_needs_no_base(tuned: Callable[..., Any], tmp_path: Path
     assert files == {"card.json", "head.safetensors", "tokenizer", "trunk"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["adapter", "prompt"])
 def test_bottlenecks_and_prompts_are_refused(method: str, tuned: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(NotSupported) as error:

@@ -49,6 +49,7 @@ def rows(texts: list[str]) -> Any:
     return rows_of(texts)
 
 
+@pytest.mark.slow
 def test_new_labels_come_between_old_ones_and_the_old_keep_their_rows(
     tuned: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_new_labels_come_between_old_ones_and_the_old_keep_their_rows(
     tune(read(it.job.spec, name="whole", steps=2, evals=1))
 
 
+@pytest.mark.slow
 def test_another_base_method_or_settings_are_refused(tuned: Callable[..., Any], tmp_path: Path) -> None:
     run = tuned("lora")
     with pytest.raises(SpecError) as method:

@@ -33,6 +33,7 @@ def changed(bundle: Bundle, by: float) -> Bundle:
     return other
 
 
+@pytest.mark.slow
 def test_a_bundle_equals_itself_to_the_bit_and_the_certificate_says_what_was_replayed(
     bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -53,12 +54,14 @@ def test_a_bundle_equals_itself_to_the_bit_and_the_certificate_says_what_was_rep
     assert kept["versions"]["torch"]
 
 
+@pytest.mark.slow
 def test_a_merged_bundle_has_parity(bundle: Bundle, tmp_path: Path) -> None:
     found = compare(bundle, merge(bundle.folder, tmp_path / "whole"), held_out(bundle)[0])
     assert found.held, found.broken
     assert 0 < found.facts["outputs"]["of_largest_output"] < 1e-4
 
 
+@pytest.mark.slow
 def test_a_changed_head_is_refused_and_the_error_says_how_much(bundle: Bundle) -> None:
     rows, _ = held_out(bundle)
     found = compare(bundle, changed(bundle, 2.0), rows)

@@ -89,6 +89,7 @@ def test_more_time_never_advises_less_training() -> None:
     assert steps == sorted(steps)
 
 
+@pytest.mark.slow
 def test_nothing_that_fits_is_a_refusal_with_the_least_there_is() -> None:
     found = advise(rows=1_000_000, tokens=200, minutes=0.01, device="cpu", precision="fp32")
     with pytest.raises(WontFit, match="Nothing fits cpu"):
@@ -169,6 +170,7 @@ def said_by(*words: str) -> Any:
     return CliRunner().invoke(app, ["plan", *words])
 
 
+@pytest.mark.slow
 def test_the_verb_prints_tables_and_json(tmp_path: Path) -> None:
     finished(tmp_path, "right", 10.0, 1000.0)
     assert "within 25%" in said_by("--audit", str(tmp_path)).output

@@ -60,6 +60,7 @@ def moved(run: Run, store: str) -> Watched:
     return watch(run.folder, traffic=store, last=60)
 
 
+@pytest.mark.slow
 def test_what_moved_is_named_and_shown(moved: Watched) -> None:
     assert moved.moved
     names = {check.name for check in moved.verdict.checks if check.moved} if moved.verdict else set()
@@ -132,6 +133,7 @@ def test_the_page_is_whole_and_shows_a_picture_of_what_moved(moved: Watched, tmp
         write_page(moved, tmp_path / "x.html", language="fr")
 
 
+@pytest.mark.slow
 def test_the_verb_says_what_moved_by_its_exit_code(run: Run, store: str, tmp_path: Path) -> None:
     log, prom, page = tmp_path / "a.jsonl", tmp_path / "penjing.prom", tmp_path / "w.html"
     more = ["--alert", f"log:{log}", "--metrics", str(prom), "--page", str(page)]
@@ -171,6 +173,7 @@ def hook() -> Iterator[tuple[str, list[Any]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_webhook_is_told_and_tried_again(moved: Watched, hook: tuple[str, list[Any]]) -> None:
     url, heard = hook
     assert alerts.alert(moved, [url], pause_s=0) == []
@@ -201,6 +204,7 @@ def mail() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_letter_says_what_moved(moved: Watched, mail: tuple[str, list[str]]) -> None:
     url, letters = mail
     assert alerts.alert(moved, [url]) == []
@@ -209,6 +213,7 @@ def test_a_letter_says_what_moved(moved: Watched, mail: tuple[str, list[str]]) -
     assert "Subject: Penjing:" in letters[0]
 
 
+@pytest.mark.slow
 def test_no_password_is_said_in_the_open(moved: Watched, mail: tuple[str, list[str]]) -> None:
     url, letters = mail
     troubles = alerts.alert(moved, [url.replace("smtp://", "smtp://me:secret@")], pause_s=0)

@@ -120,6 +120,7 @@ def test_the_budget_falls_by_the_papers_cube_and_ranks_end_at_the_target(tiny: T
         assert left == wanted, step
 
 
+@pytest.mark.slow
 def test_the_budget_is_pefts_own(tiny: Tiny) -> None:
     """The same training with peft's `update_and_allocate` called by hand after each step."""
     model, technique = ready(tiny("bert"))

@@ -72,6 +72,7 @@ def test_a_method_trains_something_and_only_full_everything(name: str, family: s
     assert (seen.trained == seen.trunk) == (name == "full")
 
 
+@pytest.mark.slow
 @works
 def test_a_method_that_keeps_the_start_begins_bit_for_bit_at_the_base(
     name: str, family: str, lived: Any
@@ -193,6 +194,7 @@ def test_ia3_on_llama_3b_counts_keys_values_and_inner_channels() -> None:
     assert trainable(ia3().apply(on_paper("LlamaConfig", **LLAMA_3B))) == 28 * (1024 + 1024 + 8192) == 286_720
 
 
+@pytest.mark.slow
 def test_adalora_on_llama_3b_counts_what_peft_has_published() -> None:
     method = adalora(rank=32, start_rank=64, targets=["q_proj", "v_proj"])
     assert trainable(method.apply(on_paper("LlamaConfig", **LLAMA_3B))) == 18_353_664

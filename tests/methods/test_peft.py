@@ -67,6 +67,7 @@ def test_every_type_of_the_installed_peft_is_opened_or_refused_with_a_reason() -
     assert {kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} == {*TYPES, *OWN, *UNFIT}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())
 def test_a_type_keeps_the_contract(kind: str, tiny: Tiny) -> None:
     seen = story("peft", tiny("bert"), peft(peft_type=kind, **TYPES[kind]))

@@ -70,6 +70,7 @@ def test_states_that_lead_nowhere_are_left_out() -> None:
     assert machine_of(then(text("a"), NEVER)).start == DEAD
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_refused() -> None:
     with pytest.raises(SpecError) as error:
         machine_of(Times(Times(text("abc"), 0, 3000), 0, 3000))

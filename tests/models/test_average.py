@@ -143,6 +143,7 @@ def test_settings_that_cannot_be_are_refused(make: Callable[[], Technique], said
         make()
 
 
+@pytest.mark.slow
 def test_two_averages_exclude_each_other() -> None:
     with pytest.raises(SpecError, match="`ema` and `swa` both decide which weights are saved"):
         techniques_of(read({"techniques": ["ema", "swa"]}))

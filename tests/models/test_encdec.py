@@ -70,6 +70,7 @@ def test_bart_like_families_run_packed_and_t5_says_why_not(tiny: Tiny, family_: 
     assert base.way.packed or "differ" in base.way.reason
 
 
+@pytest.mark.slow
 @parametrized
 def test_states_and_gradients_are_transformers_own(tiny: Tiny, family_: str) -> None:
     from penjing.models.word_head import word_head

@@ -18,6 +18,7 @@ PATTERNS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_pattern_takes_what_python_matches(pattern: str) -> None:
     machine = machine_of(piece_of(pattern))

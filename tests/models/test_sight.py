@@ -74,6 +74,7 @@ def test_a_base_without_patches_of_one_size_is_refused(tmp_path: Path) -> None:
     told(error, "states of patches", "ConvNextModel does not", "vit-tiny")
 
 
+@pytest.mark.slow
 def test_a_preset_grows_in_any_shape_and_in_shapes_only() -> None:
     shape = {"image_size": 16, "patch_size": 4, "hidden_size": 24, "num_hidden_layers": 1}
     one, same = (load("vit-tiny", shape=shape, device=device) for device in ("cpu", "meta"))

@@ -37,6 +37,7 @@ def asked(client: TestClient, name: str = "support", text: str = TEXTS[0]) -> An
     return reply.json() | {"way": reply.headers["x-penjing-way"]}
 
 
+@pytest.mark.slow
 def test_a_promotion_is_in_force_when_it_answers_and_a_roll_back_at_once(served: Any) -> None:
     client, _ = served
     assert asked(client)["bundle"]["version"] == 1

@@ -43,6 +43,7 @@ def posted(client: TestClient, path: str, status: int = 200, **body: Any) -> Any
     return reply.json()
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_predict_and_say_who_gave_them(client: TestClient, shelf: Path) -> None:
     reply = client.post("/v1/predict", json={"model": "support", "inputs": TEXTS, "scores": True})
     found = reply.json()
@@ -55,6 +56,7 @@ def test_answers_are_those_of_predict_and_say_who_gave_them(client: TestClient, 
     assert set(short["answers"][0]) == {"label", "confidence"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["topics", "names", "search", "pairs", "talk", "notes"])
 def test_every_task_is_answered(client: TestClient, shelf: Path, name: str) -> None:
     inputs: list[Any] = [[TEXTS[0], TEXTS[1]]] if name == "pairs" else TEXTS[:2]
@@ -158,6 +160,7 @@ def test_vectors_come_as_openai_has_them(client: TestClient, shelf: Path) -> Non
     )
 
 
+@pytest.mark.slow
 def test_the_official_client_works_unchanged(client: TestClient, shelf: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -312,6 +315,7 @@ def test_a_route_that_says_nothing_is_closed_to_all(shelf: Path) -> None:
     assert client.get("/forgotten").status_code == 404
 
 
+@pytest.mark.slow
 def test_scopes_rates_and_sizes_are_kept(locked: tuple[TestClient, dict[str, str], Path]) -> None:
     client, keys, _ = locked
     ask = {"model": "support", "inputs": "no"}

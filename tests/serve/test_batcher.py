@@ -36,6 +36,7 @@ def batcher(models: Models) -> Iterator[Batcher]:
     made.close(within_s=20)
 
 
+@pytest.mark.slow
 def test_every_answer_in_mixed_traffic_is_the_one_given_alone(models: Models, batcher: Batcher) -> None:
     names = ["support", "topics", "names", "search", "pairs", "whole", "biases", "prefixed"]
     asked = []
@@ -155,6 +156,7 @@ def test_closing_finishes_what_was_taken_and_takes_nothing_more(models: Models) 
         made.submit(opened, "predict", TEXTS, within_s=60)
 
 
+@pytest.mark.slow
 def test_a_bundle_put_away_still_answers_what_it_took(shelf: Path) -> None:
     models = Models(shelf, device="cpu", hot=2)
     made = Batcher(models.lanes)

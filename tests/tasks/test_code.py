@@ -143,6 +143,7 @@ PROBLEMS = [
 ]
 
 
+@pytest.mark.slow
 def test_tests_of_problems_are_run_and_their_ends_counted() -> None:
     task: Task = plugin.build(
         "tasks", plugin.Choice("code", {"run": True, "judge": "pass_at_1", "seconds": 2.0})

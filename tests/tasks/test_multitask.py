@@ -189,6 +189,7 @@ def test_rows_of_an_unknown_task_and_inputs_of_another_kind_are_told(asks: dict[
     told(caught2, "`topic` cannot be asked so", "given by its name")
 
 
+@pytest.mark.slow
 def test_the_dense_layer_of_a_base_is_each_head_s_own(tiny: Tiny, asks: dict[str, Any]) -> None:
     base = load_base(str(tiny("bert")))
     task, *_ = made(asks)

@@ -82,6 +82,7 @@ def train_texts(spec: dict[str, Any]) -> list[str]:
     return opened(read(spec), silent).data.train.texts
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_formula_on_what_bundles_say(home: dict[str, Any], tmp_path: Path) -> None:
     spec = {**home, "out": str(tmp_path), "train": {**STILL, "steps": 1, "batch": 48}}
     texts, names = train_texts(spec), dict(tickets(48))
@@ -119,6 +120,7 @@ TASKS: dict[str, tuple[Any, list[str], Callable[[int], list[Any]]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", each_kind())
 def test_a_student_that_is_its_teacher_is_at_no_distance(
     kind: str, home: dict[str, Any], tmp_path: Path
@@ -173,6 +175,7 @@ def test_a_narrower_student_gets_maps_that_its_bundle_does_not_hold(
     assert load(run.folder).base.width == 16
 
 
+@pytest.mark.slow
 def test_rows_without_labels_are_learned_from_the_teacher_alone(home: dict[str, Any], tmp_path: Path) -> None:
     extra = put(tmp_path / "more.jsonl", ["text"], [[text] for text, _ in tickets(30, seed=5)])
     spec = {**home, "out": str(tmp_path), "data": {**home["data"], "valid": home["data"]["train"]}}
@@ -267,6 +270,7 @@ def test_settings_that_do_not_go_together_are_refused(
         tune({**home, "techniques": taught(home, **settings), "out": str(tmp_path)})
 
 
+@pytest.mark.slow
 def test_teachers_that_cannot_teach_are_refused(home: dict[str, Any], tmp_path: Path) -> None:
     rows = [(text, f"{label}!") for text, label in tickets(48)]
     spec = {

@@ -28,6 +28,7 @@ def trained(small: dict[str, Any], **settings: Any) -> Any:
     return it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "step"),
     [
@@ -57,6 +58,7 @@ def test_the_compressor_takes_nothing_from_what_was_validated(
     assert not torch.allclose(plain, validated, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_begins_to_round_where_it_is_told_and_validation_always_rounds(
     small: dict[str, Any],
 ) -> None:

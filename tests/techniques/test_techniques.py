@@ -133,6 +133,7 @@ def test_with_its_defaults_a_technique_does_something(name: str, tiny: Tiny) -> 
     assert none.saved() != some.saved()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), WAYS)
 @pytest.mark.parametrize("stop", [2, 5])
 def test_a_stopped_run_goes_on_bit_for_bit(
