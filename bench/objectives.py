@@ -15,6 +15,7 @@ bench/out/objectives-*.json.
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import multiprocessing
 import sys
@@ -160,8 +161,9 @@ def _trainer(given: argparse.Namespace, job: Any, folder: Path) -> Any:
         save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, **fast,
     )  # fmt: skip
     torch.manual_seed(0)
+    config = copy.deepcopy(job.base.trunk.config)  # ours says which attention our own trunk runs
     return Trainer(
-        model=kind.from_config(job.base.trunk.config, attn_implementation="sdpa"),
+        model=kind.from_config(config, attn_implementation="sdpa"),
         args=arguments,
         data_collator=DataCollatorForLanguageModeling(tokenizer) if masked else default_data_collator,
         train_dataset=rows,
