@@ -106,9 +106,9 @@ def build(
         rows["train"].rows = [rows["train"].rows[i] for i in order]
     fast: dict[str, Any] = {}
     if job.system.grouped:
-        fast["train_sampling_strategy"] = "group_by_length"
-    if job.system.precision == "bf16":
-        fast.update(bf16=True, optim="adamw_torch_fused")
+        fast.update(train_sampling_strategy="group_by_length", optim="adamw_torch_fused")
+    if job.system.precision == "bf16":  # best where the machine gains from it; else take `-fp32`
+        fast["bf16"] = True
     if order is not None:
         fast["train_sampling_strategy"] = "sequential"
     arguments = TrainingArguments(

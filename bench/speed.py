@@ -124,7 +124,7 @@ def _show(
         share = "" if one["peak_share"] is None else f"{one['peak_share']:.1%}"
         ratios = {
             "fast"
-            if other.endswith("-fast")
+            if SYSTEMS[other].grouped
             else "plain": f"{r['median']:.2f} ({r['min']:.2f}-{r['max']:.2f})"
             for other, r in one["ratios"].items()
             if SYSTEMS[name].ours

@@ -32,11 +32,22 @@ SYSTEMS = {
     for system in (
         System("trainer", False, "full", "fp32", False, "Trainer, dynamic padding, fp32, defaults"),
         System("trainer-fast", False, "full", "bf16", True, "Trainer, group_by_length, bf16, fused AdamW"),
+        System(
+            "trainer-fast-fp32", False, "full", "fp32", True, "Trainer, group_by_length, fp32, fused AdamW"
+        ),
         System("penjing", True, "full", "auto", True, "Penjing, its defaults"),
         System("penjing-fp32", True, "full", "fp32", True, "Penjing, fp32"),
         System("peft", False, "lora", "fp32", False, "peft LoRA by Trainer, dynamic padding, fp32, defaults"),
         System(
             "peft-fast", False, "lora", "bf16", True, "peft LoRA by Trainer, group_by_length, bf16, fused"
+        ),
+        System(
+            "peft-fast-fp32",
+            False,
+            "lora",
+            "fp32",
+            True,
+            "peft LoRA by Trainer, group_by_length, fp32, fused",
         ),
         System("penjing-lora", True, "lora", "auto", True, "Penjing LoRA, its defaults"),
         System("penjing-lora-fp32", True, "lora", "fp32", True, "Penjing LoRA, fp32"),
