@@ -9,13 +9,14 @@ import torch
 from common import told
 from compressed import answers, held_of, rehearsal_of, shrink
 from conftest import tickets
-from penjing.compressors.calibrating import Ranges, batches_of, gathered, plain_linears, weight_of
+from penjing.compressors.calibrating import Ranges, batches_of, gathered, plain_linears
 from penjing.compressors.eight_bits import span_of
 from penjing.compressors.folding import fold, norms_of
 from penjing.compressors.smoothquant import smoothing, smoothquant
 from penjing.compressors.static_int8 import static_int8
 from penjing.errors import DataError, SpecError
 from penjing.models.calibrated_int8 import CalibratedInt8, through
+from penjing.models.slim import weight_of
 
 Tiny = Callable[..., Path]
 TEXTS = [text for text, _ in tickets(24)]

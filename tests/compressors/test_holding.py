@@ -22,7 +22,6 @@ from penjing.compressors.calibrating import (
     gathered,
     plain_linears,
     watch,
-    weight_of,
 )
 from penjing.compressors.folding import fold, norms_of
 from penjing.compressors.gptq import gptq, solved
@@ -30,6 +29,7 @@ from penjing.compressors.round import round as to_nearest
 from penjing.compressors.sensitive import scan
 from penjing.errors import NotSupported, SpecError
 from penjing.models.grid import Grid, Marks, fitted, nearest, values
+from penjing.models.slim import weight_of
 from penjing.models.stored import dense, kind_of
 from penjing.models.weight_only import rounded
 from penjing.records import NO_ROWS, Part, Tokens

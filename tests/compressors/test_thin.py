@@ -10,11 +10,12 @@ from common import told
 from compressed import answers, held_of, rehearsal_of, shrink
 from conftest import tickets
 from penjing.compressor import Held
-from penjing.compressors.calibrating import plain_linears, weight_of
+from penjing.compressors.calibrating import plain_linears
 from penjing.compressors.low_rank import low_rank
 from penjing.compressors.sparse import sparse
 from penjing.compressors.wanda import wanda
 from penjing.errors import NotSupported, SpecError
+from penjing.models.slim import weight_of
 from penjing.models.stored import kind_of
 
 Tiny = Callable[..., Path]

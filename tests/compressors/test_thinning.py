@@ -9,10 +9,11 @@ import torch
 
 from compressed import answers, held_of, rehearsal_of, shrink
 from conftest import tickets
-from penjing.compressors.calibrating import plain_linears, weight_of
+from penjing.compressors.calibrating import plain_linears
 from penjing.compressors.magnitude import magnitude
 from penjing.compressors.sparsegpt import sparsegpt
 from penjing.compressors.wanda import wanda
+from penjing.models.slim import weight_of
 
 Tiny = Callable[..., Path]
 TEXTS = [text for text, _ in tickets(24)]

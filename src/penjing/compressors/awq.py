@@ -16,18 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
-from penjing.compressors.calibrating import (
-    Moments,
-    batches_of,
-    bias_of,
-    error_of,
-    plain_linears,
-    sharing,
-    weight_of,
-)
+from penjing.compressors.calibrating import Moments, batches_of, bias_of, error_of, plain_linears, sharing
 from penjing.compressors.folding import fold, norms_of
 from penjing.compressors.holding import Solved, hold
 from penjing.models.grid import Grid, Marks, codes_of, fitted, grouped, nearest, values
+from penjing.models.slim import weight_of
 from penjing.models.weight_only import WeightOnly
 
 ALPHAS = 20  # points of the grid, 0 among them: nothing is scaled, which is round to nearest

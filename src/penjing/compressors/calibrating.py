@@ -195,13 +195,6 @@ def sharing(names: Sequence[str], seen: Mapping[str, Record]) -> list[list[str]]
     return list(groups.values())
 
 
-def weight_of(trunk: nn.Module, name: str) -> Tensor:
-    """(O, I) the weight of a plain linear layer or of GPT-2's Conv1D."""
-    layer: Any = trunk.get_submodule(name)
-    weight: Tensor = layer.weight.detach()
-    return weight.t() if type(layer).__name__ == "Conv1D" else weight
-
-
 def bias_of(trunk: nn.Module, name: str) -> Tensor | None:
     """(O,) the bias of a plain linear layer, where it has one."""
     bias = getattr(trunk.get_submodule(name), "bias", None)

@@ -11,19 +11,12 @@ import torch
 from torch import Tensor
 
 from penjing.compressor import Held, Rehearsal, Shrunk
-from penjing.compressors.calibrating import (
-    Ranges,
-    batches_of,
-    bias_of,
-    gathered,
-    plain_linears,
-    sharing,
-    weight_of,
-)
+from penjing.compressors.calibrating import Ranges, batches_of, bias_of, gathered, plain_linears, sharing
 from penjing.compressors.folding import fold, norms_of
 from penjing.compressors.sensitive import kept, told
 from penjing.compressors.tables import hold_tables
 from penjing.models.calibrated_int8 import CalibratedInt8, through
+from penjing.models.slim import weight_of
 
 SPANS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 Factors = Callable[[Ranges, Sequence[Tensor]], Tensor]

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
-from penjing.compressors.calibrating import Moments, bias_of, weight_of
+from penjing.compressors.calibrating import Moments, bias_of
 from penjing.compressors.holding import Solved, hold
 from penjing.errors import SpecError
 from penjing.models.grid import Grid, Marks, codes_of, fitted
+from penjing.models.slim import weight_of
 from penjing.models.weight_only import WeightOnly
 
 

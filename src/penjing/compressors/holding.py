@@ -20,11 +20,11 @@ from penjing.compressors.calibrating import (
     error_of,
     gathered,
     plain_linears,
-    weight_of,
 )
 from penjing.compressors.sensitive import kept, told
 from penjing.compressors.tables import hold_tables
 from penjing.models.grid import Grid
+from penjing.models.slim import weight_of
 from penjing.models.weight_only import WeightOnly, rounded
 
 HIGHER = Grid(8, None, True)  # of layers that are kept

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
-from penjing.compressors.calibrating import bias_of, plain_linears, weight_of
+from penjing.compressors.calibrating import bias_of, plain_linears
 from penjing.compressors.sensitive import kept, looks, told
 from penjing.compressors.tables import hold_tables
 from penjing.models.int8 import Int8Linear
+from penjing.models.slim import weight_of
 
 
 def int8(*, embeddings: bool = True, keep: float | list[str] = 0.0) -> Compressor:

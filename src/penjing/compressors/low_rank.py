@@ -11,11 +11,11 @@ from penjing.compressors.calibrating import (
     error_of,
     gathered,
     plain_linears,
-    weight_of,
 )
 from penjing.compressors.sensitive import kept, told
 from penjing.errors import NotSupported, SpecError
 from penjing.models.low_rank import LowRank, factored, worth
+from penjing.models.slim import weight_of
 
 
 def low_rank(

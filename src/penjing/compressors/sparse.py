@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
-from penjing.compressors.calibrating import bias_of, plain_linears, weight_of
+from penjing.compressors.calibrating import bias_of, plain_linears
 from penjing.errors import NotSupported
+from penjing.models.slim import weight_of
 from penjing.models.sparse import Sparse, bytes_of, cheaper
 
 

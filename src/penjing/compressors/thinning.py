@@ -13,15 +13,8 @@ import torch
 from torch import Tensor
 
 from penjing.compressor import Held, Rehearsal, Shrunk
-from penjing.compressors.calibrating import (
-    Moments,
-    batches_of,
-    by_layer,
-    error_of,
-    gathered,
-    plain_linears,
-    weight_of,
-)
+from penjing.compressors.calibrating import Moments, batches_of, by_layer, error_of, gathered, plain_linears
+from penjing.models.slim import weight_of
 from penjing.models.sparsity import Pattern, magnitudes, mask_of
 
 Thin = Callable[[Tensor, Moments], Tensor]

@@ -56,10 +56,16 @@ def together(found: Mapping[str, Rows], *, shared: bool) -> Rows:
     return Rows(texts, labels, tuple(files), file_of.astype(np.int32), lines, tuple(notes), items)
 
 
+def own_places(rows: Rows, number: int) -> np.ndarray:
+    """Where the rows that the task of this number reads stand among all."""
+    assert rows.items is not None
+    return np.array([i for i, row in enumerate(rows.items) if row[number] is not None], dtype=np.int64)
+
+
 def own_rows(rows: Rows, number: int) -> tuple[Rows, np.ndarray]:
     """The rows that the task of this number reads, as it reads them, and where they stand among all."""
     assert rows.items is not None
-    there = np.array([i for i, row in enumerate(rows.items) if row[number] is not None], dtype=np.int64)
+    there = own_places(rows, number)
     taken = rows.take(there)
     slots: list[Slot] = [rows.items[i][number] for i in there]
     items = [slot.item for slot in slots]

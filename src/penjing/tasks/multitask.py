@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from penjing import plugin
-from penjing.data.multitask import APART, Slot, dealt, own_names, own_rows, shares, together
+from penjing.data.multitask import APART, Slot, dealt, own_names, own_places, own_rows, shares, together
 from penjing.data.parts import part_of, rows_of
 from penjing.data.read import read
 from penjing.errors import DataError, SpecError, nearest
@@ -175,7 +175,7 @@ def _made(members: Sequence[Member], temperature: float, balance: str) -> Task:
     def infer(model: nn.Module, each: Each, part: Part) -> list[Found]:
         found = []
         for k, (one, own) in enumerate(zip(tasks, part.members, strict=True)):
-            _, there = own_rows(part.rows, k)
+            there = own_places(part.rows, k)
             found.append(Found(_inferred(one, Acting(model, k), each, own), there, len(part.rows)))
         return found
 
