@@ -222,7 +222,10 @@ def test_a_run_learns_is_saved_and_answers_pairs(
     assert evaluate(bundle, str(pairs_csv))["values"] == pytest.approx(after)
     asked = [("my card", "the card"), {"text_a": "my card", "text_b": "the card"}, "my card\tthe card"]
     answers = bundle.predict(asked)
-    assert answers[0] == answers[1] == answers[2]
+    for answer in answers[1:]:  # one pair, written three ways; its place in the batch may turn the last bits
+        assert answer.keys() == answers[0].keys()
+        for key, value in answer.items():
+            assert value == pytest.approx(answers[0][key], abs=1e-6)
     assert set(answers[0]) == ({"score"} if "scores" in settings else {"label", "confidence", "scores"})
     assert "report.html" in [p.name for p in run.folder.iterdir()]
     whole = bundle.answer(bundle.task.rows(str(pairs_csv)))
