@@ -95,27 +95,21 @@ def update(
     if_moved: Annotated[
         bool, typer.Option("--if-moved", help="only where `penjing watch` finds that the world moved")
     ] = False,
-    rollback: Annotated[
-        bool, typer.Option("--rollback", help="let the version that was live before be live again")
-    ] = False,
     history: Annotated[bool, typer.Option("--history", help="the rounds so far")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Teach the live model what came since; it is replaced only by a better one. Exit code 3: refused."""
     with Screen(as_json=as_json) as screen:
-        if sum((if_moved, rollback, history)) > 1:
-            raise SpecError(
-                "`--if-moved`, `--rollback` and `--history` exclude each other. Give one of them."
-            )
+        if if_moved and history:
+            raise SpecError("`--if-moved` and `--history` exclude each other. Give one of them.")
         from penjing.chains import rounds
-        from penjing.chains.update import roll_back, shown
+        from penjing.chains.update import shown
         from penjing.chains.update import update as job
         from penjing.chains.update_spec import read
 
         asked = read(spec)
-        if history or rollback:
-            lines = rounds.history(Path(asked.out)) if history else [roll_back(asked)]
-            _print_history(lines, as_json)
+        if history:
+            _print_history(rounds.history(Path(asked.out)), as_json)
             return
         if if_moved and not _moved(asked, as_json):
             return

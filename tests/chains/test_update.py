@@ -15,7 +15,7 @@ from conftest import tickets
 from penjing import tune
 from penjing.chains import rounds
 from penjing.chains.gate import Measured, difference, judge
-from penjing.chains.update import roll_back, update
+from penjing.chains.update import update
 from penjing.chains.update_spec import Gate, read
 from penjing.cli import app
 from penjing.data.parts import rows_of
@@ -108,9 +108,9 @@ def test_a_better_model_goes_live_knows_the_new_label_and_is_rolled_back_by_one_
     lineage = json.loads((tmp_path / "updates" / "1" / "run" / "lineage.json").read_text())
     assert lineage["parent"]["folder"] == str(tmp_path / "models" / "desk" / "1")
     assert update(asked).what == "waiting", "no row is learned twice"
-    line = roll_back(asked)
-    assert (line["what"], line["round"], line["version"], live(asked)) == ("rolled back", 1, 1, 1)
-    assert rounds.standing_rounds(tmp_path / "updates") == []
+    assert rounds.standing_rounds(tmp_path / "updates", 2) == [1]
+    done = CliRunner().invoke(app, ["roll-back", "desk", "--registry", str(tmp_path / "models")])
+    assert (done.output.strip(), live(asked)) == ("desk: live 1", 1)
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_a_promotion_that_a_kill_cut_off_is_written_down_by_the_next_round(
     out = tmp_path / "updates"
     (out / "1").mkdir(parents=True)
     (out / "1" / "run").symlink_to(tuned("lora").folder)
-    (out / "1" / "gate.json").write_text(json.dumps({"round": 1, "said": 90, "rows": 90, "failed": []}))
+    (out / "1" / "gate.json").write_text(json.dumps({"round": 1, "said": 90, "rows": 90, "failed": [], "parent": 1}))
     assert update(small).what == "waiting"
     (line,) = rounds.history(out)
     assert (line["what"], line["round"], line["said"]) == ("promoted", 1, 90)
@@ -231,6 +231,16 @@ def test_a_torn_line_of_the_history_is_left_out_and_the_next_one_is_whole(tmp_pa
     rounds.note(tmp_path, {"what": "refused", "round": 2, "said": 9})
     assert [line["round"] for line in rounds.history(tmp_path)] == [1, 2]
     assert (rounds.cursor(tmp_path), rounds.next_round(tmp_path)) == (9, 3)
+
+
+def test_rounds_stand_that_the_live_version_builds_on(tmp_path: Path) -> None:
+    for number, version, parent in ((1, 2, 1), (2, 3, 2), (3, 4, 1), (4, 6, 4)):  # 5 was added by hand
+        rounds.note(
+            tmp_path, {"what": "promoted", "round": number, "version": version, "parent": parent, "said": 0}
+        )
+    rounds.note(tmp_path, {"what": "refused", "round": 5, "version": 6, "parent": 6, "said": 0})
+    stands = {live: rounds.standing_rounds(tmp_path, live) for live in (1, 3, 4, 5, 6)}
+    assert stands == {1: [], 3: [1, 2], 4: [3], 5: [3], 6: [3, 4]}
 
 
 def test_what_is_asked_for_is_checked_before_anything_is_read(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The rounds of an update on disk: their rows, their history, and which of them stand.
 
 updates/
-  history.jsonl    a line a round: promoted, refused, rolled back; and where the feedback was read up to
+  history.jsonl    a line a round: promoted or refused; and where the feedback was read up to
   1/ 2/ …          a round: train.jsonl, new_train.jsonl, new_test.jsonl, run/ (the training), gate.json
   .lock            held by whoever updates
 """
@@ -77,15 +77,16 @@ def cursor(out: Path) -> int:
     return max((int(line.get("said") or 0) for line in history(out)), default=0)
 
 
-def standing_rounds(out: Path) -> list[int]:
-    """Rounds whose model went live and was not rolled back, in order: later ones build on their rows."""
+def standing_rounds(out: Path, live: int) -> list[int]:
+    """Rounds that the live version builds on, in order: its own, its parent's, and so on. Those of versions
+    that were rolled back are not among them."""
+    made = {line["version"]: line for line in history(out) if line["what"] == "promoted"}
     stands: list[int] = []
-    for line in history(out):
-        if line["what"] == "promoted":
-            stands.append(line["round"])
-        elif line["what"] == "rolled back" and line.get("round") in stands:
-            stands.remove(line["round"])
-    return stands
+    while live > 0:
+        line = made.get(live)
+        live = live - 1 if line is None else line["parent"]  # without a round: a version that somebody added
+        stands += [] if line is None else [line["round"]]
+    return stands[::-1]
 
 
 def next_round(out: Path) -> int:

@@ -81,29 +81,13 @@ def update(source: str | Path | Mapping[str, Any] | Update, *, tell: Tell = sile
                 "can count. Teach this one by hand: `penjing tune --set parent=FOLDER`, then compare both "
                 "with `penjing evaluate`."
             )
-        new, said, notes = _new_rows(asked, bundle, out, place.name)
+        new, said, notes = _new_rows(asked, live, bundle)
         if len(new) < asked.least_new:
             are = counted(len(new), "new row", "new rows")
             return Round(None, "waiting", live.number, notes=(f"{are}, {asked.least_new} begin one", *notes))
         for sentence in notes:
             tell(News("note", sentence))
         return _round(asked, live, bundle, new, said, tell)
-
-
-def roll_back(source: str | Path | Mapping[str, Any] | Update) -> dict[str, Any]:
-    """Let the version that was live before be live again, and write it down.
-
-    Raises:
-        Unknown: nothing was live before.
-    """
-    asked = source if isinstance(source, Update) else read(source)
-    place, out = Path(asked.model), Path(asked.out)
-    with rounds.held(out):
-        before = registry.read_route(place.parent, place.name).live
-        now = registry.roll_back(place.parent, place.name).live
-        made = [o for o in rounds.history(out) if o["what"] == "promoted" and o.get("version") == before]
-        number = made[-1]["round"] if made else None
-        return rounds.note(out, {"what": "rolled back", "round": number, "from": before, "version": now})
 
 
 def _settle(out: Path, place: Path) -> None:
@@ -115,18 +99,19 @@ def _settle(out: Path, place: Path) -> None:
         open_ = folder.name.isdecimal() and int(folder.name) not in done and card.is_file()
         if open_ and hashlib.sha256(card.read_bytes()).hexdigest() == live.sha256:
             about = json.loads((folder / "gate.json").read_text(encoding="utf-8"))
-            kept = {key: about[key] for key in ("round", "said", "rows", "failed")}
+            kept = {key: about[key] for key in ("round", "said", "rows", "failed", "parent")}
             rounds.note(out, {"what": "promoted", "version": live.number, **kept})
 
 
-def _new_rows(asked: Update, bundle: Bundle, out: Path, name: str) -> tuple[Rows, int, list[str]]:
+def _new_rows(asked: Update, live: Version, bundle: Bundle) -> tuple[Rows, int, list[str]]:
     """Labelled rows that no round has seen, the latest label of each text; and how far feedback was read."""
+    out = Path(asked.out)
     parts: list[Rows] = []
     notes: list[str] = []
     said = rounds.cursor(out)
     if asked.traffic is not None:
         with opened_traffic(asked.traffic) as store:
-            kept = store.rows(model=name, labelled=True, after=said)
+            kept = store.rows(model=live.name, labelled=True, after=said)
         kept.sort(key=lambda one: one.said or 0)
         said = max([said, *(one.said or 0 for one in kept)])
         texts = [asked_of(one) for one in kept]
@@ -135,7 +120,7 @@ def _new_rows(asked: Update, bundle: Bundle, out: Path, name: str) -> tuple[Rows
         parts.append(Rows(texts, labels, (asked.traffic,), np.zeros(len(kept), dtype=np.int32), there + 1))
     if asked.new is not None:
         rows = _rows(asked, asked.new, bundle)
-        learned = {text for n in rounds.standing_rounds(out) for text, _ in _pairs_of(out, n)}
+        learned = {text for n in rounds.standing_rounds(out, live.number) for text, _ in _pairs_of(out, n)}
         fresh = [i for i, text in enumerate(rows.texts) if text not in learned]
         asked_now = {(rows.texts[i], rows.labels[i]) for i in fresh}
         refused = [line["round"] for line in rounds.history(out) if line["what"] == "refused"]
@@ -170,7 +155,7 @@ def _round(asked: Update, live: Version, bundle: Bundle, new: Rows, said: int, t
     number = rounds.next_round(out)
     folder = out / str(number)
     folder.mkdir()
-    before = [out / str(n) for n in rounds.standing_rounds(out)]
+    before = [out / str(n) for n in rounds.standing_rounds(out, live.number)]
     many = bundle.task.multi_label
     stored = lambda name: [rounds.read_rows(f / name, multi_label=many) for f in before]  # noqa: E731
     old = rounds.joined([_rows(asked, asked.old, bundle), *stored("new_train.jsonl")])
@@ -189,8 +174,8 @@ def _round(asked: Update, live: Version, bundle: Bundle, new: Rows, said: int, t
     bars = _judged(asked, bundle, made, trial, test, _suspects(old, train, asked.seed))
     passed = all(bar.passed for bar in bars)
     failed = [bar.name for bar in bars if not bar.passed]
-    about = {"round": number, "said": said, "rows": len(new), "failed": failed}
-    write_json(folder / "gate.json", {**about, "live": live.number, "bars": [vars(bar) for bar in bars]})
+    about = {"round": number, "said": said, "rows": len(new), "failed": failed, "parent": live.number}
+    write_json(folder / "gate.json", {**about, "bars": [vars(bar) for bar in bars]})
     version = live.number
     if passed:
         added = registry.add(
