@@ -19,6 +19,9 @@ from penjing.chains.budget import advise, read
 from penjing.chains.weighed import Weighed, bytes_of
 from penjing.cli import app
 from penjing.errors import DataError, NotSupported, SpecError, WontFit
+from penjing.jobs.prepare import rows_of
+from penjing.jobs.seen import read_reference
+from penjing.jobs.watch import watch
 from penjing.models.layers import linears_of
 
 Tuned = Callable[..., Any]
@@ -55,6 +58,19 @@ def test_an_exact_step_answers_the_rows_it_saw_as_before(chained: Any) -> None:
     proof = json.loads((chained.steps[0].folder / "parity.json").read_text())
     assert proof["rows_looked_at"]["of_largest_output"] < 1e-4
     assert not [one for one in chained.steps[0].broken if "saw" in one]
+
+
+def test_every_step_keeps_what_it_sees_itself_of_the_rows_to_compare_drift_with(
+    chained: Any, tuned: Tuned
+) -> None:
+    rows = rows_of(tuned("lora").spec, tuned("lora").bundle.task).valid
+    for step in chained.steps:
+        bundle = load(step.folder)
+        seen = read_reference(bundle).seen
+        assert len(seen) == len(rows)
+        assert seen.answers == [one["label"] for one in bundle.predict(rows.texts)]
+        found = watch(bundle, data=tuned("lora").spec.data.train, reference=tuned("lora").spec.data.train)
+        assert not found.moved
 
 
 def test_a_chain_that_is_asked_again_makes_nothing_anew(

@@ -13,6 +13,8 @@ from penjing.bundle import load
 from penjing.cli import app
 from penjing.errors import NotSupported
 from penjing.jobs.merge import merge
+from penjing.jobs.prepare import rows_of
+from penjing.jobs.seen import read_reference
 
 TEXTS = ["my card was charged twice", "the parcel is late"]
 
@@ -39,7 +41,18 @@ def test_a_merged_bundle_needs_no_base(tuned: Callable[..., Any], tmp_path: Path
     assert done.exit_code == 0, done.output
     assert done.output.strip() == str(tmp_path / "whole")
     files = {path.relative_to(tmp_path / "whole").parts[0] for path in (tmp_path / "whole").iterdir()}
-    assert files == {"card.json", "head.safetensors", "tokenizer", "trunk"}
+    assert files == {"card.json", "head.safetensors", "reference.safetensors", "tokenizer", "trunk"}
+
+
+@pytest.mark.slow
+def test_a_merged_bundle_keeps_what_drift_is_compared_with(tuned: Callable[..., Any], tmp_path: Path) -> None:
+    run = tuned("lora")
+    merge(run.folder, tmp_path / "whole")
+    ours, theirs = (read_reference(load(place)) for place in (tmp_path / "whole", run.folder))
+    assert ours.seen.answers == theirs.seen.answers
+    assert np.array_equal(ours.seen.vectors, theirs.seen.vectors)
+    rows = rows_of(run.spec, run.bundle.task).valid.texts
+    assert ours.seen.answers == [one["label"] for one in load(tmp_path / "whole").predict(rows)]
 
 
 @pytest.mark.slow

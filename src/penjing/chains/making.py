@@ -14,6 +14,7 @@ from penjing.compressor import Compressor, Held, Rehearsal
 from penjing.data.parts import part_of
 from penjing.errors import NotSupported
 from penjing.jobs.news import News, Tell
+from penjing.jobs.seen import FILE, keep_reference
 from penjing.jobs.train import resume, tune
 from penjing.models.model import Model
 from penjing.models.stored import PLAIN
@@ -45,7 +46,7 @@ def make(
     if compressor.changes is not None:
         return _trained(ground, at, compressor, folder, tell)
     if (folder / "card.json").is_file():
-        found = bundles.load(folder, machine=at.machine)
+        found = _known(ground, bundles.load(folder, machine=at.machine))
         last = found.card["compressed"][-1]
         tell(News("note", f"{folder.name} is there already"))
         return Made(found, last["facts"], last["exact"])
@@ -62,7 +63,16 @@ def make(
     }
     base = replace(done.base, name=at.card["base"]["name"])
     bundles.save(folder, model=done.model, base=base, saves="full", card=card)
-    return Made(bundles.load(folder, machine=at.machine), shrunk.facts, shrunk.exact)
+    made = _known(ground, bundles.load(folder, machine=at.machine))
+    return Made(made, shrunk.facts, shrunk.exact)
+
+
+def _known(ground: Footing, bundle: Bundle) -> Bundle:
+    """The bundle, with what it sees of rows kept beside it: its states and answers are its own, so drift is
+    compared with those."""
+    if FILE not in bundle.card["files"]:
+        keep_reference(bundle, ground.rows, ground.train, seed=ground.seed)
+    return bundle
 
 
 def held_of(bundle: Bundle) -> Held:

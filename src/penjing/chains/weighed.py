@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from penjing.bundle import Bundle
+from penjing.jobs.seen import FILE
 from penjing.models.compiled import Compiled
 from penjing.models.stored import kind_of
 from penjing.records import Part, Rows
@@ -86,8 +87,8 @@ def weigh(bundle: Bundle, original: Bundle, rows: Rows, *, seed: int = 0, memory
 
 
 def bytes_of(bundle: Bundle) -> int:
-    """Bytes on disk of what the card names, and the card."""
-    names = [*bundle.card["files"], "card.json"]
+    """Bytes on disk of what the card names, and the card; without what only drift is compared with."""
+    names = [*(name for name in bundle.card["files"] if name != FILE), "card.json"]
     return sum((bundle.folder / name).stat().st_size for name in names)
 
 

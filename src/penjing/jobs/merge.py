@@ -11,6 +11,7 @@ from penjing.bundle import Bundle, load, save
 from penjing.bundle_card import chosen
 from penjing.device import choose
 from penjing.errors import NotSupported
+from penjing.jobs.seen import hand_on
 from penjing.models.model import Model
 from penjing.models.wrap import merged
 
@@ -20,7 +21,8 @@ def merge(
 ) -> Bundle:
     """Add what an adapter changes into the base's weights and write the whole to `folder`.
 
-    It is made in fp32 from what was saved; the run and its base stay as they are. `trust` is as in `load`.
+    It is made in fp32 from what was saved; the run and its base stay as they are. What drift is compared
+    with goes along. `trust` is as in `load`.
 
     Raises:
         NotSupported: no bundle there, what was learned is no change of the base's weights (prompts,
@@ -39,4 +41,6 @@ def merge(
     known = {key: value for key, value in card.items() if key not in ("format", "saves", "files")}
     with torch.no_grad():
         save(Path(folder), model=whole, base=bundle.base, saves="full", card=known)
-    return load(folder, trust=trust)
+    made = load(folder, trust=trust)
+    hand_on(bundle, made)
+    return made

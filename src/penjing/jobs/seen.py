@@ -8,6 +8,7 @@ answers, confidence, and which were answered rightly. No text is kept.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,14 @@ def keep_reference(bundle: Bundle, rows: Rows, train: Rows, *, seed: int = 0, ca
     _write(standing(bundle.folder), bundle, Reference(axes, known, seen), len(drawn))
 
 
+def hand_on(source: Bundle, bundle: Bundle) -> None:
+    """Give a bundle what another one that answers alike keeps of the rows it saw; nothing where that keeps
+    none."""
+    if FILE in source.card["files"]:
+        shutil.copyfile(standing(source.folder) / FILE, standing(bundle.folder) / FILE)
+        _name(standing(bundle.folder), bundle, source.card["reference"]["sample"])
+
+
 def _write(folder: Path, bundle: Bundle, reference: Reference, n: int) -> None:
     from safetensors.numpy import save_file
 
@@ -173,10 +182,14 @@ def _write(folder: Path, bundle: Bundle, reference: Reference, n: int) -> None:
         if value is not None:
             tensors[key] = value if value.dtype == bool else value.astype(np.float32)
     write_with(folder / FILE, lambda path: save_file(tensors, path))
+    _name(folder, bundle, {"rows": n, "tokens": len(np.asarray(reference.known)), **names})
+
+
+def _name(folder: Path, bundle: Bundle, sample: dict[str, Any]) -> None:
+    """Let the card name the file: from here on it is there."""
     card = json.loads(card_bytes(bundle.folder))
     card["files"][FILE] = sha256(folder / FILE)
-    size = len(np.asarray(reference.known))
-    card["reference"] = {**card.get("reference", {}), "sample": {"rows": n, "tokens": size, **names}}
+    card["reference"] = {**card.get("reference", {}), "sample": sample}
     write_json(folder / "card.json", card)
     bundle.card.update(files=card["files"], reference=card["reference"])
 
