@@ -139,7 +139,8 @@ def test_a_promotion_that_a_kill_cut_off_is_written_down_by_the_next_round(
     out = tmp_path / "updates"
     (out / "1").mkdir(parents=True)
     (out / "1" / "run").symlink_to(tuned("lora").folder)
-    (out / "1" / "gate.json").write_text(json.dumps({"round": 1, "said": 90, "rows": 90, "failed": [], "parent": 1}))
+    about = {"round": 1, "said": 90, "rows": 90, "failed": [], "parent": 1}
+    (out / "1" / "gate.json").write_text(json.dumps(about))
     assert update(small).what == "waiting"
     (line,) = rounds.history(out)
     assert (line["what"], line["round"], line["said"]) == ("promoted", 1, 90)
