@@ -20,6 +20,7 @@ from penjing.errors import DataError
         ("en,de", ("a", "b")),
         ("原文,摘要", ("a", "b")),
         ("what,ever", ("a", "b")),
+        ("id,English,中文", ("b", "c")),
     ],
 )
 def test_the_two_columns_are_found_and_told(tmp_path: Path, head: str, wanted: tuple[str, str]) -> None:
@@ -46,6 +47,23 @@ def test_two_files_are_read_side_by_side(tmp_path: Path) -> None:
     rows = read_aligned(f"{tmp_path / 'a.en'}+{tmp_path / 'a.de.gz'}")
     assert rows.items == [("one", "eins"), ("two", "zwei")]
     assert rows.where(1) == f"{tmp_path / 'a.en'}, line 2"
+
+
+def test_a_line_ends_at_a_line_end_alone(tmp_path: Path) -> None:
+    put(tmp_path, "a.en", "one\u2028more\x0bof it\ntwo\n")
+    put(tmp_path, "a.de", "eins\nzwei\x85ganz\n")
+    rows = read_aligned(f"{tmp_path / 'a.en'}+{tmp_path / 'a.de'}")
+    assert rows.items == [("one\u2028more\x0bof it", "eins"), ("two", "zwei\x85ganz")]
+
+
+def test_translations_in_one_object_are_columns(tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.jsonl", json.dumps({"id": 1, "translation": {"en": "a", "zh": "b"}}) + "\n")
+    assert read_aligned(path).items == [("a", "b")]
+
+
+def test_names_of_languages_are_a_header(tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.csv", "English,中文\nIt is late,晚了\nWho is there,谁在那儿\n")
+    assert read_aligned(path).items == [("It is late", "晚了"), ("Who is there", "谁在那儿")]
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -34,10 +34,12 @@ def one(folder: Path, row: dict[str, Any], **keys: Any) -> Conversation:
         ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes ?"}]},
          "ShareGPT"),
         ({"instruction": "hi", "input": "", "output": "yes ?"}, "Alpaca"),
-        ({"prompt": "hi", "completion": "yes ?"}, "a prompt a row"),
+        ({"prompt": "hi", "completion": "yes ?"}, "a prompt (`prompt`) and a reply (`completion`) a row"),
+        ({"question": "hi", "answer": "yes ?"}, "a prompt (`question`) and a reply (`answer`) a row"),
+        ({"问题": "hi", "回答": "yes ?"}, "a prompt (`问题`) and a reply (`回答`) a row"),
         ({"prompt": messages(("user", "hi"))["messages"],
           "completion": messages(("assistant", "yes ?"))["messages"]},
-         "a prompt a row"),
+         "a prompt (`prompt`) and a reply (`completion`) a row"),
     ],
 )  # fmt: skip
 def test_usual_forms_are_found_out_and_told(row: dict[str, Any], form: str, tmp_path: Path) -> None:

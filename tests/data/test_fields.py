@@ -52,6 +52,8 @@ def test_the_order_of_named_columns_is_the_users(tmp_path: Path) -> None:
 
 
 def test_ids_are_no_pair_and_scores_no_text(tmp_path: Path) -> None:
+    rows = read(tmp_path, "qid1,qid2,question1,question2,is_duplicate", [("q7", "q8", A, B, "1")])
+    assert rows.items == [(A, B)]
     rows = read(tmp_path, "id1,id2,sent_1,sent_2,genre,score", [("7", "8", A, B, "news", "3.5")], scores=True)
     assert rows.items == [(A, B)]
     assert rows.labels == [("3.5",)]

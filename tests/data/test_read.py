@@ -290,7 +290,7 @@ def test_several_lists_ask_for_one(tmp_path: Path) -> None:
 
 
 def test_a_nested_label_is_an_error(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.jsonl", '{"text": "a", "label": {"x": 1}}\n{"text": "b", "label": {}}\n')
+    path = put(tmp_path, "a.jsonl", '{"text": "a", "label": {"x": [1]}}\n{"text": "b", "label": {}}\n')
     assert "line 1: the label in `label` is an object" in complaint(path)
 
 

@@ -94,7 +94,7 @@ def test_one_row_cannot_be_split() -> None:
 
 
 def test_rows_that_are_all_alike_cannot_be_split() -> None:
-    with pytest.raises(DataError, match=r"1 groups of"):
+    with pytest.raises(DataError, match="1 group of"):
         split(rows_of(["same text"] * 9, [("x",)] * 9), share=0.1, seed=0)
 
 

@@ -243,3 +243,44 @@ def test_an_intent_that_is_missing_is_told(tmp_path: Path) -> None:
     row = {"tokens": ["a"], "tags": ["B-X"], "intent": None}
     with pytest.raises(DataError, match=r"line 1: one intent was wanted in `intent`; there is None"):
         read(lines(tmp_path, row, row), intent="intent")
+
+
+def test_a_folder_of_brats_has_a_document_a_row_and_tells_what_it_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Anna went to\nParis.\n", encoding="utf-8")
+    lines = ["T1\tPER 0 4\tAnna", "T2\tLOC 13 18\tParis", "T3\tPER 0 2;3 4\tAn a", "R1\tIn Arg1:T1 Arg2:T2"]
+    (tmp_path / "a.ann").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = read(tmp_path)
+    assert found(rows) == [("Anna", "PER"), ("Paris", "LOC")]
+    assert any("left out: 1 entities of several pieces, 1 relations" in note for note in rows.notes)
+
+
+def test_a_broken_line_of_brats_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Anna", encoding="utf-8")
+    (tmp_path / "a.ann").write_text("T1 PER 0 4 Anna\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.ann, line 1: an entity such as"):
+        read(tmp_path)
+
+
+def test_a_table_with_a_token_a_row_is_sentences(tmp_path: Path) -> None:
+    cells = "1,Anna,NNP,B-per\n,left,VBD,O\n2,She,PRP,O\n,saw,VBD,O\n,Bob,NNP,B-per\n"
+    path = tmp_path / "ner.csv"
+    path.write_text(f"Sentence #,Word,POS,Tag\n{cells}", encoding="utf-8")
+    rows = read(path)
+    assert rows.texts == ["Anna left", "She saw Bob"]
+    assert rows.where(1) == f"{path}, line 4"
+    assert [found(rows, row) for row in range(2)] == [[("Anna", "per")], [("Bob", "per")]]
+
+
+def test_spans_in_the_way_of_spacy_2_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([["Anna left", {"entities": [[0, 4, "PER"]]}]] * 2), encoding="utf-8")
+    assert found(read(path)) == [("Anna", "PER")]
+
+
+def test_spans_of_label_studio_are_read(tmp_path: Path) -> None:
+    value = {"start": 0, "end": 4, "text": "Anna", "labels": ["PER"]}
+    result = {"type": "labels", "from_name": "who", "value": value}
+    task = {"data": {"text": "Anna left"}, "annotations": [{"result": [result]}]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([task, {**task, "annotations": [{"result": []}]}]), encoding="utf-8")
+    assert [len(item.entities) for item in read(path).items or []] == [1, 0]

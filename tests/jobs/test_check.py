@@ -202,3 +202,10 @@ def test_a_batch_is_shown_as_training_will_read_it(small: dict[str, Any]) -> Non
 def test_findings_have_three_states(small: dict[str, Any]) -> None:
     assert set(Counter(f.state for f in check(small))) <= {"ok", "note", "error"}
     assert torch.get_default_device().type == "cpu"
+
+
+def test_a_base_of_another_language_is_told(small: dict[str, Any], tmp_path: Path) -> None:
+    thai = "".join(f"{chr(0xE01 + i) * 9} {chr(0xE02 + i) * 7},{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "thai.csv").write_text(f"text,label\n{thai}", encoding="utf-8")
+    assert "tokens are unknown to" in notes(check({**small, "data": {"train": str(tmp_path / "thai.csv")}}))
+    assert "tokens are unknown to" not in notes(check(small))

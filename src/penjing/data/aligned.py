@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.columns import listed, named
+from penjing.data.columns import is_language, listed, named
 from penjing.data.columns import simple as plain
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.fields import Columns, as_object, read_fields
@@ -26,9 +26,6 @@ PAIRS = (
     ("instruction", "output"), ("prompt", "response"), ("question", "answer"), ("text", "target"),
     ("原文", "译文"), ("原文", "摘要"), ("正文", "摘要"), ("正文", "标题"), ("问题", "回答"),
 )  # fmt: skip
-LANGUAGES = frozenset(
-    "ar cs da de el en es et fi fr hi hu id it ja ko lt lv nl pl pt ro ru sv tr uk vi zh".split()  # noqa: SIM905
-)
 
 
 def read_aligned(
@@ -132,7 +129,9 @@ def _guess(columns: list[str], first: list[str], second: list[str]) -> list[str]
             return [hits[0]]
         if hits[0] and hits[1]:
             return [hits[0], hits[1]]
-    spoken = [c for c in columns if plain(c) in LANGUAGES]
+    spoken = [c for c in columns if is_language(c)]
+    if len(spoken) > 2:  # `id` is Indonesian, too
+        spoken = [c for c in spoken if c != "id"]
     if len(spoken) == 2 and not first and not second:
         return spoken
     rest = columns if len(columns) == (1 if first or second else 2) else []
@@ -161,7 +160,7 @@ def _lines(files: tuple[Path, Path], *, encoding: str | None, drop_empty: bool) 
     for path in files:
         codec, _ = find_encoding(path, encoding=encoding)
         with open_text(path, codec) as stream:
-            sides.append([line.strip() for line in stream.read().splitlines()])
+            sides.append([line.strip() for line in stream])  # not splitlines: U+2028 ends no line of a file
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"{files[0]} and {files[1]} must have as many lines, source and target side by side; they have "

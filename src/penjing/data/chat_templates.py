@@ -198,7 +198,7 @@ def template_of(tokenizer: Any, name: str = "auto") -> Template:
             fits = [one for one in NAMED if not _lacking(tokenizer, one)]
             raise NotSupported(
                 "A chat template was wanted; the base's tokenizer has none. Name one: "
-                f"`task: {{chat: {{template: {fits[0] if fits else 'alpaca'}}}}}}}` (of {', '.join(NAMED)} "
+                f"`task: {{chat: {{template: {fits[0] if fits else 'alpaca'}}}}}` (of {', '.join(NAMED)} "
                 f"fit: {', '.join(fits) or 'none'})."
             )
     elif name not in NAMED:

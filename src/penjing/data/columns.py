@@ -25,10 +25,19 @@ TEXT_NAMES = tuple(
 LABEL_NAMES = tuple(
     """
     label labels intent intents category categories class classes target sentiment topic topics
-    label_name class_name label_text gold annotation emotion polarity tag tags y queue department cat
+    label_name intent_name category_name class_name label_text gold annotation emotion polarity tag tags y
+    queue department cat
     class_index class_id label_id category_id intent_id
     type kind genre output rating stars score priority
     标签 类别 意图 分类 类目 种类 情感 情绪 主题 话题 类型 标注 所属类别 评分 部门
+    """.split()  # noqa: SIM905
+)
+# Names of languages, of which a table of translations has two as columns.
+LANGUAGES = frozenset(
+    """
+    ar cs da de el en es et fi fr hi hu id it ja ko lt lv nl pl pt ro ru sv tr uk vi zh
+    english chinese german french spanish russian japanese korean arabic portuguese italian
+    中文 英文 英语 汉语 日文 日语 韩文 韩语 德语 法语 俄语 西班牙语
     """.split()  # noqa: SIM905
 )
 TITLES = ("title", "headline", "subject", "标题", "题目")
@@ -51,8 +60,13 @@ def is_like_known(name: str) -> bool:
     """Whether a short cell ends like a usual name, such as `ticket_text` or 用户问题."""
     if " " in name.strip() or len(name) > 30:
         return False
-    word = simple(name).split("_")[-1]
+    word = simple(name).split("_")[-1].rstrip("12")  # `question1` and `question2`
     return word in TEXT_NAMES or word in LABEL_NAMES or (len(word) <= 8 and _ends_like(word))
+
+
+def is_language(name: str) -> bool:
+    """Whether a column's name, or the end of its path, names a language: `zh`, `translation.de`."""
+    return simple(name.rpartition(".")[2]) in LANGUAGES
 
 
 def _ends_like(word: str, known: Sequence[str] = (*TEXT_NAMES, *LABEL_NAMES)) -> bool:
@@ -240,9 +254,32 @@ def unclear(table: Table, cells: Sequence[Sequence[Any]], kind: str) -> DataErro
         shown.append(
             f"`{name}` ({', '.join(repr(v if len(v) <= 30 else v[:29] + '…') for v in values) or 'empty'})"
         )
-    likely = max(table.columns, key=lambda c: sum(map(len, filled(cells, table.columns.index(c)))))
-    likely = likely if kind == "text" else next(c for c in table.columns if c != likely)
     return DataError(
         f"{table.name}: which column is the {kind} could not be guessed. Columns: {', '.join(shown)}. "
-        f"Say which, such as `{kind}: {likely}`."
+        f"Say which, such as {_likely(table, cells, kind)}.{_spans_hint(table, cells)}"
     )
+
+
+def _spans_hint(table: Table, cells: Sequence[Sequence[Any]]) -> str:
+    """What to say where a column holds objects or lists of places, as tools of entities write them."""
+    for i, name in enumerate(table.columns):
+        held = next((row[i] for row in cells if row[i]), None)
+        if isinstance(held, list) and isinstance(held[0], dict | list):
+            return f" If `{name}` holds entities of the text, say `task: tag`."
+    return ""
+
+
+def _likely(table: Table, cells: Sequence[Sequence[Any]], kind: str) -> str:
+    """An example of how to name a column: the longest texts; columns of 0 and 1; else what is no id."""
+    columns = {name: filled(cells, i) for i, name in enumerate(table.columns)}
+    longest = max(columns, key=lambda name: sum(map(len, columns[name])))
+    if kind == "text":
+        return f"`text: {longest}`"
+    marks = [name for name, values in columns.items() if set(values) == {"0", "1"}]
+    if len(marks) > 1:
+        return (
+            f"`label: {marks[0]}`, or `label: {'+'.join(marks)}` with `task: {{classify: {{multi_label: "
+            "true}}`"
+        )
+    rest = [name for name in columns if name != longest] or [longest]
+    return f"`label: {min(rest, key=lambda n: (simple(n).split('_')[-1] in NOT_TEXT, rest.index(n)))}`"

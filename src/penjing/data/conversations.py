@@ -5,7 +5,7 @@
 | OpenAI | `messages` of `role` and `content`, with `tool_calls`; `tools` beside them |
 | ShareGPT | `conversations` of `from` and `value`; `function_call` and `observation` are tool messages |
 | Alpaca | `instruction`, `input`, `output`, with `system` and `history` |
-| a prompt a row | `prompt` and `completion` or `response`, each a text or messages |
+| a prompt a row | `prompt`, `question` … and `completion`, `answer` …, each a text or messages |
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ ROLES = {
     "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
 }  # fmt: skip
 TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue")
-REPLIES = ("output", "completion", "response", "answer", "reply")
+REPLIES = ("output", "completion", "response", "answer", "reply", "回答", "答案", "回复", "答复")
+PROMPTS = ("prompt", "question", "query", "input", "问题", "提问", "咨询", "输入")
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,10 @@ def _form(
         own = {"instruction": columns["instruction"], "output": reply}
         own |= {name: columns[name] for name in ("input", "history") if name in columns}
         return "Alpaca", _rows(table, own, columns)
-    if "prompt" in columns and reply:
-        return "a prompt a row", _rows(table, {"prompt": columns["prompt"], "completion": reply}, columns)
+    said_first = next((columns[name] for name in PROMPTS if name in columns), None)
+    if said_first and reply:
+        form = f"a prompt (`{said_first}`) and a reply (`{reply}`) a row"
+        return form, _rows(table, {"prompt": said_first, "completion": reply}, columns)
     raise DataError(
         f"{table.name}: conversations were wanted; columns are {', '.join(table.columns[:12])}. Known are "
         "`messages` (OpenAI), `conversations` (ShareGPT), `instruction` and `output` (Alpaca), `prompt` and "

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from penjing.data.columns import is_known, is_like_known
+from penjing.data.columns import is_known, is_language, is_like_known
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError
+from penjing.plural import counted
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 _ONE_COLUMN = "\x1f"  # a delimiter that no text holds
 _HEAD_ROWS = 300
+_SEP = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)  # Excel's own first line, which names the delimiter
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class _Survey:
 
     width: int
     n_rows: int  # header included
+    n_blank: int  # rows of empty cells only
     n_uneven: int
     uneven: tuple[int, int] | None  # line and width of the first uneven row
     folded: bool  # some cell holds a line end
@@ -66,6 +69,10 @@ def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Seque
             f"{name} has a header ({', '.join(columns)}) and no rows. Add rows below it, or give another "
             f"file."
         )
+    if survey.n_blank:
+        notes.append(
+            f"{name}: {counted(survey.n_blank, 'row holds', 'rows hold')} empty cells only: passed over"
+        )
     if not headed and survey.width > 1:
         notes.append(f"{name}: no header was seen; columns are numbered 1 to {survey.width}")
     picked = functools.partial(_picked, rows, columns, headed)
@@ -74,6 +81,8 @@ def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Seque
 
 def find_delimiter(lines: Sequence[str], *, tabbed: bool = False) -> str:
     """The delimiter under which the most rows have as many cells as the first; none found: one column."""
+    if lines and (named := _SEP.match(lines[0])):
+        return named[1]
     best, best_share = _ONE_COLUMN, 0.0
     order = ["\t", ",", ";", "|"] if tabbed else [",", "\t", ";", "|"]
     for delimiter in order:
@@ -90,9 +99,9 @@ def find_delimiter(lines: Sequence[str], *, tabbed: bool = False) -> str:
 
 
 def _records(
-    path: Path, codec: str, delimiter: str, quoted: bool, *, strict: bool = False
+    path: Path, codec: str, delimiter: str, quoted: bool, *, strict: bool = False, blank: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
-    """(first physical line, cells) of every row that is not blank."""
+    """(first physical line, cells) of every row, of those with empty cells only where `blank`."""
     csv.field_size_limit(
         min(sys.maxsize, 2**31 - 1)
     )  # the standard limit of 131,072 signs stops at long documents
@@ -101,17 +110,21 @@ def _records(
         reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=strict)
         line = 1
         for cells in reader:
-            if cells and (len(cells) > 1 or cells[0].strip()):
+            named = line == 1 and len(cells) == 2 and cells[0].lower() == "sep=" and not cells[1]
+            if cells and not named and (any(map(str.strip, cells)) or (blank and len(cells) > 1)):
                 yield line, cells
             line = reader.line_num + 1
 
 
 def _survey(path: Path, codec: str, delimiter: str, *, quoted: bool) -> _Survey:
-    width = n_rows = n_uneven = line = 0
+    width = n_rows = n_blank = n_uneven = line = 0
     uneven: tuple[int, int] | None = None
     folded = False
     try:
-        for line, cells in _records(path, codec, delimiter, quoted, strict=True):
+        for line, cells in _records(path, codec, delimiter, quoted, strict=True, blank=True):
+            if not any(map(str.strip, cells)):
+                n_blank += 1
+                continue
             n_rows += 1
             width = width or len(cells)
             if len(cells) != width:
@@ -119,8 +132,8 @@ def _survey(path: Path, codec: str, delimiter: str, *, quoted: bool) -> _Survey:
                 uneven = uneven or (line, len(cells))
             folded = folded or any("\n" in cell or "\r" in cell for cell in cells)
     except csv.Error as error:
-        return _Survey(width, n_rows, n_uneven, uneven, folded, (line + 1, str(error)))
-    return _Survey(width, n_rows, n_uneven, uneven, folded, None)
+        return _Survey(width, n_rows, n_blank, n_uneven, uneven, folded, (line + 1, str(error)))
+    return _Survey(width, n_rows, n_blank, n_uneven, uneven, folded, None)
 
 
 def _refuse(name: str, survey: _Survey, delimiter: str) -> None:
@@ -155,6 +168,8 @@ def has_header(head: Sequence[Sequence[str]], wanted: Iterable[str] = ()) -> boo
     if not all(ok or not cell.strip() for ok, cell in zip(likely, first, strict=True)) or not any(likely):
         return False
     if any(is_known(cell) for cell in first) or sum(is_like_known(cell) for cell in first) > 1:
+        return True
+    if sum(map(is_language, first)) > 1:
         return True
     if len(set(first)) < len(first) or len(rest) < 2 or any(_is_number(cell) for cell in first):
         return False

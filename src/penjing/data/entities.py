@@ -3,7 +3,7 @@
 | form | of |
 |---|---|
 | `[{"start": 0, "end": 5, "label": "PER"}]` | most tools (also start_offset, type …) |
-| `[[0, 5, "PER"]]` | doccano, spaCy |
+| `[[0, 5, "PER"]]`, `{"entities": [[0, 5, "PER"]]}` | doccano, spaCy |
 | `{"PER": {"Peter": [[0, 4]]}}` | CLUENER: the last character is named, not the one after it |
 
 Where a form gives the entity's text too, the text decides whether ends are inclusive.
@@ -78,6 +78,8 @@ def _raw(cell: Any) -> Iterator[tuple[int, int, str, str | None]]:
     """(start, end, label, text or None) of each entity; the end of an entity with a text may be inclusive."""
     if cell is None:
         return
+    if isinstance(cell, dict) and isinstance(cell.get("entities"), list):  # spaCy 2
+        cell = cell["entities"]
     if isinstance(cell, dict):
         for label, inner in cell.items():
             if not isinstance(inner, dict):

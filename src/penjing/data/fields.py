@@ -17,7 +17,7 @@ import numpy as np
 from penjing.data.gather import text_of
 from penjing.data.labels import is_missing, label_names
 from penjing.data.sources import tables
-from penjing.data.table import Table
+from penjing.data.table import Table, opened
 from penjing.errors import DataError
 from penjing.records import Rows
 
@@ -69,7 +69,7 @@ def read_fields(
     """
     wanted = [name for given in (text, label) if given for name in (given, *given.split("+"))]
     found = _Found()
-    for table in tables(source, encoding=encoding, wanted=wanted):
+    for table in map(opened, tables(source, encoding=encoding, wanted=wanted)):
         columns = find(table)
         found.notes += [*table.notes, *columns.notes]
         _gather(table, columns, found, labelled=labelled)

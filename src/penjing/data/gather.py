@@ -143,6 +143,7 @@ def _label_maker(
                 f"number or a list of names was wanted. Name another column with `label:`."
             )
         if isinstance(value, list):
+            _refuse_spans(value, table, columns[0], line)
             labels = label_names(value, names=names, typed=typed)
             return known.setdefault(labels, labels) if labels or (multi_label and not value) else None
         if value not in seen:
@@ -151,6 +152,15 @@ def _label_maker(
         return seen[value]
 
     return make
+
+
+def _refuse_spans(value: list[Any], table: Table, column: str, line: int) -> None:
+    """Raises DataError where a list holds no names but places in the text."""
+    if any(isinstance(one, dict | list) for one in value):
+        raise DataError(
+            f"{table.name}, line {line}: `{column}` holds {str(value)[:60]}; the name of a label was wanted. "
+            "If these are entities of the text, say `task: tag`; else name another column with `label:`."
+        )
 
 
 def _of_columns(

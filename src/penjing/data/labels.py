@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>"))
-_SEPARATORS = ("|", ";", "；", "、", ",", "，", "/", " ")
+LISTING = ("|", ";", "；", "、", ",", "，")  # signs that divide a list
+_SEPARATORS = (*LISTING, "/", " ")
 _WHOLE = re.compile(r"[-+]?\d+\.0+$")
 _YES = frozenset(("1", "1.0", "true", "yes", "y", "是"))
 _NO = frozenset(("0", "0.0", "false", "no", "n", "否", ""))
@@ -39,11 +40,11 @@ def label_names(value: Any, *, names: Sequence[str] | None = None, typed: bool =
     return (text.partition(".")[0] if _WHOLE.match(text) else text,)
 
 
-def find_separator(cells: Iterable[str]) -> str | None:
+def find_separator(cells: Iterable[str], *, signs: Sequence[str] = _SEPARATORS) -> str | None:
     """The sign between labels of one cell: the one that leaves the fewest distinct labels, if any does."""
     whole = [*dict.fromkeys(cells)]
     best, fewest = None, len(whole)
-    for sign in _SEPARATORS:
+    for sign in signs:
         parts = Counter(part for cell in whole for part in _split(cell, sign))
         joined = [cell for cell in whole if sign in cell]
         # Every part of a joined cell should occur elsewhere too, or the sign belongs to the name.

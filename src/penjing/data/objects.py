@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from penjing.data.encoding import find_encoding, open_text
+from penjing.data import label_studio
+from penjing.data.columns import is_known
+from penjing.data.encoding import find_encoding, open_text, plain_name
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError, nearest
 
@@ -28,7 +30,7 @@ def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = 
     codec, note = find_encoding(path, encoding=encoding)
     notes = (note,) if note else ()
     with open_text(path, codec) as stream:
-        by_line = _is_lines(stream)
+        by_line = _is_lines(stream, named=".json" not in plain_name(path)[-5:])
     if by_line and key is None:
         return _table(name, lambda: _elements_of_lines(path, codec, name), notes)
     with open_text(path, codec) as stream:
@@ -46,15 +48,21 @@ def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = 
             f"rows as JSON lines."
         )
     members = _members(text, start, name)
-    columns = _as_columns({k: value for k, (_, value) in members.items()})
+    by_key = {k: value for k, (_, value) in members.items()}
+    if key is None and _is_rows_by_key(by_key):
+        places = [text.count("\n", 0, at) + 1 for at, _ in members.values()]
+        rows = list(zip(places, by_key.values(), strict=True))
+        return _table(name, lambda: iter(rows), (*notes, f"{name}: a row under each of {len(rows):,} keys"))
+    columns = _as_columns(by_key)
     if columns is not None and key is None:
         return _of_columns(name, columns, notes)
     at, told = _choose_list(name, members, key)
     return _table(name, lambda: _elements(text, at, name), notes + told)
 
 
-def _is_lines(stream: Iterator[str]) -> bool:
-    """Whether the first two lines not blank are whole JSON values by themselves (one line: an object)."""
+def _is_lines(stream: Iterator[str], *, named: bool) -> bool:
+    """Whether the first two lines not blank are whole JSON values by themselves (one line: an object, of any
+    kind where the file is `named` as one of lines)."""
     found: list[Any] = []
     for line in stream:
         if line.strip():
@@ -66,10 +74,13 @@ def _is_lines(stream: Iterator[str]) -> bool:
             if len(found) == 2:
                 return True
     if len(found) == 1 and isinstance(found[0], dict):
-        return not any(
-            isinstance(value, list) and value and isinstance(value[0], dict | list)
-            for value in found[0].values()
-        ) and (_as_columns(found[0]) is None)
+        return named or (
+            not any(
+                isinstance(value, list) and value and isinstance(value[0], dict | list)
+                for value in found[0].values()
+            )
+            and (_as_columns(found[0]) is None)
+        )
     return False
 
 
@@ -137,6 +148,14 @@ def _members(text: str, start: int, name: str) -> dict[str, tuple[int, Any]]:
     return found
 
 
+def _is_rows_by_key(value: Mapping[str, Any]) -> bool:
+    """Whether an object is `{"17": {"text": …, "label": …}, …}`: rows, and not columns, under keys."""
+    if len(value) < 2 or not all(isinstance(v, dict) and v for v in value.values()):
+        return False
+    shared = set.intersection(*(set(v) for v in value.values()))
+    return any(map(is_known, shared)) and not any(map(is_known, value))
+
+
 def _as_columns(value: Mapping[str, Any]) -> dict[str, list[Any]] | None:
     """`{"text": [...], "label": [...]}`, or pandas' `{"text": {"0": ...}, "label": {"0": ...}}`."""
     if len(value) > 1 and all(isinstance(v, dict) for v in value.values()):
@@ -199,6 +218,8 @@ def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
     columns: dict[str, None] = {}
     kinds = set()
     first: dict[type, int] = {}
+    if label_studio.is_task(next((value for _, value in elements()), None)):
+        elements, notes = _of_tasks(elements), (*notes, f"{name}: tasks of Label Studio")
     for line, value in elements():
         kind = type(value) if isinstance(value, dict | list) else str
         kinds.add(kind)
@@ -232,3 +253,8 @@ def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
                 yield line, [cells[i] if i < len(cells) else None for i in at]
 
     return Table(name, tuple(columns), rows, (name,), notes, typed=True, headed=kind is dict)
+
+
+def _of_tasks(elements: Any) -> Any:
+    """Rows in the place of Label Studio's tasks; what is no task stays as it is."""
+    return lambda: ((line, label_studio.flat(v) if label_studio.is_task(v) else v) for line, v in elements())

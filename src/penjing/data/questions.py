@@ -31,8 +31,11 @@ from penjing.errors import DataError
 from penjing.records import Rows
 
 QUESTIONS = ("question", "query", "query_text", "q", "问题")
-CONTEXTS = ("context", "passage", "context_text", "paragraph", "document", "text", "原文", "上下文")
-ANSWERS = ("answers", "answer", "answer_text", "answer_texts", "label", "答案")
+CONTEXTS = (
+    "context", "passage", "context_text", "paragraph", "document", "article", "text",
+    "原文", "上下文", "文章", "段落", "材料", "正文", "文本",
+)  # fmt: skip
+ANSWERS = ("answers", "answer", "answer_text", "answer_texts", "label", "答案", "回答")
 STARTS = ("answer_start", "answer_starts", "start")
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from penjing.data.columns import choose
 from penjing.data.gather import Found, Labels, gather
-from penjing.data.labels import find_separator, split_label
+from penjing.data.labels import LISTING, find_separator, split_label
 from penjing.data.sources import tables
+from penjing.data.table import opened
 from penjing.errors import DataError
 from penjing.records import Rows
 
@@ -46,7 +47,7 @@ def read(
     """
     wanted = [name for given in (text, label) if given for name in (given, *given.split("+"))]
     found = Found()
-    for table in tables(source, encoding=encoding, wanted=wanted):
+    for table in map(opened, tables(source, encoding=encoding, wanted=wanted)):
         texts, labels, notes = choose(table, text=text, label=label, labelled=labelled)
         found.notes += [*table.notes, *notes]
         gather(
@@ -65,6 +66,8 @@ def read(
         )
     if delimiter is not None or multi_label:
         _split_labels(found, delimiter)
+    else:
+        found.notes += _several_said(found)
     file_of = np.frombuffer(found.file_of, dtype=np.int32)
     lines = np.frombuffer(found.lines, dtype=np.int64)
     return Rows(found.texts, found.labels, tuple(found.files), file_of, lines, tuple(_merged(found.notes)))
@@ -86,6 +89,19 @@ def _split_labels(found: Found, delimiter: str | None) -> None:
         parts = tuple(dict.fromkeys(part for cell in labels for part in split_label(cell, sign)))
         new[labels] = known.setdefault(parts, parts)
     found.labels[:] = [new[labels] for labels in found.labels]
+
+
+def _several_said(found: Found) -> list[str]:
+    """A note where the cells of one label read like lists of labels."""
+    cells = sorted(labels[0] for labels in found.known if len(labels) == 1)
+    sign = find_separator(cells, signs=LISTING)
+    if sign is None:
+        return []
+    joined = next(cell for cell in cells if sign in cell)
+    return [
+        f"labels such as `{joined}` read like several in one cell; if they are, say `task: {{classify: "
+        "{multi_label: true}}`"
+    ]
 
 
 def _merged(notes: list[str]) -> list[str]:

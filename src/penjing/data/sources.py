@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from penjing.data import brat
 from penjing.data.columnar import is_saved_dataset, read_hub, read_parquet, read_saved
 from penjing.data.conll import is_conll, parallel_files, read_conll, read_parallel
 from penjing.data.delimited import read_delimited
@@ -123,6 +124,8 @@ def _of_folder(
         return [read_saved(folder, name=name, key=key)]
     if parallel_files(folder):
         return [read_parallel(folder, name=name, encoding=encoding)]
+    if annotated := brat.documents(folder):
+        return [brat.read_brat(annotated, name=name, encoding=encoding)]
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
     files = sorted(
         p for p in folder.iterdir() if p.is_file() and os.path.splitext(plain_name(p))[1] in _TABLES

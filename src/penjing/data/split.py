@@ -9,6 +9,7 @@ import numpy as np
 
 from penjing.data.duplicates import near_groups, normal
 from penjing.errors import DataError, SpecError
+from penjing.plural import counted
 from penjing.records import Rows
 
 _RARE = 10  # label sets with fewer rows are put together by their rarest label
@@ -51,9 +52,9 @@ def split(
     if not valid or len(valid) == len(rows):
         n_groups = sum(map(len, units.values()))
         raise DataError(
-            f"{len(rows):,} rows were to be split, {share:.0%} for validation; they are {n_groups:,} groups "
-            f"of (nearly) equal texts, "
-            f"and each label needs a row for training. Add rows, or give a validation file with `valid:`."
+            f"{len(rows):,} rows were to be split, {share:.0%} for validation; they are "
+            f"{counted(n_groups, 'group')} of (nearly) equal texts, and each label needs a row for training. "
+            f"Add rows, or give a validation file with `valid:`."
         )
     chosen = np.zeros(len(rows), bool)
     chosen[valid] = True

@@ -6,8 +6,9 @@ are kept.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Cells = Iterator[tuple[int, Sequence[Any]]]
@@ -46,3 +47,58 @@ def sample(table: Table, *, n_rows: int = 2000) -> list[Sequence[Any]]:
                 kept = kept[::2]
                 stride *= 2
     return kept[:: max(1, len(kept) // n_rows)] if len(kept) > n_rows else kept
+
+
+MOST_INNER = 32  # more names than this in the objects of a column are data, not fields
+
+
+def opened(table: Table) -> Table:
+    """The table with the fields of nested objects as columns of their own, named by their path
+    (`payload.text`), in the place of the column that holds them; itself where there are none.
+
+    Fields are texts, numbers and truth values; a column whose objects hold none, or ever other names, stays.
+    """
+    if not table.typed or not table.columns:
+        return table
+    cells = [row for _, row in itertools.islice(table.rows(table.columns), 200)]
+    paths: dict[str, dict[str, None]] = {}
+    for i, name in enumerate(table.columns):
+        found = dict.fromkeys(path for row in cells for path in _paths(row[i], name))
+        if 0 < len(found) <= MOST_INNER:
+            paths[name] = found
+    if not paths:
+        return table
+    columns = tuple(path for name in table.columns for path in paths.get(name, (name,)))
+    outer = {path: name for name, inner in paths.items() for path in inner}
+
+    def rows(names: Sequence[str]) -> Cells:
+        held = list(dict.fromkeys(outer.get(name, name) for name in names))
+        at = [(held.index(outer.get(name, name)), name) for name in names]
+        for line, row in table.rows(held):
+            yield line, [_inside(row[i], name, held[i]) for i, name in at]
+
+    return replace(table, columns=columns, rows=rows)
+
+
+def _paths(cell: Any, name: str) -> Iterator[str]:
+    """The paths of the fields of an object; none of any other cell."""
+    if isinstance(cell, dict):
+        for key, inner in cell.items():
+            if isinstance(inner, dict):
+                yield from _paths(inner, f"{name}.{key}")
+            elif isinstance(inner, str | int | float):
+                yield f"{name}.{key}"
+
+
+def _inside(cell: Any, path: str, outer: str) -> Any:
+    """What stands at a path that begins with `outer`, whose cell is given."""
+    if path == outer:
+        return cell
+    rest = path[len(outer) + 1 :]
+    while rest and isinstance(cell, dict):
+        # A key may hold a dot itself, so the longest that fits is taken.
+        key = max((k for k in cell if rest == k or rest.startswith(f"{k}.")), key=len, default=None)
+        if key is None:
+            return None
+        cell, rest = cell[key], rest[len(key) + 1 :]
+    return None if rest else cell

@@ -20,6 +20,7 @@ from penjing.data.labels import label_names
 from penjing.data.schemes import find_scheme, spans_of
 from penjing.data.sources import tables
 from penjing.data.table import Table, sample
+from penjing.data.token_rows import sentences_of
 from penjing.errors import DataError
 from penjing.records import Rows
 
@@ -96,7 +97,8 @@ def read(
             "be ignored. Leave it out."
         )
     found = _Found()
-    for table in tables(source, encoding=encoding):
+    for given in tables(source, encoding=encoding):
+        table = (sentences_of(given) if text is None and label is None else None) or given
         roles = _roles(table, text, label, intent if labelled else False, labelled)
         found.notes += [*table.notes, *_said(table, roles, text, label)]
         _gather(table, roles, found, units=units, overlaps=overlaps, drop_empty=drop_empty)
@@ -173,6 +175,9 @@ def _roles(table: Table, text: str | None, label: str | None, intent: bool | str
         marks = _first(besides, TAGS, ("list", "numbers")) or _first(besides, ENTITIES, ("spans", "empty"))
     else:
         marks = _first(besides, ENTITIES, ("spans", "empty"))
+    spans = [name for name, kind in besides.items() if kind == "spans"]
+    if marks is None and len(spans) == 1:
+        marks = spans[0]
     if marks is None and labelled:
         raise _unclear(table, kinds, "tags or the entities", "label")
     is_tags = marks is not None and kinds.get(marks) in ("list", "numbers")

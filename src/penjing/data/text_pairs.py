@@ -104,7 +104,7 @@ def _by_names(table: Table, label: str | None) -> list[str]:
 
 def _named_pair(columns: Sequence[str]) -> tuple[str, str] | None:
     """Two columns whose names say that they are a pair."""
-    usable = [c for c in columns if plain(c).split("_")[-1].rstrip("0123456789") not in _NO_TEXT]
+    usable = [c for c in columns if not _no_text(plain(c).split("_")[-1].rstrip("0123456789"))]
     bare = {c: plain(c).replace("_", "") for c in usable}
     for first, second in MARKS:
         for a in usable:
@@ -116,6 +116,11 @@ def _named_pair(columns: Sequence[str]) -> tuple[str, str] | None:
         if hits[0] is not None and hits[1] is not None:
             return hits[0], hits[1]
     return None
+
+
+def _no_text(word: str) -> bool:
+    """Whether a column whose name ends so holds no text; `qid` and `docid` are ids, too."""
+    return word in _NO_TEXT or (word.endswith("id") and len(word) <= 5)
 
 
 def _differ_by(a: str, b: str, first: str, second: str) -> bool:

@@ -24,6 +24,7 @@ from penjing.models.laws import CHINCHILLA, DATA_CONSTRAINED
 from penjing.models.model import Model
 from penjing.models.packing import Way
 from penjing.models.sizing import MARGIN_MIB, MARGIN_S, Pace, Work, count, forecast
+from penjing.plural import counted
 
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TO_TUNE = ("bert-tiny", "bert-mini", "minilm", "bert-small", "bert-medium", "bert-base")
@@ -133,7 +134,7 @@ def advise(
     _refuse(rows, tokens, minutes, corpus_tokens, objective)
     machine = choose(device, precision)
     free = free_mib(machine.device) if memory_gib is None else 1024 * memory_gib
-    place = f"{machine.device}, {machine.precision}, {machine.threads} threads"
+    place = f"{machine.device}, {machine.precision}, {counted(machine.threads, 'thread')}"
     pace = pace_of(machine)
     if corpus_tokens is not None:
         assert minutes is not None

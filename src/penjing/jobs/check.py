@@ -24,6 +24,7 @@ from penjing.jobs.bases import base_of
 from penjing.jobs.caching import most_bytes, why_not
 from penjing.jobs.feeding import corpus_of, refuse_unused, texts_of
 from penjing.jobs.news import Tell, silent
+from penjing.jobs.odd import unknown_said
 from penjing.jobs.prepare import (
     NO_DATA,
     Data,
@@ -92,7 +93,7 @@ def check(
     _look(found, "techniques", lambda: techniques_of(spec))
     machine: Machine | None = _look(found, "machine", lambda: choose(spec.device, spec.precision))
     if machine:
-        what = f"{machine.device}, {machine.precision}, {machine.threads} threads"
+        what = f"{machine.device}, {machine.precision}, {counted(machine.threads, 'thread')}"
         found.append(Finding("ok", "machine", what))
         for note in machine.notes:
             found.append(Finding("note", "machine", note))
@@ -155,9 +156,8 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding], *, images: bool) ->
     parts = {"train": data.train, "valid": data.valid, **({} if data.test is None else {"test": data.test})}
     sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
     steps = n_steps(spec, len(data.train))
-    found.append(
-        Finding("ok", "rows", f"{sizes} rows, {counted(len(data.names), 'label')}; {counted(steps, 'step')}")
-    )
+    of_labels = f", {len(data.names):,} labels" if len(data.names) > 1 else ""
+    found.append(Finding("ok", "rows", f"{sizes} rows{of_labels}; {counted(steps, 'step')}"))
     for note in data.notes:
         found.append(Finding("note", "rows", note))
     seen: dict[str, set[str]] = {name: set(rows.texts) for name, rows in parts.items()}
@@ -237,6 +237,8 @@ def _tell_cost(
     else:
         tokens = tokenize(made.base.tokenizer, rows.texts, max_length=longest, cache=False)
     expected = forecast_of(spec, machine, made, tokens, len(data.train))
+    if not made.base.way.sight and (unknown := unknown_said(tokens, made.base)):
+        found.append(Finding("note", "base", unknown))
     if tokens.cut:
         text = f"{tokens.cut / len(rows):.1%} of rows are longer than {longest} tokens; their ends are cut"
         found.append(Finding("note", "rows", text))

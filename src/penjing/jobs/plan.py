@@ -22,6 +22,7 @@ from penjing.jobs.bases import base_of
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import Data, bound, forecast_of, max_length, n_steps, ready, rows_of, span, task_of
 from penjing.models.sizing import MARGIN_MIB, MARGIN_S, Forecast
+from penjing.plural import counted
 from penjing.spec import Spec
 from penjing.task import Task
 
@@ -127,7 +128,7 @@ def plan(
         except (SpecError, NotSupported):
             continue
     steps = n_steps(spec, len(data.train))
-    place = f"{machine.device}, {machine.precision}, {machine.threads} threads"
+    place = f"{machine.device}, {machine.precision}, {counted(machine.threads, 'thread')}"
     return Plan(place, free, own, len(data.train), steps, found.tokens, asked, tuple(cheaper))
 
 

@@ -36,7 +36,6 @@ from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Technique, Token
 from penjing.spec import Spec
 from penjing.task import Task
 
-MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
 READING = ("text", "label", "encoding", "delimiter", "drop_empty")  # keys of `data` on how rows are read
 LONGEST = 512  # tokens a row when `data.max_length` is not given
 
@@ -307,12 +306,6 @@ def span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def unknown_share(tokens: Tokens, base: Base) -> float:
-    """Share of the tokens that the base's tokenizer has no word for, 0..1."""
-    unknown = getattr(base.tokenizer, "unk_token_id", None)
-    return float((tokens.ids == unknown).mean()) if unknown is not None and len(tokens.ids) else 0.0
 
 
 def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:

@@ -34,9 +34,9 @@ from penjing.jobs.introduce import introduce, plain, reference_of
 from penjing.jobs.job import Job
 from penjing.jobs.lineage import lineage
 from penjing.jobs.news import News, Tell
+from penjing.jobs.odd import cut_said, unknown_said
 from penjing.jobs.outset import begin_techniques
 from penjing.jobs.prepare import (
-    MANY_UNKNOWN,
     Ready,
     bound,
     card_of,
@@ -50,11 +50,9 @@ from penjing.jobs.prepare import (
     stream,
     task_of,
     techniques_of,
-    unknown_share,
 )
 from penjing.jobs.stopping import between_steps
 from penjing.jobs.track import following
-from penjing.plural import counted
 from penjing.records import Part, Step
 from penjing.run import Run
 from penjing.spec import Spec
@@ -129,16 +127,10 @@ def parts_of(job: Job) -> tuple[Part, Part]:
     train = part_of(spec, job.task, data.train, data.names, base, weigh=True, tell=job.tell)
     valid = part_of(spec, job.task, data.valid, data.names, base, tell=job.tell)
     for name, part in (("train", train), ("validation", valid)):
-        if part.tokens.cut:
-            limit = max_length(spec, base)
-            are = counted(part.tokens.cut, f"{name} row is", f"{name} rows are")
-            theirs = "its end is" if part.tokens.cut == 1 else "their ends are"
-            text = f"{are} longer than {limit} tokens; {theirs} cut"
-            job.tell(News("note", text))
-    unknown = unknown_share(train.tokens, base)
-    if unknown > MANY_UNKNOWN:
-        text = f"{unknown:.0%} of the train tokens are unknown to `{spec.base}`: take a base of this language"
-        job.tell(News("note", text))
+        if cut := cut_said(part.tokens.cut, name, max_length(spec, base)):
+            job.tell(News("note", cut))
+    if unknown := unknown_said(train.tokens, base):
+        job.tell(News("note", unknown))
     return train, valid
 
 

@@ -1,0 +1,33 @@
+"""What is odd about the tokens of a job's rows, in words: ends that are cut, a base of another language."""
+
+from __future__ import annotations
+
+from penjing.models.load import Base
+from penjing.plural import counted
+from penjing.records import Tokens
+
+MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
+
+
+def cut_said(n_cut: int, name: str, limit: int) -> str:
+    """That so many rows of a part lose their ends; empty where none does."""
+    if not n_cut:
+        return ""
+    theirs = "its end is" if n_cut == 1 else "their ends are"
+    are = counted(n_cut, f"{name} row is", f"{name} rows are")
+    return f"{are} longer than {limit} tokens; {theirs} cut"
+
+
+def unknown_said(tokens: Tokens, base: Base) -> str:
+    """That the base does not know the rows' language, by the share of tokens it has no word for; empty where
+    it does."""
+    unknown = getattr(base.tokenizer, "unk_token_id", None)
+    if unknown is None or not len(tokens.ids):
+        return ""
+    share = float((tokens.ids == unknown).mean())
+    if share <= MANY_UNKNOWN:
+        return ""
+    return (
+        f"{share:.0%} of the train tokens are unknown to `{base.name}`: take a base of this language "
+        "(`base:` and the folder of its checkpoint)"
+    )

@@ -1,0 +1,72 @@
+"""JSON in the shapes in which tools write it: nested objects, rows under keys, Label Studio."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common import ROWS, complaint, pairs, put
+from penjing.data.read import read
+
+OBJECTS = [{"text": t, "label": label} for t, label in ROWS]
+
+
+def test_fields_of_nested_objects_are_columns_by_their_path(tmp_path: Path) -> None:
+    rows = [
+        {"id": i, "payload": {"text": t, "lang": "en"}, "meta": {"intent": x}}
+        for i, (t, x) in enumerate(ROWS)
+    ]
+    path = put(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert pairs(read(path)) == pairs(read(path, text="payload.text", label="meta.intent")) == ROWS
+
+
+def test_one_line_of_json_lines_is_a_row_whatever_it_holds(tmp_path: Path) -> None:
+    line = json.dumps({"text": "a", "label": "b", "turns": [{"x": 1}]})
+    assert pairs(read(put(tmp_path, "a.jsonl", line + "\n"))) == [("a", "b")]
+
+
+def test_objects_under_keys_are_rows(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.json", json.dumps(dict(enumerate(OBJECTS)), indent=1))
+    found = read(path)
+    assert pairs(found) == ROWS
+    assert found.lines[1] == 6
+
+
+def test_what_label_studio_exports_is_read(tmp_path: Path) -> None:
+    def task(text: str, label: str) -> dict[str, Any]:
+        chosen = {"type": "choices", "from_name": "mood", "value": {"choices": [label]}}
+        old = {"was_cancelled": True, "result": [{**chosen, "value": {"choices": ["wrong"]}}]}
+        return {
+            "id": 1,
+            "data": {"text": text},
+            "annotations": [{"result": [chosen]}, old],
+            "predictions": [],
+        }
+
+    path = put(tmp_path, "project.json", json.dumps([task(*row) for row in ROWS]))
+    assert pairs(read(path)) == ROWS
+
+
+def test_entities_in_the_place_of_labels_name_the_task_for_them(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", '{"text": "Anna went", "label": [[0, 4, "PER"]]}\n' * 2)
+    assert "say `task: tag`" in complaint(path)
+    row = {
+        "id": 7,
+        "text": "Anna went",
+        "entities": [{"start": 0, "end": 4, "label": "PER"}],
+        "relations": [],
+    }
+    path = put(tmp_path, "b.jsonl", f"{json.dumps(row)}\n" * 2)
+    assert "If `entities` holds entities of the text, say `task: tag`" in complaint(path)
+
+
+def test_a_name_of_the_label_goes_before_its_number(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", "text,intent_id,intent_name\na,0,refund\nb,1,parcel\n")
+    assert read(path).labels == [("refund",), ("parcel",)]
+
+
+def test_cells_that_read_like_several_labels_are_told(tmp_path: Path) -> None:
+    cells = ["refund;parcel", "refund", "parcel;account", "account;refund"]
+    path = put(tmp_path, "a.csv", "text,labels\n" + "".join(f"a text {i},{c}\n" for i, c in enumerate(cells)))
+    assert any("`account;refund` read like several" in note for note in read(path).notes)
+    path = put(tmp_path, "b.csv", "text,label\na,Sport; leisure\nb,Trade; tax\n")
+    assert not any("read like several" in note for note in read(path).notes)
