@@ -20,8 +20,9 @@ SRC = ROOT / "src" / "penjing"
 # docs/design.md, section 1. A file or folder right under src/penjing is a unit; imports go to lower layers.
 LAYERS = {
     7: [
-        "__init__", "__main__", "cli", "cli_compress", "cli_corpus", "cli_export", "cli_find", "cli_grow",
-        "cli_log", "cli_options", "cli_plan", "cli_serve", "cli_show", "cli_tokenizer", "cli_watch", "screen",
+        "__init__", "__main__", "cli", "cli_check", "cli_compress", "cli_corpus", "cli_export", "cli_find",
+        "cli_grow", "cli_log", "cli_options", "cli_plan", "cli_serve", "cli_show", "cli_tokenizer",
+        "cli_watch", "screen",
     ],
     6: ["apps"],
     5: ["chains"],

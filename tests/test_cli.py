@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from penjing.cli import app
 from penjing.errors import SpecError
+from penjing.screen import print_table
 
 Tuned = Callable[..., Any]
 VERBS = ["tune", "evaluate", "predict", "report", "list", "show", "check", "selfcheck", "demo"]
@@ -69,6 +70,28 @@ def test_tune_shows_scores_and_what_to_do_next(file: Path) -> None:
 
 
 @pytest.mark.slow
+def test_tune_says_what_its_scores_come_to(file: Path) -> None:
+    text = good("tune", file, "--name", "told").stdout
+    assert "The tuned model answers" in text
+    assert "; the cheap baseline" in text
+
+
+def test_columns_are_named_by_options(file: Path) -> None:
+    said = penjing("check", file, "--text", "text", "--label", "lable").stdout
+    assert "`label: lable` asks for a column `lable`; there is none. Did you mean `label`?" in said
+
+
+def test_verbs_stand_in_the_order_of_a_models_life() -> None:
+    shown = [line.split()[0] for line in good("--help").stdout.partition("Commands:")[2].splitlines() if line]
+    picked = [verb for verb in shown if verb in ("check", "tune", "evaluate", "compress", "serve", "update")]
+    assert picked == ["check", "tune", "evaluate", "compress", "serve", "update"]
+
+
+def test_columns_of_a_table_stand_under_each_other_in_chinese_too(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["标签", "n"], [["物流", "12"], ["cafe\u0301", "7"]])
+    assert capsys.readouterr().out.splitlines() == ["标签  n", "----  --", "物流  12", "cafe\u0301  7"]
+
+
 def test_tune_as_json_is_one_object(file: Path) -> None:
     found = json.loads(good("tune", file, "--set", "train.steps=1", "--json").stdout)
     assert {"run", "before", "after", "baseline"} <= set(found)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli_check import check, selfcheck
 from penjing.cli_compress import compress
 from penjing.cli_corpus import app as corpus
 from penjing.cli_export import export
@@ -23,7 +24,9 @@ from penjing.cli_options import (
     Choices,
     Files,
     Folder,
+    LabelColumn,
     MethodName,
+    Out,
     Processes,
     Regex,
     Schema,
@@ -31,6 +34,7 @@ from penjing.cli_options import (
     SpecFile,
     TaskName,
     TestRows,
+    TextColumn,
     TrainRows,
     ValidRows,
     form_given,
@@ -46,12 +50,10 @@ from penjing.errors import SpecError
 from penjing.screen import (
     Screen,
     failed,
-    print_batch,
     print_demo,
     print_findings,
     print_json,
     print_json_line,
-    print_promises,
     print_result,
     print_scores,
     print_trials,
@@ -64,22 +66,16 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-for group in (corpus, keys, tokenizer, traffic):
-    app.add_typer(group)
-app.command("list")(list_)
-for verb in (
-    plan, export_log, compress, show, export, index, find, mine, sentences, serve, promote,
-    roll_back, watch, update, pretrain,
-):  # fmt: skip
-    app.command()(verb)
 
 
 @app.callback(invoke_without_command=True)
 def _penjing(
     version: Annotated[bool, typer.Option("--version", help="print the version and leave")] = False,
-    trust: Annotated[Files, typer.Option("--trust", help="package whose functions bundles may name")] = None,
+    trust: Annotated[
+        Files, typer.Option("--trust", metavar="PACKAGE", help="whose functions bundles may name")
+    ] = None,
 ) -> None:
     allow(trust or ())
     if version:
@@ -89,18 +85,19 @@ def _penjing(
         raise typer.Exit
 
 
-@app.command()
 def tune(
     spec: SpecFile = None,
     base: BaseName = None,
     train: TrainRows = None,
     valid: ValidRows = None,
     test: TestRows = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
     task: TaskName = None,
     method: MethodName = None,
     name: Annotated[str | None, typer.Option("--name", help="name of the run's folder")] = None,
-    out: Annotated[str | None, typer.Option("--out", help="folder that holds the runs")] = None,
-    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    out: Out = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="of all that is drawn; 0")] = None,
     shots: Annotated[int | None, typer.Option("--shots", help="rows a label, for --task few_shot")] = None,
     processes: Processes = None,
     sets: Set = None,
@@ -115,9 +112,9 @@ def tune(
 ) -> None:
     """Tune a base on rows; leaves a run with the best bundle, scores and a report."""
     given = given_of(
-        base=base, train=train, valid=valid, test=test, task=task, method=method, name=name, seed=seed
-    )
-    given |= given_of(**{"task.shots": shots})
+        base=base, train=train, valid=valid, test=test, text=text, label=label, task=task, method=method,
+        name=name, seed=seed, **{"task.shots": shots},
+    )  # fmt: skip
     with Screen(as_json=as_json) as screen:
         if resume:
             refuse_ignored(
@@ -159,13 +156,14 @@ def _dry_run(spec: Path | None, sets: Sequence[str] | None, given: dict[str, Any
     return 1 if failed(found) else 0
 
 
-@app.command()
 def search(
     spec: SpecFile = None,
     base: BaseName = None,
     train: TrainRows = None,
     valid: ValidRows = None,
     test: TestRows = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
     task: TaskName = None,
     trials: Annotated[int | None, typer.Option("--trials", help="most settings to try")] = None,
     minutes: Annotated[
@@ -175,7 +173,7 @@ def search(
         str | None, typer.Option("--on", help="ray://HOST:PORT of a Ray cluster; ray for one on this machine")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="name of the search's folder")] = None,
-    out: Annotated[str | None, typer.Option("--out", help="folder that holds the runs")] = None,
+    out: Out = None,
     sets: Set = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the search named in place of the spec, or the newest")
@@ -187,7 +185,9 @@ def search(
 ) -> None:
     """Find the best settings of a spec with spaces in it; leaves the winner, proved, and every trial."""
     how = {f"search.{key}": value for key, value in given_of(trials=trials, minutes=minutes).items()}
-    given = given_of(base=base, train=train, valid=valid, test=test, task=task, name=name)
+    given = given_of(
+        base=base, train=train, valid=valid, test=test, text=text, label=label, task=task, name=name
+    )
     with Screen(as_json=as_json) as screen:
         if resume:
             refuse_ignored({**given, **how, **({"set": sets} if sets else {})})
@@ -222,12 +222,11 @@ def _print_space(spec: Path | None, sets: Sequence[str] | None, given: dict[str,
         typer.echo(yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
 
 
-@app.command()
 def evaluate(
     run: Folder,
     data: Annotated[list[str], typer.Option("--data", help="labelled rows")],
-    text: Annotated[str | None, typer.Option(help="column of the text")] = None,
-    label: Annotated[str | None, typer.Option(help="column of the label")] = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
     encoding: Annotated[str | None, typer.Option(help="such as gb18030")] = None,
     delimiter: Annotated[str | None, typer.Option(help="between the labels of one cell")] = None,
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help="leave out rows that lack one")] = False,
@@ -243,12 +242,14 @@ def evaluate(
     (print_json if as_json else print_scores)(found)
 
 
-@app.command()
 def predict(
     run: Folder,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="texts, or one file of texts; standard input, a line a text, when not given"),
+        typer.Argument(
+            metavar="[TEXTS]...",
+            help="texts, or one file of texts; standard input, a line a text, when not given",
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of the text, when a file is given")] = None,
     with_: Annotated[
@@ -289,7 +290,6 @@ def predict(
                 typer.echo(one.line)
 
 
-@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="run folder")],
     language: Annotated[str | None, typer.Option(help="en or zh")] = None,
@@ -305,7 +305,6 @@ def report(
         typer.launch(path.resolve().as_uri())
 
 
-@app.command()
 def merge(
     run: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the new bundle")],
@@ -318,60 +317,6 @@ def merge(
         typer.echo(str(job(run, out, base=base).folder))
 
 
-@app.command()
-def check(
-    spec: SpecFile = None,
-    base: BaseName = None,
-    train: TrainRows = None,
-    valid: ValidRows = None,
-    test: TestRows = None,
-    task: TaskName = None,
-    method: MethodName = None,
-    sets: Set = None,
-    batch: Annotated[
-        bool, typer.Option("--show-batch", help="the first rows as the model reads them, and what is learned")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Look for everything that can go wrong, before a weight is loaded."""
-    given = given_of(base=base, train=train, valid=valid, test=test, task=task, method=method)
-    with Screen(as_json=as_json) as screen:
-        from penjing.jobs import check as job
-
-        found = job.check(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
-        shown = job.show_batch(spec, sets=tuple(sets or ()), **given) if batch and not failed(found) else []
-    if as_json:
-        print_json({"findings": [vars(f) for f in found], "batch": [vars(s) for s in shown]})
-    else:
-        print_findings(found)
-        print_batch(shown)
-    raise typer.Exit(1 if failed(found) else 0)
-
-
-@app.command()
-def selfcheck(
-    spec: SpecFile = None,
-    base: BaseName = None,
-    train: TrainRows = None,
-    task: TaskName = None,
-    method: MethodName = None,
-    sets: Set = None,
-    as_json: AsJson = False,
-) -> None:
-    """Try five promises on your own spec: accumulation, packing, resuming, repeating, saving."""
-    given = given_of(base=base, train=train, task=task, method=method)
-    with Screen(as_json=as_json) as screen:
-        from penjing.jobs.selfcheck import selfcheck as job
-
-        found = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
-    if as_json:
-        print_json([{**vars(d), "held": d.held} for d in found])
-    else:
-        print_promises(found)
-    raise typer.Exit(0 if all(d.held for d in found) else 1)
-
-
-@app.command()
 def demo(
     out: Annotated[str, typer.Option("--out", help="folder that holds the runs")] = "runs",
     language: Annotated[str, typer.Option(help="language of the report: en or zh")] = "en",
@@ -382,6 +327,16 @@ def demo(
 
         found = job(out=out, language=language, tell=screen.tell)
     print_demo(found)
+
+
+# In the order of a model's life, which is that of `penjing --help`.
+for verb in (
+    demo, check, plan, list_, show, tune, search, pretrain, evaluate, predict, report, selfcheck, compress,
+    merge, export, index, find, mine, sentences, serve, promote, roll_back, watch, update, export_log,
+):  # fmt: skip
+    app.command("list" if verb is list_ else None)(verb)
+for group in (corpus, tokenizer, traffic, keys):
+    app.add_typer(group)
 
 
 def main() -> None:

@@ -22,11 +22,20 @@ Processes = Annotated[
 BaseName = Annotated[str | None, typer.Option("--base", help="preset (minilm), folder or hub name")]
 BaseFolder = Annotated[str | None, typer.Option("--base", help="where the bundle's base is, if it has moved")]
 Files = list[str] | None
-TrainRows = Annotated[Files, typer.Option("--train", help="rows to learn from: file, folder, glob")]
-ValidRows = Annotated[Files, typer.Option("--valid", help="validation rows; cut from train when not given")]
-TestRows = Annotated[Files, typer.Option("--test", help="test rows, used once, at the end")]
-TaskName = Annotated[str | None, typer.Option("--task", help="such as classify")]
-MethodName = Annotated[str | None, typer.Option("--method", help="such as full, lora, top, bitfit")]
+TrainRows = Annotated[
+    Files, typer.Option("--train", metavar="ROWS", help="rows to learn from: file, folder, glob")
+]
+ValidRows = Annotated[
+    Files, typer.Option("--valid", metavar="ROWS", help="validation rows; cut from train when not given")
+]
+TestRows = Annotated[Files, typer.Option("--test", metavar="ROWS", help="test rows, used once, at the end")]
+TextColumn = Annotated[str | None, typer.Option("--text", help="column of the text; a+b for several")]
+LabelColumn = Annotated[str | None, typer.Option("--label", help="column of the label")]
+TaskName = Annotated[str | None, typer.Option("--task", help="what to learn; classify if not given")]
+MethodName = Annotated[
+    str | None, typer.Option("--method", help="what trains, such as lora; full if not given")
+]
+Out = Annotated[str | None, typer.Option("--out", help="folder that holds the runs; runs if not given")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Schema = Annotated[
     Path | None, typer.Option("--schema", help="JSON file with the JSON schema that answers shall keep to")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,11 +168,18 @@ def _plain(value: Any) -> Any:
 
 def print_table(head: list[str], rows: list[list[str]], *, title: str = "") -> None:
     """A table of plain text."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    widths = [max(_width(row[i]) for row in [head, *rows]) for i in range(len(head))]
     if title:
         typer.echo(title)
     for row in [head, ["-" * width for width in widths], *rows]:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _width(text: str) -> int:
+    """Places of a terminal that a text takes: two for a Chinese character, none for a combining mark."""
+    wide = sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def interval(found: dict[str, Any], name: str) -> str:
@@ -326,7 +334,10 @@ ASKED = '"your text"'
 
 
 def print_result(folder: Path, result: dict[str, Any]) -> None:
-    """A finished run: the tuned model beside baseline and untuned base, and what to do next."""
+    """A finished run: the tuned model beside baseline and untuned base, what that comes to, what to do
+    next."""
+    from penjing.jobs.report import verdict_of
+
     name, split = result["best_name"], result["splits_scored"]
     systems = [
         ("untuned", result["before"]),
@@ -339,6 +350,8 @@ def print_result(folder: Path, result: dict[str, Any]) -> None:
         if found.get("values")
     ]
     print_table(["system", f"{name} ({split})", "95 % interval"], rows)
+    seen = verdict_of(folder)
+    typer.echo("\n" + " ".join(part for part in (seen.headline, seen.advice) if part))
     typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
     typer.echo(f"try     penjing predict {folder} {'image.jpg' if result.get('task') == 'see' else ASKED}")
 

@@ -67,7 +67,7 @@ def conclude(
             "forecast_mib": expected["mib"],
             "peak_share": reached / peaks[machine.precision] if peaks else None,
         },
-        "notes": [*machine.notes, *data.notes, *(cheap.notes if cheap else ())],
+        "notes": [*machine.notes, *data.notes, *start.get("notes", ()), *(cheap.notes if cheap else ())],
     }
     run.write("result.json", result)
     report(run.folder, language=spec.language)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from penjing.models.load import Base
 from penjing.plural import counted
-from penjing.records import Tokens
+from penjing.records import Part, Tokens
 
 MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
 
 
-def cut_said(n_cut: int, name: str, limit: int) -> str:
+def odd(train: Part, valid: Part, limit: int, base: Base) -> list[str]:
+    """All that is odd about the tokens of a job's rows."""
+    cut = [
+        _cut_said(part.tokens.cut, name, limit) for name, part in (("train", train), ("validation", valid))
+    ]
+    return [text for text in (*cut, unknown_said(train.tokens, base)) if text]
+
+
+def _cut_said(n_cut: int, name: str, limit: int) -> str:
     """That so many rows of a part lose their ends; empty where none does."""
     if not n_cut:
         return ""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from penjing.files import write_bytes
 from penjing.jobs import provenance, sections
 from penjing.jobs.reading import Facts, dicts, of, read_facts
-from penjing.jobs.verdict import honesty, verdict
+from penjing.jobs.verdict import Verdict, honesty, verdict
 from penjing.jobs.words import LANGUAGES, speaker
 
 if TYPE_CHECKING:
@@ -46,6 +46,17 @@ def report(run: Run | str | Path, *, language: str | None = None) -> Path:
     # Lone surrogates can come out of JSON and cannot be written as UTF-8.
     write_bytes(path, page(facts, str(known)).encode("utf-8", "replace"))
     return path
+
+
+def verdict_of(folder: Path) -> Verdict:
+    """What a run comes to, in the words of its report.
+
+    Raises:
+        DataError: the folder is not that of a run.
+    """
+    facts = read_facts(folder)
+    language = facts.spec.get("language")
+    return verdict(facts, speaker(language if language in LANGUAGES else "en"))
 
 
 def page(facts: Facts, language: str) -> str:

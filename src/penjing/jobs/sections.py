@@ -68,9 +68,9 @@ def tiles(facts: Facts, say: Say, seen: Verdict) -> list[tuple[str, str, str, st
     if finite(before):
         key = "points_gain" if name in IN_PERCENT else "plain_gain"
         more = say(key, points=gain(name, after - before, signed=True)) if finite(after) else ""
-        found.append(
-            (say("before"), score(name, before), flat(of(result, "before", "how")) or more, "before")
-        )
+        how_before = flat(of(result, "before", "how"))
+        under = say(how_before) if how_before else more
+        found.append((say("before"), score(name, before), under, "before"))
     seconds, steps = of(result, "cost", "seconds"), of(result, "cost", "steps")
     if finite(seconds):
         under = say("steps_taken", n=plain(steps)) if finite(steps) else ""
@@ -141,7 +141,7 @@ def per_class(facts: Facts, say: Say) -> tuple[Part | None, Table | None]:
     about = say("class_about", label=drawn[0].label, score=percent(weak[0]["f1"]))
     shares = ("precision", "recall", "f1")
     table = Table(
-        tuple(say(k) for k in ("label", *shares, "support" if unit == "rows" else unit)),
+        tuple(say(k) for k in ("label", *shares[:2], "class_f1", "support" if unit == "rows" else unit)),
         [(flat(r.get("label")), *(percent(r.get(k)) for k in shares), plain(r.get("support"))) for r in rows],
     )
     return Part(title, Markup(figures.bars(drawn, title=title, about=about, high=1.0))), table

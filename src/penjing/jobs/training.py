@@ -34,7 +34,7 @@ from penjing.jobs.introduce import introduce, plain, reference_of
 from penjing.jobs.job import Job
 from penjing.jobs.lineage import lineage
 from penjing.jobs.news import News, Tell
-from penjing.jobs.odd import cut_said, unknown_said
+from penjing.jobs.odd import odd
 from penjing.jobs.outset import begin_techniques
 from penjing.jobs.prepare import (
     Ready,
@@ -126,11 +126,8 @@ def parts_of(job: Job) -> tuple[Part, Part]:
     spec, data, base = job.spec, job.data, job.base
     train = part_of(spec, job.task, data.train, data.names, base, weigh=True, tell=job.tell)
     valid = part_of(spec, job.task, data.valid, data.names, base, tell=job.tell)
-    for name, part in (("train", train), ("validation", valid)):
-        if cut := cut_said(part.tokens.cut, name, max_length(spec, base)):
-            job.tell(News("note", cut))
-    if unknown := unknown_said(train.tokens, base):
-        job.tell(News("note", unknown))
+    for note in odd(train, valid, max_length(spec, base), base):
+        job.tell(News("note", note))
     return train, valid
 
 

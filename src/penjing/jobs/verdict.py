@@ -26,6 +26,7 @@ class Verdict:
     state: str
     name: str
     split: str  # `test` or `valid`
+    advice: str = ""  # where nothing is gained over the baseline: what to do; `sentences` hold it, too
 
 
 def verdict(facts: Facts, say: Say) -> Verdict:
@@ -46,9 +47,9 @@ def verdict(facts: Facts, say: Say) -> Verdict:
     after = of(facts.result, "after", "values", name)
     if not finite(after):
         return Verdict(say("unscored"), _progress(facts, say), "done", name, split)
-    return Verdict(
-        _headline(facts, say, name, split), _sentences(facts, say, name, split), "done", name, split
-    )
+    advice = _advice(facts, say, name)
+    sentences = (*((advice,) if advice else ()), *_sentences(facts, say, name, split))
+    return Verdict(_headline(facts, say, name, split), sentences, "done", name, split, advice)
 
 
 def leading_score(facts: Facts) -> str:
@@ -101,16 +102,19 @@ def _compared(facts: Facts, say: Say, name: str) -> str:
     return say(f"chance{unit}", points=told, interval=interval)
 
 
+def _advice(facts: Facts, say: Say, name: str) -> str:
+    """What to do where the model is not better than the baseline; empty where it is, or where there is
+    none."""
+    tested = difference(facts, name)
+    if tested is None or not finite(of(facts.result, "baseline", "values", name)):
+        return ""
+    return say("worse_advice") if tested[2] < 0 else say("chance_advice") if tested[1] <= 0 else ""
+
+
 def _sentences(facts: Facts, say: Say, name: str, split: str) -> tuple[str, ...]:
     result, said = facts.result, []
-    tested = difference(facts, name)
-    if finite(of(result, "baseline", "values", name)):
-        if tested is None:
-            said.append(say("untested"))
-        elif tested[2] < 0:
-            said.append(say("worse_advice"))
-        elif tested[1] <= 0:
-            said.append(say("chance_advice"))
+    if finite(of(result, "baseline", "values", name)) and difference(facts, name) is None:
+        said.append(say("untested"))
     n_rows = of(facts.data, "sets", split, "rows")
     if finite(n_rows) and n_rows < FEW_ROWS:
         said.append(say("few_rows", n=plain(n_rows)))
