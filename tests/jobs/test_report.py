@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 
 from penjing.errors import DataError, SpecError
-from penjing.jobs.reading import Facts
 from penjing.jobs.report import report
-from penjing.jobs.sections import per_class
-from penjing.jobs.words import LANGUAGES, speaker
+from penjing.jobs.words import LANGUAGES
 from penjing.measures import single_label
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}\u202e\x07"
@@ -399,13 +397,3 @@ def test_few_scored_rows_are_said_to_be_few(tmp_path: Path) -> None:
     assert "Only 40 rows were scored" in few
     assert "were scored, too few" not in many
     assert "No row of one set was found in another." in many
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_the_f1_of_a_class_is_not_called_that_of_answers(tmp_path: Path, language: str) -> None:
-    row = {"label": "a", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 3}
-    _, table = per_class(
-        Facts(tmp_path, result={"after": {"tables": {"per_class": [row]}}}), speaker(language)
-    )
-    assert table is not None
-    assert "F1" in table.head

@@ -1,0 +1,19 @@
+"""Parts of the report by themselves."""
+
+from pathlib import Path
+
+import pytest
+
+from penjing.jobs.reading import Facts
+from penjing.jobs.sections import per_class
+from penjing.jobs.words import speaker
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_f1_of_a_class_is_not_called_that_of_answers(tmp_path: Path, language: str) -> None:
+    row = {"label": "a", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 3}
+    _, table = per_class(
+        Facts(tmp_path, result={"after": {"tables": {"per_class": [row]}}}), speaker(language)
+    )
+    assert table is not None
+    assert "F1" in table.head
