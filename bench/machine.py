@@ -17,7 +17,7 @@ from bench.systems import Settings
 
 
 def facts(settings: Settings, split: Split) -> dict[str, Any]:
-    """Machine, versions, settings and rows, for the JSON."""
+    """Machine, versions, settings and rows, for the JSON; nothing of where files lie."""
     versions = {}
     for package in ("torch", "transformers", "peft", "accelerate", "penjing"):
         try:
@@ -30,7 +30,7 @@ def facts(settings: Settings, split: Split) -> dict[str, Any]:
         "device": settings.device,
         "python": platform.python_version(),
         "versions": versions,
-        "settings": asdict(settings),
+        "settings": {key: value for key, value in asdict(settings).items() if key != "folder"},
         "rows": {**split.n_rows, "labels": split.n_labels, "validation": split.note, "name": split.name},
     }
 

@@ -17,7 +17,7 @@ from bench.sets import Split
 from bench.systems import SYSTEMS, Job, Settings
 from bench.worker import Child
 
-FREE = ("lr", "lora_lr", "seed", "folder")  # settings that a cell has of its own
+FREE = ("lr", "lora_lr", "seed")  # settings that a cell has of its own
 
 
 def quality(
