@@ -26,9 +26,12 @@ from penjing.cli_options import (
     Folder,
     LabelColumn,
     MethodName,
+    On,
     Out,
     Processes,
     Regex,
+    Resume,
+    RunName,
     Schema,
     Set,
     SpecFile,
@@ -95,16 +98,13 @@ def tune(
     label: LabelColumn = None,
     task: TaskName = None,
     method: MethodName = None,
-    name: Annotated[str | None, typer.Option("--name", help="name of the run's folder")] = None,
+    name: RunName = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option("--seed", help="of all that is drawn; 0")] = None,
     shots: Annotated[int | None, typer.Option("--shots", help="rows a label, for --task few_shot")] = None,
     processes: Processes = None,
     sets: Set = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="go on with the run named in place of the spec, or the newest open"),
-    ] = False,
+    resume: Resume = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, print the whole spec, train nothing")
     ] = False,
@@ -169,15 +169,11 @@ def search(
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="begin nothing that would not end within this time")
     ] = None,
-    on: Annotated[
-        str | None, typer.Option("--on", help="ray://HOST:PORT of a Ray cluster; ray for one on this machine")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="name of the search's folder")] = None,
+    on: On = None,
+    name: RunName = None,
     out: Out = None,
     sets: Set = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="go on with the search named in place of the spec, or the newest")
-    ] = False,
+    resume: Resume = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check every end of the space, print it, train nothing")
     ] = False,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli_options import AsJson, On
 from penjing.screen import Screen, print_json, print_table
 
 app = typer.Typer(
@@ -17,8 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
 @app.command()
@@ -46,9 +45,7 @@ def prepare(
     processes: Annotated[
         int | None, typer.Option("--processes", min=1, help="as many as cores when not given")
     ] = None,
-    on: Annotated[
-        str | None, typer.Option("--on", help="ray://HOST:PORT of a Ray cluster; ray for one on this machine")
-    ] = None,
+    on: On = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="throw away what stands in the folder")] = False,
     as_json: AsJson = False,
 ) -> None:

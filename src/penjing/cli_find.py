@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli_options import AsJson
 from penjing.errors import SpecError
 from penjing.screen import Screen, print_hits, print_json
 
@@ -14,7 +15,6 @@ Run = Annotated[Path, typer.Argument(help="run or bundle folder that embeds text
 Data = Annotated[list[str], typer.Option("--data", help="file, folder, glob")]
 Text = Annotated[str | None, typer.Option("--text", help="column of the text, when it is not found")]
 Base = Annotated[str | None, typer.Option("--base", help="where the bundle's base is, if it has moved")]
-AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
 def index(

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from penjing.cli_options import AsJson, BaseName, Processes, Set, SpecFile, given_of, refuse_ignored
+from penjing.cli_options import (
+    AsJson,
+    BaseName,
+    Out,
+    Processes,
+    Resume,
+    RunName,
+    Set,
+    SpecFile,
+    given_of,
+    refuse_ignored,
+)
 from penjing.screen import Screen, print_grown, print_json
 
 Corpus = Annotated[
@@ -30,15 +41,12 @@ def pretrain(
         str | None, typer.Option("--objective", help="such as masked, causal; what suits the base, if none")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="updates")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="name of the run's folder")] = None,
-    out: Annotated[str | None, typer.Option("--out", help="folder that holds the runs")] = None,
+    name: RunName = None,
+    out: Out = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     processes: Processes = None,
     sets: Set = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="go on with the run named in place of the spec, or the newest open"),
-    ] = False,
+    resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the whole spec, train nothing")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -36,6 +36,13 @@ MethodName = Annotated[
     str | None, typer.Option("--method", help="what trains, such as lora; full if not given")
 ]
 Out = Annotated[str | None, typer.Option("--out", help="folder that holds the runs; runs if not given")]
+RunName = Annotated[str | None, typer.Option("--name", help="name of the run's folder")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="go on with the run named in place of the spec, or the newest open")
+]
+On = Annotated[
+    str | None, typer.Option("--on", help="ray://HOST:PORT of a Ray cluster; ray for one on this machine")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Schema = Annotated[
     Path | None, typer.Option("--schema", help="JSON file with the JSON schema that answers shall keep to")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penjing.cli_options import AsJson
 from penjing.errors import SpecError
 from penjing.screen import Screen, print_json, print_table
 
@@ -43,7 +44,7 @@ def plan(
         Path | None,
         typer.Option("--fit", help="CSV of parameters, tokens, loss: their scaling law"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell what fits, what to take and how long it will take; and how right that was."""
     of_spec = {"base": base, "train": train, "task": task, "method": method, "set": sets}

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
+from penjing.cli_options import AsJson
 from penjing.screen import Screen, print_list, print_plugin
-
-AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
 def list_(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from penjing.cli_options import AsJson
 from penjing.plural import counted
 from penjing.screen import Screen, print_json, print_table
 
@@ -20,7 +21,6 @@ tokenizer = typer.Typer(
 Sources = Annotated[list[str], typer.Argument(help="files, folders, patterns: text, JSON lines, Parquet, …")]
 Column = Annotated[str | None, typer.Option("--text", help="column of the text, in tables")]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="such as gb18030; found out when not given")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @tokenizer.command()
