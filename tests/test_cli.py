@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from penjing.cli import app
 from penjing.errors import SpecError
-from penjing.screen import print_table
+from penjing.screen import print_result, print_table
 
 Tuned = Callable[..., Any]
 VERBS = ["tune", "evaluate", "predict", "report", "list", "show", "check", "selfcheck", "demo"]
@@ -74,6 +74,15 @@ def test_tune_says_what_its_scores_come_to(file: Path) -> None:
     text = good("tune", file, "--name", "told").stdout
     assert "The tuned model answers" in text
     assert "; the cheap baseline" in text
+
+
+@pytest.mark.parametrize(("task", "asked"), [("pair", "one text\\tanother text"), ("classify", "your text")])
+def test_what_to_try_next_is_what_the_task_takes(
+    tuned: Tuned, capsys: pytest.CaptureFixture[str], task: str, asked: str
+) -> None:
+    run = tuned()
+    print_result(run.folder, {**run.result, "task": task})
+    assert asked in capsys.readouterr().out
 
 
 def test_columns_are_named_by_options(file: Path) -> None:

@@ -330,7 +330,15 @@ def print_trials(trials: list[dict[str, Any]], most: int = 8) -> None:
     typer.echo(f"({len(trials)} trials in all)\n" if len(trials) > most else "")
 
 
-ASKED = '"your text"'
+# What to ask after a run of a task; of the others a text.
+ASKED = {
+    "pair": "$'one text\\tanother text'",
+    "answer": "$'your question\\tyour text'",
+    "answer_in_words": "$'your question\\tyour text'",
+    "see": "image.jpg",
+    "choose": """'{"question": "…", "choices": ["…", "…"]}'""",
+    "relate": '"<e1>one</e1> and <e2>another</e2>"',
+}
 
 
 def print_result(folder: Path, result: dict[str, Any]) -> None:
@@ -353,7 +361,8 @@ def print_result(folder: Path, result: dict[str, Any]) -> None:
     seen = verdict_of(folder)
     typer.echo("\n" + " ".join(part for part in (seen.headline, seen.advice) if part))
     typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
-    typer.echo(f"try     penjing predict {folder} {'image.jpg' if result.get('task') == 'see' else ASKED}")
+    asked = ASKED.get(str(result.get("task")), '"your text"')
+    typer.echo(f"try     penjing predict {folder} {asked}")
 
 
 def print_grown(folder: Path, result: dict[str, Any]) -> None:

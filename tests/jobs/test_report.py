@@ -394,6 +394,6 @@ def test_rows_shared_by_train_and_test_are_told_beside_the_headline(tmp_path: Pa
 def test_few_scored_rows_are_said_to_be_few(tmp_path: Path) -> None:
     few, _ = read(report(with_sets(made_run(tmp_path / "few"), n_test=40)))
     many, _ = read(report(with_sets(made_run(tmp_path / "many"))))
-    assert "Only 40 rows were scored" in few
+    assert "Scored rows: 40, too few" in few
     assert "were scored, too few" not in many
     assert "No row of one set was found in another." in many

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from penjing.jobs.reading import Facts
-from penjing.jobs.sections import per_class
+from penjing.jobs.sections import how, per_class
 from penjing.jobs.words import speaker
 
 
@@ -17,3 +17,11 @@ def test_the_f1_of_a_class_is_not_called_that_of_answers(tmp_path: Path, languag
     )
     assert table is not None
     assert "F1" in table.head
+
+
+@pytest.mark.parametrize("task", ["translate", "summarize", "generate", "answer_in_words", "code"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_task_of_texts_says_how_its_own_numbers_are_made(tmp_path: Path, task: str, language: str) -> None:
+    said = how(Facts(tmp_path, result={"task": task}), speaker(language))
+    assert "linear model" not in said
+    assert said != f"how_{task}"

@@ -14,6 +14,8 @@ IN_PERCENT = (
     "recall_1", "recall_5", "recall_10", "recall_100",
     "precision", "recall", "intent_accuracy", "frame_accuracy", "official_f1",
     "exact_match", "f1", "f1_answerable", "unanswerable_right", "token_accuracy", "preference_accuracy",
+    "rouge_1", "rouge_2", "rouge_l", "repeated", "empty", "unended", "similarity", "exact",
+    "pass_at_1", "pass_at_10", "pass_at_100",
 )  # fmt: skip
 
 

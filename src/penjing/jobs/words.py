@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from penjing.errors import SpecError, nearest
-from penjing.jobs import entity_words, talk_words
+from penjing.jobs import entity_words, said_words, talk_words
 from penjing.jobs.chinese import CHINESE
 
 Say = Callable[..., str]
@@ -55,7 +55,7 @@ ENGLISH: dict[str, str] = {
     "untested": "The difference to the baseline was not tested row by row, so take it as a rough one.",
     "on_valid": "There was no test set. The validation rows also chose the best step: expect a "
     "little less on new rows.",
-    "few_rows": "Only {n} rows were scored, too few to be sure of much.",
+    "few_rows": "Scored rows: {n}, too few to be sure of much.",
     "leaked": "{n} of these rows also stand, exactly or nearly, in the training rows, which "
     "flatters every score.",
     "gained": "Before tuning it was {score}.",
@@ -232,8 +232,8 @@ ENGLISH: dict[str, str] = {
 }
 
 LANGUAGES = {
-    "en": ENGLISH | entity_words.ENGLISH | talk_words.ENGLISH,
-    "zh": CHINESE | entity_words.CHINESE | talk_words.CHINESE,
+    "en": ENGLISH | entity_words.ENGLISH | said_words.ENGLISH | talk_words.ENGLISH,
+    "zh": CHINESE | entity_words.CHINESE | said_words.CHINESE | talk_words.CHINESE,
 }
 
 
