@@ -44,6 +44,22 @@ def serve(
     audit: Annotated[Path | None, typer.Option("--audit", help="file of the audit log")] = None,
     certificate: Annotated[Path | None, typer.Option("--certificate", help="TLS: PEM file")] = None,
     private_key: Annotated[Path | None, typer.Option("--private-key", help="TLS: PEM file")] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="ray://HOST:PORT of a Ray cluster; ray for one on this machine")
+    ] = None,
+    replicas: Annotated[
+        str | None, typer.Option("--replicas", help="fewest and most, with --on; 1..4")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option("--target", help="requests under way for one replica, with --on; 16")
+    ] = None,
+    up: Annotated[
+        float | None, typer.Option("--up", help="seconds of load before replicas come, with --on; 5")
+    ] = None,
+    down: Annotated[
+        float | None, typer.Option("--down", help="seconds of quiet before replicas go, with --on; 60")
+    ] = None,
+    cores: Annotated[float | None, typer.Option("--cores", help="of each replica, with --on; 1")] = None,
 ) -> None:
     """Answer over HTTP: many bundles on their shared bases, by name and version."""
     given = given_of(
@@ -51,11 +67,25 @@ def serve(
     )
     given |= given_of(hot=hot, within=within, requests=requests, rate=rate, body=body, stop=stop, store=store)
     given |= given_of(audit=audit, certificate=certificate, private_key=private_key)
+    scaling = given_of(replicas=replicas, target=target, up=up, down=down, cores=cores)
     with Screen():
+        from penjing.errors import SpecError
         from penjing.jobs.serve import Serving
         from penjing.jobs.serve import serve as job
 
-        job(bundles or [], Serving(**given), tell=lambda text: typer.echo(f"▸ {text}", err=True))
+        if scaling and on is None:
+            raise SpecError(
+                f"`--{next(iter(scaling))}` is of replicas on a cluster; `--on` names none. Add `--on ray` "
+                "(this machine) or `--on ray://HOST:10001`, or leave it out."
+            )
+        how = Serving(**given)
+        tell = lambda text: typer.echo(f"▸ {text}", err=True)  # noqa: E731
+        if on is None:
+            job(bundles or [], how, tell=tell)
+        else:
+            from penjing.jobs.replicas import Scaling, serve_on
+
+            serve_on(bundles or [], how, Scaling(**scaling), on=on, tell=tell)
 
 
 def promote(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from penjing.serve import keyring
+from penjing.serve import keyring, shared
 from penjing.serve.app import create
 from penjing.serve.asked import Answered, Asked
 from penjing.serve.audit import Audit
@@ -273,7 +273,10 @@ def locked(shelf: Path, tmp_path: Path) -> Iterator[tuple[TestClient, dict[str, 
     scopes = {"all": ["infer"], "one": ["infer:support"], "metrics": ["metrics"], "admin": ["admin"]}
     made = {name: keyring.make(path, name=name, scopes=own)[0] for name, own in scopes.items()}
     service = service_of(
-        shelf, limits=Limits(requests=30, tokens=400), audit=Audit(tmp_path / "audit.jsonl"), most_inputs=64
+        shelf,
+        shared=shared.alone(Limits(requests=30, tokens=400)),
+        audit=Audit(tmp_path / "audit.jsonl"),
+        most_inputs=64,
     )
     with TestClient(create(service, keyring=keyring.Keyring(path), body=4096)) as client:
         yield client, made, path

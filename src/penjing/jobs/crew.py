@@ -7,6 +7,7 @@ what is done stands on disk, and a crew that dies loses no more than what was in
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -90,12 +91,16 @@ def ray_of(address: str) -> Any:
             f"'penjing[cluster]'`, or "
             f"leave `--on` out to work on this machine."
         ) from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        ray.init(address=None if address == "ray" else address, log_to_driver=False)
+        if address == "ray":  # one that runs here, or else one of this process, which nobody needs to look at
+            ray.init(include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotSupported(
             f"The Ray cluster at `{address}` was to do the work; it did not answer "
-            f"({str(error).strip().splitlines()[0][:160]}). Start it with `ray start --head`, or mend the "
-            f"address."
+            f"({str(error).strip().splitlines()[0][:160]}). Start it with `ray start --head`, mend the "
+            f"address, or set RAY_AUTH_MODE=token where it asks for a token."
         ) from error
     return ray

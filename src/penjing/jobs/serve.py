@@ -13,6 +13,8 @@ from typing import Any
 from penjing.errors import NotSupported, SpecError
 from penjing.serve import registry
 from penjing.serve.keyring import Keyring
+from penjing.serve.limits import Limits
+from penjing.serve.shared import Shared, alone
 from penjing.serve.traffic import Traffic, recorder
 
 Tell = Callable[[str], None]
@@ -104,8 +106,11 @@ def register(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: 
     return names
 
 
-def application(names: Sequence[str], how: Serving, *, traffic: Traffic | None = None) -> Any:
-    """The ASGI application of registered models. `traffic` is where requests and feedback are kept.
+def application(
+    names: Sequence[str], how: Serving, *, traffic: Traffic | None = None, shared: Shared | None = None
+) -> Any:
+    """The ASGI application of registered models. `traffic` is where requests and feedback are kept, `shared`
+    what this replica has in common with others.
 
     Raises:
         NotSupported: the packages of `penjing[serve]` are missing.
@@ -113,6 +118,7 @@ def application(names: Sequence[str], how: Serving, *, traffic: Traffic | None =
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise NotSupported(
             f"Serving needs fastapi, prometheus_client and uvicorn; {error.name} is not installed. `pip "
@@ -122,7 +128,6 @@ def application(names: Sequence[str], how: Serving, *, traffic: Traffic | None =
     from penjing.serve.app import create
     from penjing.serve.audit import Audit
     from penjing.serve.batcher import Batcher
-    from penjing.serve.limits import Limits
     from penjing.serve.models import Models
     from penjing.serve.service import Service
 
@@ -136,9 +141,9 @@ def application(names: Sequence[str], how: Serving, *, traffic: Traffic | None =
 
     models = Models(how.registry, hot=how.hot, device=how.device, trust=how.trust, note=note)
     batcher = Batcher(models.lanes, tokens=how.tokens, most=how.waiting)
-    limits = Limits(requests=how.requests, tokens=how.rate)
+    shared = shared or alone(Limits(requests=how.requests, tokens=how.rate))
     records = None if traffic is None else recorder(traffic)
-    service = Service(models, batcher, recorder=records, limits=limits, audit=audit, within_s=how.within)
+    service = Service(models, batcher, recorder=records, shared=shared, audit=audit, within_s=how.within)
     counters.append(service)
     keyring = None if how.keys is None else Keyring(how.keys)
     more = []
@@ -156,8 +161,6 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
     Raises:
         SpecError, NotSupported: as `register` and `application`.
     """
-    import uvicorn
-
     names = register(bundles, how, tell=tell)
     with contextlib.ExitStack() as after:
         traffic = None
@@ -165,6 +168,8 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
             traffic = after.enter_context(Traffic(how.store))
             tell(f"requests are kept in {how.store}, personal data masked")
         app = application(names, how, traffic=traffic)
+        import uvicorn
+
         scheme = "https" if how.certificate else "http"
         tell(f"{', '.join(names)} on {scheme}://{how.host}:{how.port}{'' if how.keys else ', without keys'}")
         # uvicorn stops gracefully and then raises the signal again: that end is a good one.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -64,28 +64,27 @@ class Batcher:
         return not self._thread.is_alive()
 
     @property
+    def alive(self) -> bool:
+        """Whether the worker is there to answer."""
+        return self._thread.is_alive()
+
+    @property
     def wait_s(self) -> float:
         """How long what waits will take, as it went lately."""
         return self.waiting / self.pace
 
-    def submit(
-        self,
-        opened: Opened,
-        verb: str,
-        inputs: Sequence[Any],
-        *,
-        within_s: float,
-        admit: Callable[[int], None] = lambda size: None,
-    ) -> Job:
-        """Queue a request; its `future` has the answers. `admit` may refuse it, told about how many tokens it
-        has.
+    def guess(self, inputs: Sequence[Any]) -> int:
+        """About how many tokens inputs have, before anything reads them."""
+        return max(1, round(sum(_characters(one) for one in inputs) / self.chars))
+
+    def submit(self, opened: Opened, verb: str, inputs: Sequence[Any], *, within_s: float) -> Job:
+        """Queue a request; its `future` has the answers.
 
         Raises:
             Busy: the queue is full, or so long that the deadline would pass.
             Closing: the service is stopping.
         """
-        size = max(1, round(sum(_characters(one) for one in inputs) / self.chars))
-        admit(size)
+        size = self.guess(inputs)
         job = Job(opened, verb, inputs, time.monotonic() + within_s, size)
         with self._wake:
             self._admit(size, within_s)
@@ -94,9 +93,8 @@ class Batcher:
         job.future.add_done_callback(lambda _: self._freed(size))
         return job
 
-    def talk(self, talk: Talk, *, within_s: float, admit: Callable[[int], None] = lambda size: None) -> Talk:
+    def talk(self, talk: Talk, *, within_s: float) -> Talk:
         """Queue a text to be said, token by token; raises as `submit` does."""
-        admit(talk.size)
         with self._wake:
             self._admit(talk.size, within_s)
             self._talks.append(talk)

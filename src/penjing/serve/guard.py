@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penjing.serve.asked import Busy, Caller
+from penjing.serve.asked import Busy, Caller, Closing
 from penjing.serve.keyring import Keyring
-from penjing.serve.replies import failure
+from penjing.serve.replies import failure, of_error
 from penjing.serve.service import Service
 
 LOG = logging.getLogger("penjing.serve")
@@ -91,10 +91,10 @@ class Guard:
 
         found = needed(self._routes, scope)
         caller = self._caller(scope)
-        refused = self._refusal(scope, found, caller)
         try:
             if found is not None:
                 path = found[0]
+            refused = await self._refusal(scope, found, caller)
             if refused is not None:
                 await refused(scope, receive, sending)
                 return
@@ -124,7 +124,9 @@ class Guard:
         kind, _, key = given.partition(" ")
         return self._keyring.caller(key.strip()) if kind.lower() == "bearer" else None
 
-    def _refusal(self, scope: Scope, found: tuple[str, str | None] | None, caller: Caller | None) -> Any:
+    async def _refusal(
+        self, scope: Scope, found: tuple[str, str | None] | None, caller: Caller | None
+    ) -> Any:
         if found is not None and found[1] is None:
             return None
         if caller is None:
@@ -140,12 +142,14 @@ class Guard:
             self._service.metrics.refused.labels("scope").inc()
             return failure(403, "forbidden", f"This needs a key with the scope `{found[1]}`.")
         try:
-            self._service.limits.take(caller.id or _address(scope), "requests", 1)
+            await self._service.shared.take(caller.id or _address(scope), "requests", 1)
         except Busy as error:
             self._service.metrics.refused.labels("rate").inc()
             answer = failure(429, "rate_limit_exceeded", str(error))
             answer.headers["retry-after"] = str(max(1, round(error.wait_s)))
             return answer
+        except Closing as error:
+            return of_error(self._service, error)
         return None
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:

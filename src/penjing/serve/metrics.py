@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 from penjing.serve.batcher import Batcher
 from penjing.serve.models import Models
@@ -67,10 +70,32 @@ class Metrics:
         for name, (about, value) in gauges.items():
             Gauge(name, about, registry=registry).set_function(value)
 
-    def text(self) -> bytes:
-        """The exposition format, version 0.0.4."""
+    def families(self, replica: str = "") -> list[Metric]:
+        """All of it as it stands; `replica`, where one is named, is a label of every sample."""
         for sequences, tokens, seconds in self._batcher.drain_passes():
             self._pass.observe(seconds)
             self._pass_tokens.observe(tokens)
             self._pass_rows.observe(sequences)
-        return generate_latest(self.registry)
+        own = {"replica": replica} if replica else {}
+        found = [*self.registry.collect()]
+        for family in found:
+            family.samples = [one._replace(labels={**one.labels, **own}) for one in family.samples]
+        return found
+
+
+@dataclass(frozen=True)
+class _Families:
+    """What a registry asks for its families."""
+
+    collect: Callable[[], Iterable[Metric]]
+
+
+def exposed(parts: Iterable[Iterable[Metric]]) -> bytes:
+    """Families of one process or several in the exposition format, version 0.0.4: each name once."""
+    merged: dict[str, Metric] = {}
+    for family in chain.from_iterable(parts):
+        about = (family.name, family.documentation, family.type, family.unit)
+        merged.setdefault(family.name, Metric(*about)).samples += family.samples
+    registry = CollectorRegistry()
+    registry.register(_Families(merged.values))
+    return generate_latest(registry)

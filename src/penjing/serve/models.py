@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from penjing.errors import PenjingError
+from penjing.errors import NotSupported, PenjingError
 from penjing.serve import registry
 from penjing.serve.asked import Closing, Unknown
 from penjing.serve.lanes import Lanes
@@ -124,7 +124,7 @@ class Models:
         """The version, opened where it is not; takes as long as that takes.
 
         Raises:
-            Closing: it was refused; the operator's log says why.
+            Closing: it was refused; the operator's log says why, and so does its cause.
         """
         found = self.opened(version)
         if found is not None:
@@ -142,7 +142,9 @@ class Models:
                 found = open_version(version, bases=self.bases, device=self._device, trust=self._trust)
             except Exception as error:
                 why = self._refused[key] = str(error)
-                if not isinstance(error, PenjingError):
+                if isinstance(error, PenjingError):
+                    LOG.warning("%s is not served: %s", version, why)
+                else:
                     LOG.exception("%s could not be opened", version)
                 self._note("refused", {"model": str(version), "sha256": version.sha256, "why": why})
         if why is not None:
@@ -150,7 +152,7 @@ class Models:
                 f"`{version}` was refused when it was opened, so it is not served, and nothing answers in "
                 "its "
                 "place. The operator's log says why."
-            )
+            ) from NotSupported(why)
         self.lanes.enter(found)
         with self._lock:
             self._open[version.name, version.number] = found

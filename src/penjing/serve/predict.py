@@ -153,7 +153,7 @@ def router(service: Service) -> APIRouter:
     @needs("metrics")
     async def metrics() -> Response:
         """For Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await service.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes
 

@@ -18,11 +18,11 @@ from penjing.models.generate import Prompts, Said
 from penjing.serve.asked import Answered, Asked, Caller, Forbidden, Late, Recorder
 from penjing.serve.audit import Audit
 from penjing.serve.batcher import Batcher
-from penjing.serve.limits import Limits
-from penjing.serve.metrics import Metrics
+from penjing.serve.metrics import Metrics, exposed
 from penjing.serve.models import Chosen, Models
 from penjing.serve.opened import Opened
 from penjing.serve.registry import Version
+from penjing.serve.shared import Shared, alone
 from penjing.serve.speaking import Growing, prompts_to_answer
 from penjing.serve.talker import Talk
 
@@ -51,7 +51,7 @@ class Service:
     models: Models
     batcher: Batcher
     recorder: Recorder | None = None
-    limits: Limits = field(default_factory=Limits)
+    shared: Shared = field(default_factory=alone)
     audit: Audit = field(default_factory=Audit)
     within_s: float = 30.0
     most_inputs: int = 1024
@@ -68,6 +68,8 @@ class Service:
         for name in names:
             await asyncio.to_thread(self.models.open, self.models.choose(name).version)
         self._keep(asyncio.create_task(self._follow()))
+        if self.shared.replica:
+            self._keep(asyncio.create_task(self._tell()))
         self.ready = True
 
     async def stop(self, *, within_s: float = 30.0) -> None:
@@ -89,6 +91,20 @@ class Service:
                 await asyncio.to_thread(self.models.follow)
             except Exception:
                 LOG.exception("the registry could not be followed; what is served stays")
+
+    async def _tell(self) -> None:
+        """Leave what this replica counts where the others find it."""
+        while True:
+            try:
+                await self.shared.tell(self.metrics.families(self.shared.replica))
+            except Exception:
+                LOG.exception("the other replicas could not be told what this one counts")
+            await asyncio.sleep(1.0)
+
+    async def exposition(self) -> bytes:
+        """What Prometheus reads: of this process, and of the other replicas where there are any."""
+        own = self.metrics.families(self.shared.replica)
+        return exposed([own, *await self.shared.told()])
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
@@ -143,7 +159,7 @@ class Service:
     ) -> tuple[list[Any], int, float]:
         if verb == "predict" and opened.bundle.task.prompts is not None:
             prompts = await asyncio.to_thread(prompts_to_answer, opened.bundle, inputs)
-            talks = [self.talk(opened, one, caller=caller, within_s=within_s) for one in _each(prompts)]
+            talks = [await self.talk(opened, one, caller=caller, within_s=within_s) for one in _each(prompts)]
             said = await asyncio.gather(*(self._within(talk.future, within_s) for talk in talks))
             task, found = opened.bundle.task, [prompts.found(one) for one, _ in said]
             answers = task.answers(found, opened.bundle.labels, opened.bundle.card["chosen"])
@@ -151,12 +167,13 @@ class Service:
             n_read = sum(map(len, prompts.rows))
             self.count(n_read, n_said, said[0][1])
             return answers, n_read + n_said, said[0][1]
-        job = self.batcher.submit(opened, verb, inputs, within_s=within_s, admit=self._admit(caller))
+        await self.shared.take(caller.id, "tokens", self.batcher.guess(inputs))
+        job = self.batcher.submit(opened, verb, inputs, within_s=within_s)
         answers, n_tokens, queue_s = await self._within(job.future, within_s)
         self.count(n_tokens, 0, queue_s)
         return answers, n_tokens, queue_s
 
-    def talk(
+    async def talk(
         self,
         opened: Opened,
         prompts: Prompts,
@@ -166,10 +183,11 @@ class Service:
         heard: Any = None,
         ends: Sequence[str] = (),
     ) -> Talk:
-        """Begin to say one text; raises as `Batcher.talk` does."""
+        """Begin to say one text; raises as `Batcher.talk` does, or Busy: the caller's rate is used up."""
         within_s = min(within_s or self.within_s, self.within_s)
         talk = Talk(opened, prompts, time.monotonic() + within_s, heard, ends)
-        return self.batcher.talk(talk, within_s=within_s, admit=self._admit(caller))
+        await self.shared.take(caller.id, "tokens", talk.size)
+        return self.batcher.talk(talk, within_s=within_s)
 
     async def heard(
         self, opened: Opened, prompts: Prompts, *, caller: Caller, ends: Sequence[str] = ()
@@ -181,7 +199,7 @@ class Service:
         def hear(ids: Sequence[int]) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, list(ids))
 
-        talk = self.talk(opened, prompts, caller=caller, heard=hear, ends=ends)
+        talk = await self.talk(opened, prompts, caller=caller, heard=hear, ends=ends)
         talk.future.add_done_callback(lambda _: loop.call_soon_threadsafe(queue.put_nowait, None))
         try:
             while (ids := await queue.get()) is not None:
@@ -259,9 +277,6 @@ class Service:
         self.metrics.tokens.labels("read").inc(n_read)
         self.metrics.tokens.labels("said").inc(n_said)
         self.metrics.queued.observe(queue_s)
-
-    def _admit(self, caller: Caller) -> Any:
-        return lambda size: self.limits.take(caller.id, "tokens", size)
 
 
 def _each(prompts: Prompts) -> list[Prompts]:
