@@ -246,6 +246,13 @@ def test_show_prints_settings_documentation_and_code() -> None:
 
 
 @pytest.mark.slow
+def test_show_needs_no_kind_where_the_name_says_it() -> None:
+    assert "methods / lora" in good("show", "lora", "--no-source").stdout
+    assert "lora" in good("show", "methods").stdout
+    assert "`penjing show techniques distill` or `penjing show compressors distill`" in bad("show", "distill")
+    assert "`nope` is not a kind of plug-in" in bad("show", "nope")
+
+
 def test_check_shows_findings_and_a_batch(file: Path) -> None:
     text = good("check", file, "--show-batch").stdout
     assert "ok    cost:" in text

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from penjing.cli_options import AsJson
-from penjing.screen import Screen, print_list, print_plugin
+from penjing.errors import SpecError
+from penjing.screen import Screen, kinds, print_list, print_plugin
 
 
 def list_(
@@ -20,10 +21,23 @@ def list_(
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help="tasks, methods, techniques …")],
-    name: Annotated[str, typer.Argument(help="such as lora")],
+    kind: Annotated[str, typer.Argument(help="tasks, methods, techniques …; or a name alone, such as lora")],
+    name: Annotated[str | None, typer.Argument(help="such as lora; all of the kind when not given")] = None,
     source: Annotated[bool, typer.Option("--source/--no-source", help="print the code, too")] = True,
 ) -> None:
     """Show a plug-in: settings, documentation, code."""
     with Screen():
-        print_plugin(kind, name, source=source)
+        found = (kind, name) if name is not None else _only(kind)
+        if found is None:
+            print_list(kind, as_json=False)
+        else:
+            print_plugin(*found, source=source)
+
+
+def _only(word: str) -> tuple[str, str] | None:
+    """The one kind that has something of this name, and the name; None where the word is no name."""
+    homes = [kind for kind, plugs in kinds().items() if word in plugs]
+    if len(homes) > 1:
+        ways = " or ".join(f"`penjing show {kind} {word}`" for kind in homes)
+        raise SpecError(f"`{word}` is found among {' and '.join(homes)}; one was wanted. Say {ways}.")
+    return (homes[0], word) if homes else None

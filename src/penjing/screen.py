@@ -198,7 +198,7 @@ def print_demo(found: Any) -> None:
     typer.echo(f'Next: penjing predict {found.run} "my parcel came broken"')
 
 
-def _kinds() -> dict[str, dict[str, str]]:
+def kinds() -> dict[str, dict[str, str]]:
     """Every name that can be chosen and what it is, by kind."""
     from penjing.models.presets import PRESETS
     from penjing.models.shapes import SHAPES
@@ -214,11 +214,11 @@ def _kinds() -> dict[str, dict[str, str]]:
 
 def _kind(word: str) -> str:
     """A kind by its name in the plural or, as in a spec, in the singular."""
-    kinds = _kinds()
-    kind = next((k for k in kinds if word in (k, k.removesuffix("s"))), None)
+    known = kinds()
+    kind = next((k for k in known if word in (k, k.removesuffix("s"))), None)
     if kind is None:
         raise SpecError(
-            f"`{word}` is not a kind of plug-in: {', '.join(kinds)}.{nearest(word, kinds)} Give one of these."
+            f"`{word}` is not a kind of plug-in: {', '.join(known)}.{nearest(word, known)} Give one of these."
         )
     return kind
 
@@ -242,7 +242,7 @@ def print_promises(found: list[Any]) -> None:
 
 def print_list(kind: str | None, *, as_json: bool) -> None:
     """What can be chosen, of one kind or of all."""
-    chosen = {k: v for k, v in _kinds().items() if (v and kind is None) or (kind and k == _kind(kind))}
+    chosen = {k: v for k, v in kinds().items() if (v and kind is None) or (kind and k == _kind(kind))}
     if as_json:
         print_json(chosen)
         return

@@ -279,8 +279,9 @@ def _unseen(rows: Rows, name: str, known: list[str], where: str, row: int | None
     at = next(i for i, r in enumerate(rows.labels) if name in r) if row is None else row
     there = set(known)
     others = sum(1 for names in rows.labels if not there.issuperset(names))
+    listed = f" ({', '.join(known)})" if len(known) <= 8 else ""
     return DataError(
         f"{rows.where(at)}: the label `{name}` is not among the {len(known)} labels of "
-        f"{where}.{nearest(name, known)} {others:,} of {len(rows):,} rows have such a label. Mend them, "
-        "leave them out, or train with them."
+        f"{where}{listed}.{nearest(name, known)} {others:,} of {len(rows):,} rows have such a label. "
+        "Mend them, leave them out, or train with them."
     )
