@@ -96,6 +96,14 @@ def test_in_bf16_it_follows_fp32() -> None:
         assert torch.cosine_similarity(one.grad.flatten(), other.grad.float().flatten(), dim=0) > 0.995
 
 
+def test_a_query_that_sees_nothing_harms_no_other_in_fp16() -> None:
+    rows = [torch.randn(4, 8).half().requires_grad_() for _ in range(3)]
+    hidden = torch.tensor([[False, True], [False, True]])  # keys first: the second query sees none
+    out = DroppedAttention.apply(*rows, (2, 2), 2, 40.0, 0.3, hidden, torch.ones(4, 2, 2).half())
+    out[::2].sum().backward()
+    assert all(bool(x.isfinite().all()) for x in (out, *(row.grad for row in rows)))
+
+
 def test_places_lead_there_and_back() -> None:
     lengths, heads = (3, 5, 4), 2
     into, back, empty = places(lengths, heads)

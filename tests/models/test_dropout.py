@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common import FAMILIES
 from penjing.methods.lora import lora
 from penjing.models import packing
-from penjing.models.dropout import Dropout, fast_dropout, hasten, set_dropout
+from penjing.models.dropout import Dropout, fast_dropout, hasten, set_dropout, start_from
 from penjing.models.load import load
 
 Tiny = Callable[..., Path]
@@ -32,6 +32,14 @@ def test_the_mean_is_kept(p: float, dtype: torch.dtype) -> None:
     assert abs(mean - 1) < noise + (
         0.004 if dtype == torch.bfloat16 else 1e-6
     )  # bf16 has 8 bits of 1 / (1 - p)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
+def test_a_step_starts_from_the_random_numbers_of_torchs_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    wanted = torch.rand(5)
+    start_from(seed)
+    assert torch.equal(torch.rand(5), wanted)
 
 
 def test_the_same_seed_gives_the_same_mask() -> None:

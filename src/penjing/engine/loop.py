@@ -21,6 +21,7 @@ from penjing.engine.optim import decay_unused_rows, set_rates
 from penjing.engine.ranks import ALONE, Ranks
 from penjing.engine.scaling import LossScale
 from penjing.errors import SpecError, TrainingFailed
+from penjing.models.dropout import start_from
 from penjing.models.embedding import tables_in_use
 from penjing.records import Batch, Loss, LossFunction, Step, Technique
 
@@ -71,7 +72,7 @@ def train_steps(
         notes: list[str] = []
         factor = scale.value if scale else 1.0
         while True:
-            torch.manual_seed(ranks.seed(seed_of(seed, number)))
+            start_from(ranks.seed(seed_of(seed, number)))
             optimizer.zero_grad(set_to_none=True)
             try:
                 own = room.fit(own)

@@ -104,16 +104,16 @@ def _attend_group(
     """One group's part of `attend`: its own queries, keys and values (tokens, H, d) -> (tokens, H * d)."""
     q, k, v = own
     heads, width = q.shape[1:]
-    pattern = pattern_of(group.longest, causal, window, q.device)
     if dropout and (q.device.type == "cpu" or factor is not None):
         rows = [x.reshape(-1, heads * width) for x in own]
-        hidden = _hidden(group, pattern)
+        hidden = _hidden(group, pattern_of(group.longest, causal, window, q.device))
         dropped: Tensor = DroppedAttention.apply(*rows, group.lengths, heads, scale, dropout, hidden, factor)
         return dropped
     q, k, v = (spread(x, group) for x in own)  # (n, H, L, d)
     visible = group.visible
     plain = causal and visible is None and (window is None or group.longest <= window)
-    if pattern is not None and not plain:
+    pattern = None if plain else pattern_of(group.longest, causal, window, q.device)
+    if pattern is not None:
         visible = pattern if visible is None else visible & pattern
         if window is not None:  # an empty place must see something, or softmax gives NaN
             visible = visible | torch.eye(group.longest, dtype=torch.bool, device=q.device)
@@ -126,6 +126,8 @@ def _attend_group(
     return flat
 
 
+@lru_cache(maxsize=8)  # every layer of a step asks for the same
+@torch.inference_mode(False)  # kept patterns serve scoring and training alike
 def pattern_of(longest: int, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
     """(L, L) True where a query (first axis) sees a key, by causality and window alone; None: all see all."""
     windowed = window is not None and longest > window
