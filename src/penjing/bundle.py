@@ -7,7 +7,7 @@ A bundle is a folder:
     tokenizer/           the tokenizer's files; of a base that reads images processor/, as transformers has it
     trunk/               method `full`: the whole trunk in transformers' format; where layers are held in
                          fewer bits or have sizes that no config says, with stored.json (models/skeleton.py);
-                         a graph of OpenVINO, with compiled.json (models/compiled.py)
+                         a graph of OpenVINO or ONNX Runtime, with compiled.json (models/compiled.py)
     adapter/             adapters: in peft's format, over the base that the card names
     changed.safetensors  methods that train some weights of the base: just those, over the base that the card
                          names
@@ -197,7 +197,7 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
             places = {} if isinstance(trunk, Compiled) else skeleton.differs(trunk)
             if isinstance(trunk, Compiled):
                 trunk.save(aside / "trunk")
-                card = {**card, "stored": {"openvino": trunk.made}}
+                card = {**card, "stored": {trunk.graph.runtime: trunk.made}}
             elif places:
                 skeleton.save(model.trunk, aside / "trunk", places)
                 card = {**card, "stored": skeleton.counted(places)}

@@ -122,3 +122,11 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_route(root: Path) -> None:
         assert point(root, "support", 1).live == 1, "the lock of a killed writer is free"
     assert not [f.name for f in (root / "support").iterdir() if "aside" in f.name]
     assert registry.LIVE in read_route(root, "support").aliases
+
+
+def test_an_export_is_told_from_a_bundle(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    for name in ("parity.json", "labels.json", "model.onnx"):
+        (tmp_path / "export" / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(NotSupported, match=r"an export, for other libraries: give the bundle .* --with onnx"):
+        add(root, "export", tmp_path / "export")

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from penjing.compressor import Compressor, Held, Rehearsal, Shrunk
-from penjing.errors import NotSupported
-from penjing.models import compiled
-from penjing.models.compiled import Kind
-from penjing.models.compiling import compiled as compiled_trunk
-from penjing.models.encdec import is_whole, padded
-from penjing.models.model import Model
-from penjing.models.stored import kind_of
-from penjing.models.word_head import words_of
+from penjing.compressors.graphing import held_as, refuse
+from penjing.models.compiled import Kind, library
+from penjing.models.compiling import compiled
+from penjing.models.encdec import padded
 
 TOGETHER = 8  # calibration rows in a table
 
@@ -29,36 +23,12 @@ def openvino(*, to: Kind = "int8", rows: int = 300) -> Compressor:
     """
 
     def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:
-        _refuse(held)
-        made = compiled_trunk(held.base, to, _tables(held, rehearsal))
-        base = replace(held.base, trunk=made, way=compiled.way())
-        model = Model(made.requires_grad_(False), held.model.head, base.way).prepare("fp32")
-        facts = {"to": to, "openvino": compiled.library().__version__, "rows": len(rehearsal.part)}
-        return Shrunk(replace(held, base=base, model=model.eval()), facts)
+        refuse(held)
+        made = held_as(held, compiled(held.base, to, _tables(held, rehearsal)))
+        release = library("openvino").__version__
+        return Shrunk(made, {"to": to, "openvino": release, "rows": len(rehearsal.part)})
 
     return Compressor("openvino", shrink, wants="texts" if to == "int8" else "nothing", rows=rows)
-
-
-def _refuse(held: Held) -> None:
-    """Raises NotSupported for what a graph of states does not hold."""
-    trunk: Any = held.model.trunk
-    kinds = sorted({kind for module in trunk.modules() if (kind := kind_of(module)) is not None})
-    what = (
-        f"its layers are held as {', '.join(kinds)} already"
-        if kinds
-        else "it says words, each after the last"
-        if words_of(held.model.head) is not None or is_whole(trunk)
-        else "it reads images"
-        if held.base.way.sight is not None
-        else "it is one already"
-        if isinstance(trunk, compiled.Compiled)
-        else ""
-    )
-    if what:
-        raise NotSupported(
-            f"A trunk of plain layers that reads texts was wanted for a graph; of `{held.base.name}` {what}. "
-            "Take `int8`, or let `openvino` come in the place of steps that hold weights in few bits."
-        )
 
 
 def _tables(held: Held, rehearsal: Rehearsal) -> Iterator[Mapping[str, np.ndarray]]:

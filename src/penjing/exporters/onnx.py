@@ -13,7 +13,7 @@ from penjing.exporter import Exporter, Sent, refuse_stored, wanted
 from penjing.exporters.hf import save_words
 from penjing.files import write_json
 from penjing.models.padded import Padded, Run, Tables, padded, ports_of
-from penjing.models.tracing import hushed, program_of, told
+from penjing.models.tracing import hushed, onnx_of
 
 FILE = "model.onnx"
 LEAST, MOST = 18, 23  # what torch's exporter and today's ONNX Runtime have in common
@@ -63,22 +63,8 @@ def model_of(sent: Sent) -> Padded:
 
 def write_graph(sent: Sent, folder: Path, opset: int) -> None:
     """Write model.onnx."""
-    import torch
-
     model = model_of(sent)
-
-    def made() -> Any:
-        program = program_of(model, sent.held.base.limit)
-        with torch.no_grad(), hushed():
-            return torch.onnx.export(
-                program,
-                input_names=list(model.ports.inputs),
-                output_names=list(model.ports.outputs),
-                opset_version=opset,
-                verbose=False,
-            )
-
-    graph = told(made, model, "ONNX")
+    graph = onnx_of(model, sent.held.base.limit, outputs=model.ports.outputs, opset=opset)
     with hushed():
         _named(graph.model.graph, model.ports.outputs)
         graph.save(str(folder / FILE))

@@ -350,7 +350,7 @@ def _computed(auto: Any, config: Any) -> set[str]:
 def _weights_sha(folder: Path) -> str:
     import hashlib
 
-    files = [folder / compiled.WEIGHTS] if compiled.is_at(folder) else sorted(folder.glob("*.safetensors"))
+    files = [compiled.weights_at(folder)] if compiled.is_at(folder) else sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
         return sha256(files[0])
     return hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()

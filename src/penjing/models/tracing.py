@@ -58,6 +58,27 @@ def program_of(model: Padded, limit: int) -> Any:
     return told(made, model, "torch.export")
 
 
+def onnx_of(model: Padded, limit: int, *, outputs: tuple[str, ...], opset: int = 18) -> Any:
+    """The ONNX program of a padded model, as torch's exporter gives it.
+
+    Raises:
+        NotSupported: ONNX cannot hold it.
+    """
+
+    def made() -> Any:
+        program = program_of(model, limit)
+        with torch.no_grad(), hushed():
+            return torch.onnx.export(
+                program,
+                input_names=list(model.ports.inputs),
+                output_names=list(outputs),
+                opset_version=opset,
+                verbose=False,
+            )
+
+    return told(made, model, "ONNX")
+
+
 def told(make: Callable[[], Made], model: Padded, what: str) -> Made:
     """Run a converter; where it fails with the fused attention, again with the one written out.
 

@@ -108,9 +108,15 @@ def add(
     bundle = standing(source / "best" if (source / "spec.yaml").is_file() else source)
     card = bundle / "card.json"
     if not card.is_file():
+        export = (bundle / "parity.json").is_file() and (bundle / "labels.json").is_file()
         raise NotSupported(
-            f"A bundle was wanted in {source}; {bundle} has no card.json. Give a run's folder (it holds "
-            "best/) or a bundle's folder."
+            f"A bundle was wanted in {source}; {bundle} has no card.json. "
+            + (
+                "It is an export, for other libraries: give the bundle that it was made of, or what `penjing "
+                "compress --with onnx` (or openvino) makes of that."
+                if export
+                else "Give a run's folder (it holds best/) or a bundle's folder."
+            )
         )
     sha256 = hashlib.sha256(card.read_bytes()).hexdigest()
     place = root / _checked(name)
