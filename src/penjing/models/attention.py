@@ -68,8 +68,8 @@ class DroppedAttention(torch.autograd.Function):
         q_B.mul_(scale)
         weights = torch.bmm(k_B, q_B.transpose(1, 2))  # (B, keys, queries)
         if hidden is not None:
-            # added, not filled in: a quarter of the time, and softmax gives the same. Half of the least number
-            # there is: in fp16 the whole would have no finite sum
+            # added, not filled in: a quarter of the time, and softmax gives the same. Half of the least
+            # number there is: in fp16 the whole of it would have no finite sum
             least = weights.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(weights.dtype).min / 2)
             weights.view(n, heads, longest, longest).add_(least)
         weights = weights.softmax(1)
