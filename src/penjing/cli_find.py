@@ -20,7 +20,7 @@ Base = Annotated[str | None, typer.Option("--base", help="where the bundle's bas
 def index(
     run: Run,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="folder of the index")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the index")],
     graph: Annotated[
         bool, typer.Option("--graph", help="with FAISS's HNSW, for very large corpora (penjing[index])")
     ] = False,
@@ -74,7 +74,7 @@ def find(
 def mine(
     run: Run,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="JSON lines to write")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON lines to write")],
     negatives: Annotated[int, typer.Option("--negatives", help="at most so many a row")] = 4,
     skip: Annotated[int, typer.Option("--skip", help="leave out so many of the nearest")] = 0,
     margin: Annotated[
@@ -93,7 +93,7 @@ def mine(
 
 def sentences(
     run: Run,
-    out: Annotated[Path, typer.Option("--out", help="folder to write")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder to write")],
     base: Base = None,
 ) -> None:
     """Write a bundle that embeds texts as sentence-transformers reads it."""

@@ -175,8 +175,18 @@ def test_rows_in_two_sets_and_rows_at_odds_are_told(
     small["data"]["valid"] = str(tmp_path / "valid.csv")
     tiny_csv.write_text("\n".join([*lines, lines[1].replace("billing", "account")]) + "\n")
     told = notes(check(small))
-    assert "7 of 7 valid rows are in train" in told
-    assert "1 train text stands with unequal labels" in told
+    assert "100.0% of valid is also in train: 7 rows word for word" in told
+    assert "train: 1 text stands 2 times with unequal labels" in told
+
+
+def test_few_rows_of_a_label_are_told_where_labels_are_classes(small: dict[str, Any], tmp_path: Path) -> None:
+    rows = [f"ticket {i} of {i * i},{'rare' if i % 20 == 0 else 'common'}" for i in range(1, 61)]
+    (tmp_path / "few.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    small["data"]["train"] = str(tmp_path / "few.csv")
+    assert "`class_weights: balanced`" in notes(check(small))
+    numbers = "\n".join(["text,label", *(f"ticket {i} of {i * i},{i / 7}" for i in range(1, 41))])
+    (tmp_path / "few.csv").write_text(numbers + "\n")
+    assert "one row only" not in notes(check({**small, "task": "regress"}))
 
 
 @pytest.mark.slow

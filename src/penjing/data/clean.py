@@ -207,10 +207,13 @@ def _leak(
     }
 
 
-def remarks(found: dict[str, Any]) -> list[str]:
-    """What of a summary deserves a look, one sentence each, with a place; empty when all is well."""
+def remarks(found: dict[str, Any], *, classes: bool = True) -> list[str]:
+    """What of a summary deserves a look, one sentence each, with a place; empty when all is well.
+
+    `classes`: labels are classes, of which the first set should have many rows each.
+    """
     said = []
-    for name, about in found["sets"].items():
+    for i, (name, about) in enumerate(found["sets"].items()):
         n = about["rows"]
         for key, one, many, what, then in (
             ("blank", "holds", "hold", "no letter or digit", "leave them out or fill them"),
@@ -222,7 +225,7 @@ def remarks(found: dict[str, Any]) -> list[str]:
                 "their end may be cut; see `data.max_length`",
             ),
         ):
-            if about[key]["n"]:
+            if key in about and about[key]["n"]:
                 place = about[key]["examples"][0]["where"] if about[key]["examples"] else ""
                 some = f"{about[key]['n']:,} of {counted(n, 'row')} {one if about[key]['n'] == 1 else many}"
                 said.append(f"{name}: {some} {what} ({place}); {then}.")
@@ -239,19 +242,7 @@ def remarks(found: dict[str, Any]) -> list[str]:
                 f"{name}: {counted(repeats['exact'], 'row repeats', 'rows repeat')} another word for "
                 f"word and {repeats['near']:,} nearly ({repeats['share']:.1%}); they weigh more than once."
             )
-        labels = about["labels"]
-        if labels["n"] > 1 and labels["imbalance"] >= 20:
-            said.append(
-                f"{name}: the largest label has {labels['imbalance']:g} times the rows of the smallest; look "
-                f"at macro-F1, "
-                f"not only at accuracy."
-            )
-        if labels.get("single"):
-            shown = ", ".join(labels["single"][:3])
-            said.append(
-                f"{name}: {counted(len(labels['single']), 'label has', 'labels have')} one row only "
-                f"({shown}); add rows or join labels."
-            )
+        said += _of_labels(name, about["labels"]) if classes and not i else []
     for leak in found["leaks"]:
         if leak["exact"] or leak["near"]:
             first = (leak["examples"] or leak["near_examples"] or [None])[0]
@@ -261,6 +252,22 @@ def remarks(found: dict[str, Any]) -> list[str]:
                 f"{counted(leak['exact'], 'row')} word for word, {leak['near']:,} nearly{places}; scores "
                 f"there flatter."
             )
+    return said
+
+
+def _of_labels(name: str, labels: dict[str, Any]) -> list[str]:
+    said = []
+    if labels["n"] > 1 and labels["imbalance"] >= 10:
+        said.append(
+            f"{name}: the largest label has {labels['imbalance']:g} times the rows of the smallest; look at "
+            f"macro-F1, not only at accuracy (`classify` can weigh them alike: `class_weights: balanced`)."
+        )
+    if labels.get("single"):
+        n, shown = len(labels["single"]), ", ".join(labels["single"][:3])
+        said.append(
+            f"{name}: {counted(n, 'label has', 'labels have')} one row only ({shown}); add rows or join "
+            f"labels."
+        )
     return said
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from penjing import plugin
 from penjing import spec as specs
+from penjing.data import clean
+from penjing.data.images import image_summary
 from penjing.data.pixels import image_tokens
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, free_mib
@@ -152,7 +154,6 @@ def _tell_corpus(spec: Spec, task: Task, base: Base, tell: Tell, found: list[Fin
 
 
 def _tell_rows(spec: Spec, data: Data, found: list[Finding], *, images: bool) -> None:
-    kind = "image" if images else "text"
     parts = {"train": data.train, "valid": data.valid, **({} if data.test is None else {"test": data.test})}
     sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.items())
     steps = n_steps(spec, len(data.train))
@@ -160,31 +161,11 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding], *, images: bool) ->
     found.append(Finding("ok", "rows", f"{sizes} rows{of_labels}; {counted(steps, 'step')}"))
     for note in data.notes:
         found.append(Finding("note", "rows", note))
-    seen: dict[str, set[str]] = {name: set(rows.texts) for name, rows in parts.items()}
-    for later in list(parts)[1:]:
-        leaked = sum(text in seen["train"] for text in parts[later].texts)
-        if leaked:
-            one = leaked == 1
-            text = (
-                f"{leaked:,} of {counted(len(parts[later]), f'{later} row')} {'is' if one else 'are'} in "
-                f"train, too: {'it proves' if one else 'they prove'} nothing"
-            )
-            found.append(Finding("note", "rows", text))
-    meant: dict[str, set[tuple[str, ...]]] = {}
-    for text, labels in zip(data.train.texts, data.train.labels, strict=True):
-        meant.setdefault(text, set()).add(labels)
-    torn = [text for text, labels in meant.items() if len(labels) > 1]
-    if torn and images:
-        torn = [data.train.where(data.train.texts.index(text)) for text in torn]
-    if torn:
-        found.append(
-            Finding(
-                "note",
-                "rows",
-                f"{counted(len(torn), f'train {kind} stands', f'train {kind}s stand')} with unequal labels, "
-                f"such as {torn[0][:60]!r}",
-            )
-        )
+    about = clean.summary(parts, near=False)
+    if images:
+        about = image_summary(about, parts)
+    for remark in clean.remarks(about, classes=len(data.names) > 1):
+        found.append(Finding("note", "rows", remark))
 
 
 def _tell_place(spec: Spec, made: Ready | None, found: list[Finding]) -> None:
@@ -237,7 +218,7 @@ def _tell_cost(
     else:
         tokens = tokenize(made.base.tokenizer, rows.texts, max_length=longest, cache=False)
     expected = forecast_of(spec, machine, made, tokens, len(data.train))
-    if not made.base.way.sight and (unknown := unknown_said(tokens, made.base)):
+    if not made.base.way.sight and (unknown := unknown_said(tokens.ids, made.base)):
         found.append(Finding("note", "base", unknown))
     if tokens.cut:
         text = f"{tokens.cut / len(rows):.1%} of rows are longer than {longest} tokens; their ends are cut"

@@ -229,7 +229,11 @@ def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequ
     kept = {split: _sums(part["kept"][split] for part in last) for split in SPLITS}
     shards = {name: one for part in last for name, one in part["shards"].items()}
     characters = {name: kept["train"].get(name, [0, 0, 0])[1] for name in read}
-    weights = _weights(spec, characters)
+    why = {
+        reason: sum(n for part in (*first, *last) for n, *_ in part["dropped"].get(reason, {}).values())
+        for reason in sorted({reason for part in (*first, *last) for reason in part["dropped"]})
+    }
+    weights = _weights(spec, characters, why)
     sources = {
         name: {
             "weight": weights.get(name, 0.0),
@@ -238,9 +242,8 @@ def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequ
         }
         for name in sorted(read)
     }
-    reasons = sorted({reason for part in [*first, *last] for reason in part["dropped"]})
     dropped = {}
-    for reason in reasons:
+    for reason in why:
         by_source = _sums(part["dropped"].get(reason, {}) for part in [*first, *last])
         dropped[reason] = {
             "documents": sum(one[0] for one in by_source.values()),
@@ -254,7 +257,7 @@ def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequ
         "made_by": f"penjing {_version()}",
         "sources": sources,
         "dropped": dropped,
-        "samples": {reason: _samples([*first, *last], reason, spec.samples) for reason in reasons},
+        "samples": {reason: _samples([*first, *last], reason, spec.samples) for reason in why},
         "masked": _added(part["masked"] for part in first),
         "languages": _added(part["languages"] for part in last),
         "troubles": [told for part in first for told in part["troubles"]][:1000],
@@ -285,13 +288,14 @@ def _samples(parts: Sequence[Mapping[str, Any]], reason: str, most: int) -> list
     return [every[i * len(every) // most] for i in range(most)] if len(every) > most else every
 
 
-def _weights(spec: CorpusSpec, characters: Mapping[str, int]) -> dict[str, float]:
+def _weights(spec: CorpusSpec, characters: Mapping[str, int], why: Mapping[str, int]) -> dict[str, float]:
     """Share of each source in what is drawn: as given, or by characters ** exponent."""
     there = {name: size for name, size in characters.items() if size}
     if not there:
+        told = ", ".join(f"{n:,} as `{reason}`" for reason, n in sorted(why.items(), key=lambda one: -one[1]))
         raise DataError(
-            "A corpus was to be made; every document was dropped. See which reasons by running with "
-            "`--set quality=null`, and change the limits under `quality`."
+            f"A corpus was to be made; every document was dropped: {told or 'there was none'}. Change the "
+            "limits behind these reasons, such as `--set quality=null` for those of quality and repetition."
         )
     wanted = spec.weights
     if wanted is None:

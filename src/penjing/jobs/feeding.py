@@ -21,6 +21,7 @@ from penjing.errors import DataError, SpecError
 from penjing.jobs.grown import conclude_grown
 from penjing.jobs.job import Job
 from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.odd import unknown_said
 from penjing.jobs.prepare import NO_DATA, Data, bound, load_base, max_length, task_of, techniques_of
 from penjing.jobs.probing import prober
 from penjing.models.load import Base
@@ -115,6 +116,8 @@ def corpus_of(
         f"{counted(len(train), 'piece')} of at most {longest} tokens to learn from, "
         f"{len(valid):,} to validate on; {counted(len(sources), 'source')}"
     )
+    if unknown := unknown_said(first.ids, base):
+        notes.append(unknown)
     about = {"source": spec.data.train, "rows": len(train), "sha256": first.sha256}
     also = {"source": spec.data.valid, "rows": len(valid), "sha256": second.sha256 if second else ""}
     return Data(NO_ROWS, NO_ROWS, None, list(sources), {"train": about, "valid": also}, tuple(notes)), (

@@ -26,7 +26,8 @@ class Verdict:
     state: str
     name: str
     split: str  # `test` or `valid`
-    advice: str = ""  # where nothing is gained over the baseline: what to do; `sentences` hold it, too
+    advice: str = ""  # what to do where nothing is gained over the baseline, and whether rows leaked: the
+    # sentences of `sentences` that nobody should miss
 
 
 def verdict(facts: Facts, say: Say) -> Verdict:
@@ -47,9 +48,9 @@ def verdict(facts: Facts, say: Say) -> Verdict:
     after = of(facts.result, "after", "values", name)
     if not finite(after):
         return Verdict(say("unscored"), _progress(facts, say), "done", name, split)
-    advice = _advice(facts, say, name)
-    sentences = (*((advice,) if advice else ()), *_sentences(facts, say, name, split))
-    return Verdict(_headline(facts, say, name, split), sentences, "done", name, split, advice)
+    urgent = tuple(said for said in (_advice(facts, say, name), _leaked(facts, say, split)) if said)
+    sentences = (*urgent, *_sentences(facts, say, name, split))
+    return Verdict(_headline(facts, say, name, split), sentences, "done", name, split, " ".join(urgent))
 
 
 def leading_score(facts: Facts) -> str:
@@ -111,6 +112,16 @@ def _advice(facts: Facts, say: Say, name: str) -> str:
     return say("worse_advice") if tested[2] < 0 else say("chance_advice") if tested[1] <= 0 else ""
 
 
+def _leaked(facts: Facts, say: Say, split: str) -> str:
+    """That scored rows are also train rows; empty where none is."""
+    leaked = sum(
+        int(leak.get("exact") or 0) + int(leak.get("near") or 0)
+        for leak in dicts(facts.data.get("leaks"))
+        if leak.get("from") == "train" and leak.get("to") == split
+    )
+    return say("leaked", n=plain(leaked)) if leaked else ""
+
+
 def _sentences(facts: Facts, say: Say, name: str, split: str) -> tuple[str, ...]:
     result, said = facts.result, []
     if finite(of(result, "baseline", "values", name)) and difference(facts, name) is None:
@@ -118,13 +129,6 @@ def _sentences(facts: Facts, say: Say, name: str, split: str) -> tuple[str, ...]
     n_rows = of(facts.data, "sets", split, "rows")
     if finite(n_rows) and n_rows < FEW_ROWS:
         said.append(say("few_rows", n=plain(n_rows)))
-    leaked = sum(
-        int(leak.get("exact") or 0) + int(leak.get("near") or 0)
-        for leak in dicts(facts.data.get("leaks"))
-        if leak.get("from") == "train" and leak.get("to") == split
-    )
-    if leaked:
-        said.append(say("leaked", n=plain(leaked)))
     if split == "valid":
         said.append(say("on_valid"))
     if finite(of(result, "before", "values", name)):
