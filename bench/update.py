@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/update.py            # clinc150: 100 intents, then five rounds of 10 more
     .venv/bin/python bench/update.py --smoke    # minutes: 12 intents, one round of 3, few steps
+    .venv/bin/python bench/update.py --split valid   # to choose settings by: the test rows stay unseen
 
 The first model learns 100 intents. Each round brings 10 new ones as rows with right labels; then a sixth
 round brings rows of which a fifth bears another label. Told: accuracy on the first test rows and on the new
@@ -58,12 +59,15 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=5)
     asked.add_argument("--rows", type=int, default=100, help="train rows an intent")
     asked.add_argument("--method", default="lora")
-    asked.add_argument("--steps", type=int, default=1500, help="of the first model; a round takes a third")
+    asked.add_argument("--steps", type=int, default=1500, help="of the first model")
+    asked.add_argument("--round-steps", type=int, help="of a round; what an update takes if not given")
+    asked.add_argument("--split", choices=("test", "valid"), default="test", help="official rows to judge by")
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--smoke", action="store_true")
     given = asked.parse_args()
     if given.smoke:
-        given.first, given.more, given.rounds, given.rows, given.steps = 12, 3, 1, 40, 60
+        given.first, given.more, given.rounds, given.rows, given.steps = 12, 3, 1, 40, 150
+        given.round_steps = 100
     if Path(sys.path[0]).resolve() == ROOT / "bench":  # run as a file: `bench` is the package
         sys.path[0] = str(ROOT)
     from bench.machine import processor, write
@@ -90,7 +94,7 @@ def loop(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     draw.shuffle(intents)
     old = intents[: given.first]
     old_train = put(folder / "old.csv", chosen(parts["train"], old, given.rows))
-    old_test = put(folder / "test.csv", chosen(parts["test"], old, 10**6))
+    old_test = put(folder / "test.csv", chosen(parts[given.split], old, 10**6))
     settings = {"method": given.method, "steps": given.steps, "out": folder, "seed": given.seed, "evals": 3}
     first = tune(base="minilm", train=old_train, text="text", label="label", **settings)
     registry.add(folder / "models", "desk", first.folder)
@@ -101,7 +105,7 @@ def loop(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         "text": "text",
         "label": "label",
         "out": str(folder / "updates"),
-        "train": {"steps": max(20, given.steps // 3), "evals": 3},
+        "train": {"evals": 3, **({"steps": given.round_steps} if given.round_steps else {})},
         "least_new": 20,
     }
 
@@ -120,12 +124,15 @@ def loop(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         done = update({**asked, "new": put(folder / f"new{number}.csv", rows)})
         if done.what == "promoted":
             known += news
-        test = put(folder / f"test{number}.csv", chosen(parts["test"], known or news, 10**6))
+        test = put(folder / f"test{number}.csv", chosen(parts[given.split], known or news, 10**6))
         failed = ", ".join(f"{bar.name} ({bar.found})" for bar in done.bars if not bar.passed)
         what = f"{done.what}{' (20 % wrong labels)' if poisoned else ''}"
         scores = {"old": accuracy(live(), old_test), "new": accuracy(live(), test)}
         bars = [vars(bar) for bar in done.bars]
         lines.append({"round": number, "what": what, **scores, "failed": failed, "bars": bars})
+        print(
+            f"round {number}: {what}, old {scores['old']:.4f}, new {scores['new']:.4f} {failed}", flush=True
+        )
     return lines
 
 

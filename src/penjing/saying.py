@@ -51,6 +51,9 @@ def bleu_counts(said: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float6
     return np.array(rows, np.float64).reshape(-1, 2 * ORDERS + 2)
 
 
+SCALES = {"bleu": 100.0}  # scores that do not end at 1
+
+
 def bleu_of(sums: NDArray[Any]) -> NDArray[np.float64]:
     """BLEU, 0 to 100, of summed counts (…, 2 N + 2), with sacrebleu's exponential smoothing of orders that
     nothing was found of."""

@@ -48,6 +48,26 @@ class Feed:
     room: Callable[[int], int] | None = None
 
 
+@dataclass(frozen=True)
+class Teach:
+    """How rows of a task are written down, and what people say of its answers made such rows: by this a live
+    model goes on learning (chains/update.py). data/taught.py has one of each form.
+
+    asked(rows) -> what each row asks, as fields of a JSON object, and no more. truths(rows) -> what is right
+    of each, in the form in which the task answers. row(asked, truth, names) -> the object of a row, as the
+    task's `rows` reads it; DataError where the truth has another form. columns(names) -> keys of a spec's
+    `data` that such files need. kinds(rows) -> label names of each row: all are to be replayed, and a new one
+    widens the head. many: one thing asked may have several truths, a row each.
+    """
+
+    asked: Callable[[Rows], list[dict[str, Any]]]
+    truths: Callable[[Rows], list[Any]]
+    row: Callable[[dict[str, Any], Any, Sequence[str]], dict[str, Any]]
+    columns: Callable[[list[str]], dict[str, str]]
+    kinds: Callable[[Rows], list[tuple[str, ...]]] = lambda rows: rows.labels
+    many: bool = False
+
+
 def _no_names(rows: Rows) -> list[str]:
     return []
 
@@ -135,6 +155,8 @@ class Task:
     models.generate.Prompts: where answers are words, what the model goes on from, so that a service can say
     them word by word beside others; `infer` then says the same. speaks: it says words, each token the next,
     so every row of the word table learns. whole: the base is loaded with its decoder.
+    teach: how it goes on learning from what is said of its answers; without it an update refuses the task.
+    outlets(names) -> names of what the head's last layer gives, a list a layer; the labels when None.
     outputs: what `Loss.outputs` are, one of a row or of each of its tokens: scores of `classes` that exclude
     each other, of `marks` that do not, or `numbers`; empty where they are none of these.
     """
@@ -181,4 +203,6 @@ class Task:
     prompts: Callable[[Part], Any] | None = None
     speaks: bool = False
     whole: bool = False
+    teach: Teach | None = None
+    outlets: Callable[[list[str]], list[list[str]]] | None = None
     outputs: Literal["", "classes", "marks", "numbers"] = ""

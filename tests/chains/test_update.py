@@ -14,11 +14,12 @@ from common import told
 from conftest import tickets
 from penjing import tune
 from penjing.chains import rounds
-from penjing.chains.gate import Measured, difference, judge
+from penjing.chains.gate import Measured, judge, measure
 from penjing.chains.update import update
 from penjing.chains.update_spec import Gate, read
 from penjing.cli import app
 from penjing.data.parts import rows_of
+from penjing.data.read import read as read_rows
 from penjing.errors import NotSupported, SpecError
 from penjing.serve import registry
 from penjing.serve.traffic import Traffic
@@ -151,18 +152,21 @@ def test_few_new_rows_begin_no_round(small: dict[str, Any]) -> None:
     assert (done.what, done.notes[0]) == ("waiting", "90 new rows, 91 begin one")
 
 
-def test_another_task_is_refused(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_no_word_of_people_teaches_is_refused(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataclasses import replace
 
     from penjing.chains import update as module
 
     found = module.load
+    changes = {"name": "prefer", "teach": None}
     monkeypatch.setattr(
-        module, "load", lambda *a, **k: replace(b := found(*a, **k), task=replace(b.task, name="tag"))
+        module, "load", lambda *a, **k: replace(b := found(*a, **k), task=replace(b.task, **changes))
     )
     with pytest.raises(NotSupported) as error:
         update(small)
-    told(error, "they are made for `classify`", "penjing tune --set parent=FOLDER")
+    told(error, "`prefer` has no row that such a word makes", "penjing tune --set parent=FOLDER")
 
 
 def test_two_rounds_at_once_are_refused(small: dict[str, Any]) -> None:
@@ -170,16 +174,17 @@ def test_two_rounds_at_once_are_refused(small: dict[str, Any]) -> None:
         update(small)
 
 
-def bools(n: int, right: int) -> np.ndarray:
-    return np.arange(n) < right
+def measured(live: float, new: float, **about: Any) -> Measured:
+    gain = live - new if about.get("lower") else new - live
+    return Measured(live, new, gain, (gain - 0.05, gain + 0.05), **about)
 
 
 def bars(**changes: Any) -> dict[str, bool]:
-    same = Measured(bools(100, 90), bools(100, 90))
+    same = measured(0.9, 0.9)
     given = {
-        "new": Measured(bools(100, 0), bools(100, 88)),
+        "new": measured(0.0, 0.88),
         "old": same,
-        "must": same.__class__(bools(5, 5), bools(5, 5)),
+        "must": measured(1.0, 1.0),
         "slices": {"a": same, "b": same},
         "ratio": 1.0,
         "suspects": (0.14, 0.05),
@@ -191,38 +196,65 @@ def bars(**changes: Any) -> dict[str, bool]:
     ("changes", "failed"),
     [
         ({}, set()),
-        ({"new": Measured(bools(100, 88), bools(100, 88))}, {"gain on new rows"}),
-        ({"new": Measured(bools(100, 0), bools(100, 79))}, {"share right of new rows"}),
-        ({"old": Measured(bools(100, 90), bools(100, 88))}, {"loss on old rows"}),
-        ({"must": Measured(bools(5, 5), bools(5, 4))}, {"must pass"}),
+        ({"new": measured(0.88, 0.88)}, {"gain on new rows"}),
+        ({"new": measured(0.0, 0.79)}, {"share right of new rows"}),
+        ({"old": measured(0.9, 0.88)}, {"loss on old rows"}),
+        ({"must": measured(1.0, 0.8)}, {"must pass"}),
         ({"ratio": 1.51}, {"time of an answer"}),
         ({"suspects": (0.16, 0.05)}, {"suspect labels"}),
-        (
-            {"slices": {"a": Measured(bools(100, 90), bools(100, 95)),
-                        "b": Measured(bools(100, 90), bools(100, 86))}},
-            {"slices", "gap of slices"},
-        ),
+        ({"slices": {"a": measured(0.9, 0.95), "b": measured(0.9, 0.86)}}, {"slices", "gap of slices"}),
     ],
-)  # fmt: skip
+)
 def test_each_bar_stops_what_it_is_for(changes: dict[str, Any], failed: set[str]) -> None:
     assert {name for name, passed in bars(**changes).items() if not passed} == failed
 
 
-def test_the_difference_is_paired() -> None:
-    both = Measured(bools(200, 100), bools(200, 104))
-    mean, (low, high) = difference(both, 0)
-    assert mean == pytest.approx(0.02)
-    assert 0 <= low < mean < high < 0.05  # unpaired it would be 0.2 wide
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"new": (2.0, 1.05), "old": (1.0, 1.005), "must": (1.0, 0.9)}, set()),
+        ({"new": (2.0, 1.96)}, {"gain on new rows", "score of new rows"}),
+        ({"old": (1.0, 1.02)}, {"loss on old rows"}),
+        ({"must": (1.0, 1.1)}, {"must pass"}),
+    ],
+)
+def test_of_a_loss_less_is_better(changes: dict[str, tuple[float, float]], failed: set[str]) -> None:
+    rows = {"new": (2.0, 1.0), "old": (1.0, 1.0), "must": (1.0, 1.0)} | changes
+    given = {name: measured(*pair, shares=False, lower=True) for name, pair in rows.items()}
+    found = bars(**given, slices={}, suspects=None)
+    assert {name for name, passed in found.items() if not passed} == failed
+    assert "suspect labels" not in found
+
+
+def test_both_models_are_measured_by_the_tasks_own_score_on_the_same_rows(
+    tuned: Callable[..., Any], tmp_path: Path
+) -> None:
+    live, new = tuned("lora").bundle, tuned("full").bundle
+    rows = read_rows(put(tmp_path / "rows.csv", tickets(60, seed=3)))
+    said = [[one["label"] for one in bundle.predict(rows.texts)] for bundle in (live, new)]
+    right = [np.array([a == b[0] for a, b in zip(own, rows.labels, strict=True)]) for own in said]
+    found = measure(live, new, rows)
+    assert (found.live, found.new) == pytest.approx((right[0].mean(), right[1].mean()))
+    assert found.gain == pytest.approx(right[1].mean() - right[0].mean())
+    apart = (right[1].astype(float) - right[0]).std() / 60**0.5  # of the mean of paired differences
+    assert (found.interval[1] - found.interval[0]) / 2 == pytest.approx(1.96 * apart, abs=0.03)
 
 
 def test_replay_takes_enough_of_every_label_and_no_row_twice() -> None:
     rows = rows_of([str(i) for i in range(100)])
     rows = rows.__class__(**{**vars(rows), "labels": [("rare",) if i < 4 else ("many",) for i in range(100)]})
-    found = rounds.replayed(rows, 10, least=3, seed=0)
+    found = rounds.replayed(rows, rows.labels, 10, least=3, seed=0)
     labels = [names[0] for names in found.labels]
     assert labels.count("rare") >= 3
     assert 10 <= len(labels) <= 13
     assert len({*found.texts}) == len(found)
+
+
+def test_replay_takes_every_length_alike_where_rows_have_no_labels() -> None:
+    rows = rows_of(["x" * (i % 50 + 1) for i in range(200)])
+    found = rounds.replayed(rows, rows.labels, 10, least=5, seed=0)
+    assert sorted(len(text) for text in found.texts) == [3, 8, 13, 18, 23, 28, 33, 38, 43, 48]
+    assert len(rounds.replayed(rows, rows.labels, 500, least=5, seed=0)) == 200
 
 
 def test_a_torn_line_of_the_history_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:

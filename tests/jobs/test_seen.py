@@ -11,6 +11,7 @@ import pytest
 from common import told
 from penjing.bundle import load
 from penjing.data.read import read
+from penjing.data.taught import same
 from penjing.errors import NotSupported
 from penjing.jobs.seen import FILE, measure, read_reference
 from penjing.run import open_run
@@ -83,3 +84,21 @@ def test_a_bundle_without_it_says_what_to_do(run: Any, tmp_path: Path) -> None:
     with pytest.raises(NotSupported) as error:
         read_reference(load(place))
     told(error, "was to be compared", FILE, "--reference rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        ({"label": "a"}, ["a"], True),
+        ({"label": "1"}, 1, True),
+        ({"labels": ["b", "a"]}, ["a", "b"], True),
+        ({"labels": ["a"]}, [], False),
+        ({"entities": [{"start": 0, "end": 4, "label": "x"}]}, [{"start": 0, "end": 4, "label": "x"}], True),
+        ({"entities": [{"start": 0, "end": 4, "label": "x"}]}, [{"start": 1, "end": 4, "label": "x"}], False),
+        ({"entities": [], "intent": "a"}, {"entities": [], "intent": "b"}, False),
+        ({"choice": "b", "index": 1}, 1, True),
+        ({"text": "so"}, "so", None),
+    ],
+)
+def test_an_answer_is_right_when_it_says_what_is_true(answer: Any, truth: Any, right: bool | None) -> None:
+    assert same(answer, truth) is right

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -56,6 +57,50 @@ def test_label_studio_reads_tasks_and_its_export_is_read(store: str, tmp_path: P
     ]
     path.write_text(json.dumps(made))
     assert read_labels(path) == {"r0": "b", "r1": ["a", "b"]}
+
+
+SPAN = {"start": 3, "end": 7, "label": "thing", "text": "card"}
+ANSWERS: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "tag": ("my card", {"entities": [{**SPAN, "confidence": 0.3}]}, [SPAN]),
+    "intent": ("x", {"entities": [], "intent": "pay", "confidence": 0.4}, {"entities": [], "intent": "pay"}),
+    "regress": ("a text", {"stars": 4.5}, 4.5),
+    "answer": ({"question": "q", "context": "c"}, {"answer": "c", "confidence": 0.9}, "c"),
+    "choose": ({"question": "q", "choices": ["a", "b"]}, {"choice": "b", "index": 1, "confidence": 0.6}, "b"),
+    "chat": ("hello", {"reply": "hi", "ended": True, "confidence": 0.5}, "hi"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ANSWERS)
+def test_an_answer_that_a_person_finds_right_comes_back_as_the_truth(task: str, tmp_path: Path) -> None:
+    asked, answer, truth = ANSWERS[task]
+    lines, tasks = tmp_path / "out.jsonl", tmp_path / "out.json"
+    with Traffic(str(tmp_path / "t.db")) as traffic:
+        traffic.record("sure", "other", {"label": "a", "confidence": 0.99}, model="m")
+        traffic.record("r", asked, answer, model="m")
+        kept = traffic.rows(uncertain=2)
+    assert [row.id for row in kept] == (["sure", "r"] if task == "regress" else ["r", "sure"])
+    (one,) = [row for row in kept if row.id == "r"]
+    write_rows([one], lines)
+    line = json.loads(lines.read_text())
+    lines.write_text(json.dumps({**line, "label": line["answer"]}))
+    assert read_labels(lines) == {"r": truth}
+    write_rows([one], tasks, form="label-studio")
+    (made,) = json.loads(tasks.read_text())
+    results = [result for guess in made["predictions"] for result in guess["result"]]
+    tasks.write_text(json.dumps([{**made, "annotations": [{"result": results}]}]))
+    bare = [{key: SPAN[key] for key in ("start", "end", "label")}] if task == "tag" else truth
+    assert read_labels(tasks) == {"r": bare}
+
+
+def test_nothing_is_a_word_on_entities_and_texts_only(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "form": "labels", "answer": [SPAN], "label": []},
+        {"id": "b", "form": "textarea", "answer": "x", "label": ""},
+        {"id": "c", "form": "choices", "answer": "x", "label": ""},
+        {"id": "d", "form": "labels", "answer": [], "label": None},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_labels(tmp_path / "rows.jsonl") == {"a": [], "b": ""}
 
 
 def test_bad_files_and_forms_are_told(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from penjing import bundle as bundles
 from penjing import plugin
 from penjing.data.batches import halves, packed
 from penjing.data.parts import part_of
+from penjing.data.parts import rows_of as given_texts
 from penjing.device import Machine
+from penjing.errors import DataError
 from penjing.jobs.prepare import rows_from
 from penjing.models.load import Base, load
 from penjing.models.model import Model
@@ -31,6 +33,7 @@ Tiny = Callable[..., Path]
 # The first three ask a base in words (tests/tasks/test_few_shot.py), `see` reads images (test_see.py), and
 # `multitask` holds several of these (test_multitask.py).
 ELSEWHERE = {"few_shot", "zero_shot", "soft", "see", "multitask"}
+UNTAUGHT = {"prefer", "code"}  # what is said of one answer makes no row of theirs
 CPU = Machine(torch.device("cpu"), "fp32", 1)
 LONGEST = 24
 
@@ -326,3 +329,30 @@ def test_the_baseline_answers_rows_as_the_model_does(made: Ready) -> None:
     predict = made.task.baseline(rows, made.task.encode(rows, made.names), made.names, 0)
     scores = made.task.score(predict(rows), made.part.targets, made.names, {}, 0)
     assert np.isfinite(scores.values[made.task.best])
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_rows_written_down_are_read_as_they_were_and_what_they_ask_can_be_asked(
+    name: str, case: str, tmp_path: Path
+) -> None:
+    sample = SAMPLES[name][case]
+    task: Task = plugin.build("tasks", plugin.Choice(name, sample.settings))
+    if task.teach is None:
+        assert name in UNTAUGHT
+        return
+    (tmp_path / sample.file).write_text(sample.content)
+    rows = rows_from(task, tmp_path / sample.file)
+    names = task.label_names(rows)
+    asked, truths = task.teach.asked(rows), task.teach.truths(rows)
+    lines = [task.teach.row(*both, names) for both in zip(asked, truths, strict=True)]
+    (tmp_path / "again.jsonl").write_text(_as_lines(lines))
+    again = rows_from(task, tmp_path / "again.jsonl", **task.teach.columns(names))
+    assert (again.texts, again.labels) == (rows.texts, rows.labels)
+    if task.outputs == "numbers":
+        assert task.encode(again, names).tolist() == task.encode(rows, names).tolist()
+    else:
+        assert again.items == rows.items
+    inputs = [next(iter(own.values())) if len(own) == 1 else own for own in asked]
+    assert task.teach.asked((task.ask or given_texts)(inputs)) == asked
+    with pytest.raises(DataError, match="What would have been right was wanted as"):
+        task.teach.row(asked[0], {"strange": ()}, names)

@@ -2,6 +2,7 @@
 
 updates/
   history.jsonl    a line a round: promoted or refused; and where the feedback was read up to
+  new.jsonl        feedback that no round has learned yet, as rows
   1/ 2/ …          a round: train.jsonl, new_train.jsonl, new_test.jsonl, run/ (the training), gate.json
   .lock            held by whoever updates
 """
@@ -13,16 +14,19 @@ import fcntl
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from penjing.data.read import read
+from penjing.bundle import Bundle
 from penjing.errors import NotSupported
 from penjing.files import told, write_text
+from penjing.jobs.prepare import rows_from
 from penjing.records import NO_ROWS, Rows
+from penjing.task import Teach
 
 
 @contextlib.contextmanager
@@ -95,20 +99,61 @@ def next_round(out: Path) -> int:
     return max([0, *begun, *(int(line.get("round") or 0) for line in history(out))]) + 1
 
 
-def write_rows(path: Path, rows: Rows) -> None:
-    """Rows as JSON lines of `text` and `label`, a list where a row has several or none."""
-    lines = (
-        json.dumps({"text": text, "label": names[0] if len(names) == 1 else list(names)}, ensure_ascii=False)
-        for text, names in zip(rows.texts, rows.labels, strict=True)
+def teach_of(bundle: Bundle) -> Teach:
+    """How the bundle's task is taught; one that is not was refused before."""
+    assert bundle.task.teach is not None
+    return bundle.task.teach
+
+
+def lines_of(bundle: Bundle, rows: Rows) -> list[str]:
+    """Each row as a line of JSON that the bundle's task reads."""
+    teach = teach_of(bundle)
+    both = zip(teach.asked(rows), teach.truths(rows), strict=True)
+    return [_line(teach.row(asked, truth, bundle.labels)) for asked, truth in both]
+
+
+def keys_of(bundle: Bundle, rows: Rows) -> list[str]:
+    """What each row is told apart by: what it asks; with its truth, where several may be right."""
+    teach = teach_of(bundle)
+    return lines_of(bundle, rows) if teach.many else [_line(asked) for asked in teach.asked(rows)]
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, sort_keys=True)
+
+
+def write_lines(folder: Path, name: str, lines: Sequence[str]) -> list[str]:
+    """Write rows to `NAME.jsonl`; those with other keys (texts beside tokens) to files of their own, as a
+    file has one set of columns. The files' names."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for line in lines:
+        kinds.setdefault(tuple(json.loads(line)), []).append(line)
+    for path in _files(folder, name):
+        path.unlink()
+    paths = [folder / (f"{name}-{i}.jsonl" if i else f"{name}.jsonl") for i in range(len(kinds))]
+    for path, own in zip(paths, kinds.values(), strict=True):
+        write_text(path, "".join(f"{line}\n" for line in own))
+    return [str(path) for path in paths]
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    return [path for path in (folder / f"{name}.jsonl",) if path.is_file()] + sorted(
+        folder.glob(f"{name}-[0-9]*.jsonl")
     )
-    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def read_rows(path: Path, *, multi_label: bool) -> Rows:
-    """Rows that `write_rows` wrote; none where there are none."""
-    if not path.is_file() or not path.stat().st_size:
-        return NO_ROWS
-    return read(str(path), text="text", label="label", multi_label=multi_label)
+def read_lines(folder: Path, name: str) -> list[str]:
+    """What `write_lines` wrote; none where there is nothing."""
+    return [
+        line for path in _files(folder, name) for line in path.read_text(encoding="utf-8").split("\n") if line
+    ]
+
+
+def read_rows(folder: Path, name: str, bundle: Bundle) -> Rows:
+    """The same as rows."""
+    files = [str(path) for path in _files(folder, name)]
+    reading: dict[str, Any] = {**teach_of(bundle).columns(bundle.labels)}
+    return rows_from(bundle.task, files, **reading) if files else NO_ROWS
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -118,6 +163,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
         return NO_ROWS
     files = [name for part in kept for name in part.files]
     shift = np.cumsum([0, *(len(part.files) for part in kept)])
+    items = [item for part in kept for item in part.items or ()]
     return Rows(
         [text for part in kept for text in part.texts],
         [names for part in kept for names in part.labels],
@@ -125,22 +171,24 @@ def joined(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.file_of + at for part, at in zip(kept, shift, strict=False)]).astype(np.int32),
         np.concatenate([part.lines for part in kept]),
         tuple(dict.fromkeys(one for part in kept for one in part.notes)),
+        items if kept[0].items is not None else None,
     )
 
 
-def replayed(rows: Rows, n: int, *, least: int, seed: int) -> Rows:
-    """About n rows drawn by chance, of every label at least `least` where it has them."""
+def replayed(rows: Rows, kinds: Sequence[Sequence[str]], n: int, *, least: int, seed: int) -> Rows:
+    """About n rows drawn by chance: of every label at least `least`, `kinds` being each row's labels; where
+    rows have none, of every length alike."""
     if not len(rows):
         return rows
     order = np.random.default_rng(seed).permutation(len(rows))
+    if not any(kinds):
+        by_length = order[np.argsort([len(rows.texts[i]) for i in order], kind="stable")]
+        ends = np.linspace(0, len(rows), min(n, len(rows)) + 1).astype(np.int64)
+        return rows.take(np.sort(by_length[(ends[:-1] + ends[1:]) // 2]))
     taken = [*order[:n]]
-    counts: dict[str, int] = {}
-    for place in taken:
-        for name in rows.labels[place]:
-            counts[name] = counts.get(name, 0) + 1
+    counts = Counter(name for place in taken for name in kinds[place])
     for place in order[n:]:
-        if any(counts.get(name, 0) < least for name in rows.labels[place]):
+        if any(counts[name] < least for name in kinds[place]):
             taken.append(place)
-            for name in rows.labels[place]:
-                counts[name] = counts.get(name, 0) + 1
+            counts.update(kinds[place])
     return rows.take(np.sort(np.array(taken, dtype=np.int64)))

@@ -16,14 +16,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gate(BaseModel):
-    """What a new model must be to go live. Differences are paired: the same rows by both models."""
+    """What a new model must be to go live. Differences are of the task's own score, paired: the same rows by
+    both models."""
 
     model_config = STRICT
 
     better_by: Share = Field(0.0, description="least gain on new test rows; the 95 % interval is above it")
     at_least: Share | None = Field(None, description="least share right of the new test rows; null: any")
-    below_old_by: Share = Field(
-        0.1, description="most that the share right on new test rows is below that on old ones"
+    below_old_by: Share | None = Field(
+        0.1, description="most that the share right of new test rows is below that of old ones; null: any"
     )
     worse_by: Share = Field(0.01, description="most that may be lost on the old test rows")
     must_pass: Share = Field(1.0, description="least share right of the rows that must pass")

@@ -13,7 +13,7 @@ INTENT = "intent: "  # before the names of intents, which stand behind those of 
 def apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """The labels of entities, and the intents."""
     kinds = [name for name in names if not name.startswith(INTENT)]
-    return kinds, [name.removeprefix(INTENT) for name in names[len(kinds) :]]
+    return kinds, [name.removeprefix(INTENT) for name in names if name.startswith(INTENT)]
 
 
 def answer_of(one: Said, kinds: list[str], whole: list[str]) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from penjing.bundle_card import HEAD, TRAINED, chosen, read_card, tensors
 from penjing.errors import NotSupported, SpecError
 from penjing.files import sha256, standing
 from penjing.jobs.prepare import Ready
+from penjing.jobs.widened import misfit, outlets, put_by_name
 from penjing.models.load import Base, quiet
 from penjing.models.load import load as load_base
 from penjing.spec import Spec
+from penjing.task import Task
 
 
 def place_of(parent: str | Path) -> Path:
@@ -66,7 +68,7 @@ def before_method(spec: Spec, base: Base, *, whole: bool) -> None:
         _refuse(place, [*lost.missing_keys, *lost.unexpected_keys])
 
 
-def after_method(spec: Spec, made: Ready, names: list[str]) -> None:
+def after_method(spec: Spec, made: Ready, task: Task, names: list[str]) -> None:
     """Put what the parent's method learned, and its head, into the model as it begins.
 
     Raises:
@@ -80,7 +82,7 @@ def after_method(spec: Spec, made: Ready, names: list[str]) -> None:
         _put_adapter(place / "adapter" / "adapter_model.safetensors", trunk)
     elif card["saves"] in TRAINED:
         _put(place, tensors(place / TRAINED[card["saves"]]), dict(trunk.named_parameters()))
-    _put_head(place / HEAD, made.model.head, card["labels"], names)
+    put_by_name(place / HEAD, made.model.head, outlets(task, card["labels"]), outlets(task, names))
 
 
 def _put_adapter(path: Path, trunk: nn.Module) -> None:
@@ -96,7 +98,7 @@ def _put_adapter(path: Path, trunk: nn.Module) -> None:
         try:
             found: Any = set_peft_model_state_dict(trunk, tensors(path))
         except (RuntimeError, KeyError, ValueError) as error:
-            raise _other(path, str(error).strip().splitlines()[-1].strip()) from error
+            raise misfit(path, str(error).strip().splitlines()[-1].strip()) from error
     _refuse(path, found.unexpected_keys)
 
 
@@ -107,34 +109,6 @@ def _put(place: Path, learned: dict[str, Tensor], own: dict[str, nn.Parameter]) 
             own[name].copy_(tensor)
 
 
-def _put_head(path: Path, head: nn.Module, before: list[str], names: list[str]) -> None:
-    """Rows of labels that both have go to their new places; those of new labels begin as in any run."""
-    own = head.state_dict(keep_vars=True)
-    places = [(before.index(name), i) for i, name in enumerate(names) if name in before]
-    old = torch.tensor([a for a, _ in places], dtype=torch.long)
-    new = torch.tensor([b for _, b in places], dtype=torch.long)
-    with torch.no_grad():
-        for name, tensor in tensors(path).items():
-            mine = own.get(name)
-            if mine is None:
-                raise _other(path, f"`{name}` is not in this head")
-            by_label = before != names and not name.startswith("dense.")
-            if by_label and len(tensor) == len(before) and mine.shape == (len(names), *tensor.shape[1:]):
-                mine[new] = tensor[old].to(mine)
-            elif mine.shape == tensor.shape:
-                mine.copy_(tensor)
-            else:
-                raise _other(path, f"`{name}` is {tuple(tensor.shape)}, here {tuple(mine.shape)}")
-
-
 def _refuse(place: Path, lost: list[str]) -> None:
     if lost:
-        raise _other(place, f"`{lost[0]}` has no place of its shape in this model")
-
-
-def _other(place: Path, said: str) -> NotSupported:
-    return NotSupported(
-        f"What {place} holds was to be learned further; it does not fit the model of this spec "
-        f"({said[:200]}). Give the method the settings that the parent had, as its card.json says, or leave "
-        "`parent` out."
-    )
+        raise misfit(place, f"`{lost[0]}` has no place of its shape in this model")

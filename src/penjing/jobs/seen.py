@@ -18,6 +18,7 @@ import numpy as np
 
 from penjing.bundle import Bundle
 from penjing.bundle_card import card_bytes
+from penjing.data.taught import same
 from penjing.data.tokenize import tokenize
 from penjing.drift.vectors import Axes, axes_of
 from penjing.drift.verdict import Seen
@@ -63,7 +64,8 @@ def measure(
     if answers is None and not (bundle.task.speaks or bundle.task.whole):
         answers = bundle.answer(rows)
     names, sure = answered(answers or [])
-    right = rightly(answers, rows.labels) if labelled and answers and all(rows.labels) else None
+    teach, told = bundle.task.teach, labelled and (rows.items is not None or all(rows.labels))
+    right = rightly(answers, teach.truths(rows)) if told and answers and teach else None
     unknown = getattr(bundle.tokenizer, "unk_token_id", None)
     return Seen(
         lengths=tokens.lengths,
@@ -103,11 +105,9 @@ def answered(answers: Sequence[dict[str, Any]]) -> tuple[list[str] | None, np.nd
 
 
 def rightly(answers: Sequence[dict[str, Any]], truths: Sequence[Any]) -> np.ndarray | None:
-    """(n,) bool, whether answers name what is true, a label or several; None where they name nothing."""
-    if not answers or not _named(answers):
-        return None
-    told = [{truth} if isinstance(truth, str) else {*map(str, truth)} for truth in truths]
-    return np.array([{*_names(one)} == truth for one, truth in zip(answers, told, strict=True)])
+    """(n,) bool, whether answers name what is true; None where they are no names, but more or less near."""
+    found = [same(one, truth) for one, truth in zip(answers, truths, strict=True)]
+    return None if not found or None in found else np.array(found, dtype=bool)
 
 
 def _named(answers: Sequence[dict[str, Any]]) -> bool:

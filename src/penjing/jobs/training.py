@@ -170,7 +170,7 @@ def _prepared(run: Run, job: Job, *, introduced: bool) -> tuple[Part, Part, Read
         parent.before_method(spec, base, whole=job.task.whole)
     made = ready(spec, job.task, data.names, base, job.machine, used, steps=steps, sharded=sharded)
     if spec.parent:
-        parent.after_method(spec, made, data.names)
+        parent.after_method(spec, made, job.task, data.names)
     begin_techniques(made, spec, job.task, data.names, job.machine, train, job.tell)
     passes = n_passes(spec, len(train)) if steps else 0.0
     (train, valid), cost = _with_kept(job, made, train, valid, passes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from penjing.jobs.seen import Reference, fitted, measure, read_reference, rightl
 from penjing.plural import counted
 from penjing.records import Rows
 from penjing.serve import registry
-from penjing.serve.traffic import Kept
+from penjing.serve.traffic import asked_of
 from penjing.serve.traffic import opened as opened_traffic
 
 LAST = 500
@@ -220,16 +219,6 @@ def _of_traffic(
         right = rightly([one.answer for one in labelled], [one.truth for one in labelled])
         notes.append(f"{counted(len(labelled), 'row has', 'rows have')} feedback")
     return there.texts, Seen(**{**vars(seen), "right": right}), kept[-1].at if kept else time.time()
-
-
-def asked_of(kept: Kept) -> Any:
-    """What was asked: the text, or what else a task takes, which is kept as JSON."""
-    if kept.text[:1] in "{[":
-        try:
-            return json.loads(kept.text)
-        except ValueError:  # a text that only begins so
-            return kept.text
-    return kept.text
 
 
 def _readable(bundle: Bundle, rows: Rows, notes: list[str], places: list[int] | None = None) -> Rows:

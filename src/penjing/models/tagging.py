@@ -32,7 +32,7 @@ class Tagging:
 
     n_outputs: C. encode(spans, n sites) -> (n,) targets. loss(logits (N, C), targets (N,), chain lengths,
     transitions) -> the sum over sites, with its graph. decode(logits of each chain, transitions) -> spans.
-    say(target, labels) -> it in words.
+    say(target, labels) -> it in words. outlets(labels) -> the names of the C outputs.
     """
 
     n_outputs: int
@@ -40,6 +40,7 @@ class Tagging:
     loss: Callable[[Tensor, Tensor, list[int], Tensor | None], Tensor]
     decode: Callable[[Sequence[Tensor], Tensor | None], list[Sure]]
     say: Callable[[int, Sequence[str]], str]
+    outlets: Callable[[Sequence[str]], list[str]]
 
 
 def by_tags(n_labels: int, scheme: str) -> Tagging:
@@ -79,7 +80,10 @@ def by_tags(n_labels: int, scheme: str) -> Tagging:
     def say(target: int, labels: Sequence[str]) -> str:
         return tag_names(labels, scheme)[target]
 
-    return Tagging(n_tags, lambda spans, n: tagged(spans, n, scheme), loss, decode, say)
+    def outlets(labels: Sequence[str]) -> list[str]:
+        return tag_names(labels, scheme)
+
+    return Tagging(n_tags, lambda spans, n: tagged(spans, n, scheme), loss, decode, say, outlets)
 
 
 def by_ends(n_labels: int) -> Tagging:
@@ -110,7 +114,10 @@ def by_ends(n_labels: int) -> Tagging:
         parts = [f"begins {labels[begin - 1]}"] if begin else []
         return " and ".join([*parts, *([f"ends {labels[end - 1]}"] if end else [])]) or "none"
 
-    return Tagging(2 * n, encode, loss, decode, say)
+    def outlets(labels: Sequence[str]) -> list[str]:
+        return [f"{side} {name}" for side in ("begins", "ends") for name in ("none", *labels)]
+
+    return Tagging(2 * n, encode, loss, decode, say, outlets)
 
 
 def _joined(logits_LC: Tensor, n: int) -> Sure:

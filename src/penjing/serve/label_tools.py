@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from penjing.data.conll import laid_out
+from penjing.data.taught import said_of
 from penjing.errors import DataError, SpecError, nearest
 from penjing.files import write_text
-from penjing.serve.traffic import Kept
+from penjing.serve.traffic import Kept, asked_of
 
 FORMS = ("jsonl", "label-studio")
 
@@ -17,9 +19,11 @@ FORMS = ("jsonl", "label-studio")
 def write_rows(rows: Sequence[Kept], path: Path, *, form: str = "jsonl") -> int:
     """Write requests with what was answered, and the truth where it is known; how many.
 
-    jsonl: {id, text, answer, confidence, label} a line, `label` being the truth or null. label-studio: tasks
-    with the text, the request's id, and the answer as a prediction (to import into a project whose template
-    has `<Choices name="label" toName="text">`).
+    jsonl: {id, text, answer, confidence, form, label} a line; `label`, the truth or null, is what is right in
+    place of `answer`. label-studio: tasks with the text (of inputs of several fields these, too), the
+    request's id, and the answer as a prediction, for a project whose template has `toName="text"` and
+    `name="label"` of `<Choices>`, `<Labels>` (entities; intents beside them are `name="intent"`), `<Number>`
+    or `<TextArea>`.
 
     Raises:
         SpecError: another form.
@@ -38,15 +42,47 @@ def write_rows(rows: Sequence[Kept], path: Path, *, form: str = "jsonl") -> int:
 
 
 def _line(row: Kept) -> dict[str, Any]:
-    said = row.answer.get("label", row.answer.get("labels"))
-    return {"id": row.id, "text": row.text, "answer": said, "confidence": row.confidence, "label": row.truth}
+    said = {"answer": said_of(row.answer), "confidence": row.confidence, "form": _form(row.answer)}
+    return {"id": row.id, "text": row.text, **said, "label": row.truth}
+
+
+def _form(answer: dict[str, Any]) -> str:
+    """What people choose, mark or write to correct an answer, by its name in Label Studio."""
+    if "entities" in answer:
+        return "labels"
+    if any(key in answer for key in ("label", "labels", "choice")):
+        return "choices"
+    return "number" if isinstance(said_of(answer), float | int) else "textarea"
 
 
 def _task(row: Kept) -> dict[str, Any]:
-    said = row.answer.get("labels") or [row.answer[key] for key in ("label",) if key in row.answer]
-    result = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": said}}
-    about = {"model_version": f"{row.model}@{row.version}", "score": row.confidence, "result": [result]}
-    return {"data": {"text": row.text, "request": row.id}, "predictions": [about] if said else []}
+    said, form = said_of(row.answer), _form(row.answer)
+    data: dict[str, Any] = {"text": row.text, "request": row.id}
+    asked = asked_of(row)
+    if isinstance(asked, dict):
+        data |= {key: value for key, value in asked.items() if key not in data}
+    if form == "labels":
+        tokens = asked.get("tokens") if isinstance(asked, dict) else asked
+        data |= {"text": laid_out(tokens)[0] if isinstance(tokens, list) else row.text, "form": form}
+    results = [] if said is None else _results(said, form)
+    about = {"model_version": f"{row.model}@{row.version}", "score": row.confidence, "result": results}
+    return {"data": data, "predictions": [about] if results else []}
+
+
+def _results(said: Any, form: str) -> list[dict[str, Any]]:
+    def one(kind: str, value: dict[str, Any], name: str = "label") -> dict[str, Any]:
+        return {"from_name": name, "to_name": "text", "type": kind, "value": value}
+
+    if form == "labels":
+        whole = said if isinstance(said, dict) else {"entities": said}
+        beside = [one("choices", {"choices": [whole["intent"]]}, "intent")] if "intent" in whole else []
+        return [*(one(form, {**e, "labels": [e["label"]]}) for e in whole["entities"]), *beside]
+    if form == "choices":
+        names = said if isinstance(said, list) else [said]
+        return [one(form, {"choices": names})] if names else []
+    if form == "number":
+        return [one(form, {"number": said})]
+    return [one(form, {"text": [said]})] if isinstance(said, str) else []
 
 
 def read_labels(path: Path) -> dict[str, Any]:
@@ -74,20 +110,27 @@ def read_labels(path: Path) -> dict[str, Any]:
                 f"{path}, line {number}: a JSON object with `id` and `label` was wanted; it is "
                 f"{line.strip()[:60]!r} ({type(error).__name__}). `penjing traffic export` writes such lines."
             ) from error
-        if label not in (None, "", []):
+        if label is not None and not _open(label, row):
             found[id] = label
     return found
 
 
+def _open(label: Any, row: dict[str, Any]) -> bool:
+    """Whether nobody said anything yet: nothing at all is a word on entities and texts only."""
+    return label in ("", []) and not (
+        (label == [] and isinstance(row.get("answer"), list | dict))
+        or (label == "" and row.get("form") == "textarea")
+    )
+
+
 def _of_tasks(path: Path, text: str) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     try:
         for task in json.loads(text):
-            id = str(task["data"]["request"])
+            id, form = str(task["data"]["request"]), task["data"].get("form")
             kept = [one for one in task.get("annotations", []) if not one.get("was_cancelled")]
-            labels = [c for r in (kept[-1]["result"] if kept else []) for c in r["value"].get("choices", [])]
-            if labels:
-                found[id] = labels[0] if len(labels) == 1 else labels
+            truth = _truth(kept[-1]["result"], form) if kept else None
+            found |= {} if truth is None else {id: truth}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} was to be what Label Studio exports as JSON, tasks with `data.request` and "
@@ -95,3 +138,22 @@ def _of_tasks(path: Path, text: str) -> dict[str, Any]:
             "`penjing traffic export --form label-studio` wrote."
         ) from error
     return found
+
+
+def _truth(results: list[dict[str, Any]], form: str | None) -> Any:
+    """What somebody said of a task; None where that is nothing."""
+    values = [result["value"] for result in results]
+    chosen = [name for value in values for name in value.get("choices", [])]
+    if form == "labels":
+        marks = [value for value in values if "labels" in value]
+        own = [{"start": v["start"], "end": v["end"], "label": v["labels"][0]} for v in marks]
+        return {"entities": own, "intent": chosen[0]} if chosen else own
+    if chosen:
+        return chosen[0] if len(chosen) == 1 else chosen
+    written = [text for value in values for text in _list(value.get("text"))]
+    numbers = [value["number"] for value in values if "number" in value]
+    return next(iter([*numbers, *written]), None)
+
+
+def _list(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else [*(value or [])]

@@ -130,7 +130,8 @@ class Traffic:
         """
         text = asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False)
         kept = {key: value for key, value in answer.items() if key not in DROPPED}
-        sure = answer.get("confidence")
+        each = (entity["confidence"] for entity in answer.get("entities", ()) if "confidence" in entity)
+        sure = answer.get("confidence", min(each, default=None))
         row = (
             str(id),
             time.time() if at is None else float(at),
@@ -223,7 +224,8 @@ class Traffic:
 
         shadow: those, too, whose answers nobody saw. since: seconds since 1970. last: at most so many, the
         newest. labelled: with feedback, or without. after: whose feedback is newer than that number
-        (`Kept.said`). uncertain: in place of all, so many of the least confidence, the least first.
+        (`Kept.said`). uncertain: in place of all, so many of the least confidence, the least first; those
+        whose answers have none come last.
         """
         where, values = ["1 = 1" if shadow else "r.way <> 'shadow'"], []
         for clause, value in (("r.model = ?", model), ("r.at >= ?", since), ("f.seq > ?", after)):
@@ -234,8 +236,7 @@ class Traffic:
             where.append(f"f.seq IS {'NOT ' if labelled else ''}NULL")
         order, most = "r.seq DESC", last
         if uncertain is not None:
-            where.append("r.confidence IS NOT NULL")
-            order, most = "r.confidence, r.seq", uncertain
+            order, most = "r.confidence IS NULL, r.confidence, r.seq", uncertain
         limit = "" if most is None else f" LIMIT {int(most)}"
         with contextlib.closing(self._open()) as database:
             found = database.rows(f"{ROWS}WHERE {' AND '.join(where)} ORDER BY {order}{limit}", values)
@@ -269,6 +270,16 @@ def _kept(row: Sequence[Any]) -> Kept:
     seq, id, at, model, version, way, text, answer, sure, truth, said = row
     told = None if truth is None else json.loads(truth)
     return Kept(seq, id, at, model, version, way, text, json.loads(answer), sure, told, said)
+
+
+def asked_of(kept: Kept) -> Any:
+    """What was asked: the text, or what else a task takes, which is kept as JSON."""
+    if kept.text[:1] in "{[":
+        try:
+            return json.loads(kept.text)
+        except ValueError:  # a text that only begins so
+            return kept.text
+    return kept.text
 
 
 def _unwritten(url: str, error: Exception) -> NotSupported:

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from penjing.answering import best_threshold, difference_of, judged, scores_of
-from penjing.data import contexts, questions
+from penjing.data import contexts, questions, taught
 from penjing.data.questions import Question
 from penjing.data.split import split
 from penjing.errors import DataError, SpecError
@@ -188,6 +188,7 @@ def answer(
         difference=versus,
         baseline=_baseline,
         reference=_reference,
+        teach=taught.questions(placing=True),
         best="f1",
     )
     return task

@@ -14,7 +14,7 @@ import numpy as np
 
 from penjing import answering, saying
 from penjing.baselines.questions import fit_questions
-from penjing.data import questions
+from penjing.data import questions, taught
 from penjing.data.questions import Question
 from penjing.errors import SpecError
 from penjing.models.answering import part_of_both
@@ -97,6 +97,7 @@ def answer_in_words(
         "encode": _targets,
         "rows": lambda source, **reading: questions.read(source, placing=False, **reading),
         "ask": questions.asked,
+        "teach": taught.questions(placing=False),
         "baseline": _baseline,
     }
 

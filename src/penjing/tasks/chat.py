@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from penjing.data import conversations
+from penjing import saying
+from penjing.data import conversations, taught
 from penjing.data.chat_templates import NAMED, Template, Written, fitted, template_of
 from penjing.data.conversations import Conversation
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError, nearest
@@ -115,6 +116,8 @@ def chat(
         score=_score,
         say=lambda one: " ".join(one["reply"].split()),
         reference=_reference,
+        difference=_difference,
+        teach=taught.talks(),
         untuned="own",
         speaks=True,
         best="loss",
@@ -239,6 +242,15 @@ def _score(
 ) -> Scores:
     scores = language_scores(found, targets, names, chosen, seed)
     return Scores(scores.values, scores.intervals)
+
+
+def _difference(
+    ours: np.ndarray, theirs: np.ndarray, targets: Any, chosen: Any, their_chosen: Any, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """Of the loss a token."""
+    value = lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1e-9)  # noqa: E731
+    mean = float(value(ours.sum(0)) - value(theirs.sum(0)))
+    return mean, saying.interval(ours, value, seed, theirs)
 
 
 def replied(

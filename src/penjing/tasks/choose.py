@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data import taught
 from penjing.data.choices import asked_choices, read_choices
 from penjing.data.tokenize import has_pair_frame, in_parts, tokenize
 from penjing.errors import DataError, SpecError
@@ -75,6 +76,7 @@ def choose(
         mistakes=_mistakes,
         difference=_difference,
         baseline=_baseline,
+        teach=taught.choices(),
         best="accuracy",
     )
     return _by_likelihood(task) if how == "likelihood" else task

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data import taught
 from penjing.errors import DataError, SpecError, nearest
 from penjing.models.heads import ClassHead
 from penjing.records import Batch, Loss, Part, Rows, Scores
@@ -231,6 +232,7 @@ def classify(
         untuned=None if multi_label else "names",
         best=best,
         multi_label=multi_label,
+        teach=taught.texts(multi_label=multi_label),
         outputs="marks" if multi_label else "classes",
     )
 

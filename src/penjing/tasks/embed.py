@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data import taught
 from penjing.data.batches import shuffled
 from penjing.data.read import read
 from penjing.data.related import read_related
@@ -87,6 +88,7 @@ def embed(
         difference=_difference,
         baseline=lambda rows, targets, names, seed: _bm25,
         untuned="own",
+        teach=taught.belonging(),
         best="ndcg_10",
     )
 

@@ -76,7 +76,7 @@ def few_shot(
             notes.append(f"the words of the {len(names)} labels are one more train row each")
         return train, rows.take(held) if valid is None else valid, tuple(notes)
 
-    task = replace(classify(labels=labels), name="few_shot", draw=draw)
+    task = replace(classify(labels=labels), name="few_shot", draw=draw, teach=None)
 
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
         called = drawing.named(names, check_words(words, names))

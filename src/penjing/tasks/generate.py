@@ -12,6 +12,7 @@ from torch import nn
 
 from penjing import saying
 from penjing.baselines import said as baselines
+from penjing.data import taught
 from penjing.data.aligned import asked_sources, read_aligned
 from penjing.errors import NotSupported, SpecError
 from penjing.models.answering import part_of_both
@@ -170,6 +171,7 @@ def said_task(
         difference=difference,
         baseline=cheap,
         bind=bind,
+        teach=taught.sources(),
         whole=True,
     )
     return task

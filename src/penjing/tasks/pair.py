@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data import taught
 from penjing.data.batches import shuffled
 from penjing.data.fields import read_fields
 from penjing.data.numbers import numbers_of
@@ -102,7 +103,16 @@ def pair(
         return replace(task, notes=(note,))
 
     own = _scores(given) if scores else _classes(given)
-    task = replace(own, name="pair", rows=rows, ask=asked_pairs, part=part, draw=draw, bind=bind)
+    task = replace(
+        own,
+        name="pair",
+        rows=rows,
+        ask=asked_pairs,
+        part=part,
+        draw=draw,
+        bind=bind,
+        teach=taught.pairs(scores=scores),
+    )
     return task
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.data import taught
 from penjing.data.fields import Columns, read_fields
 from penjing.data.numbers import number_columns, numbers_of
 from penjing.data.table import Table
@@ -101,6 +102,7 @@ def regress(
         loss=of_batch,
         probabilities=probabilities,
         baseline=_baseline,
+        teach=taught.numbers(),
     )
     return task
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.data import relations
+from penjing.data import relations, taught
 from penjing.data.align import pieces_of
 from penjing.data.entities import Tagged
 from penjing.data.relations import Related
@@ -109,6 +109,7 @@ def relate(
         name="relate",
         rows=lambda source, *, labelled=True, **reading: relations.read(source, labelled=labelled, **reading),
         ask=relations.asked,
+        teach=taught.related(),
         label_names=label_names,
         part=part,
         head=head,

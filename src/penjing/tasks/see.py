@@ -72,6 +72,7 @@ def see(
         baseline=_baseline,
         untuned=None,
         sees=True,
+        teach=None,
     )
 
 

@@ -82,6 +82,7 @@ def soft(
         mistakes=mistakes,
         baseline=baseline,
         reference=reference,
+        teach=None,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.data import align, tagged
+from penjing.data import align, tagged, taught
 from penjing.data.entities import Entity, Tagged
 from penjing.entities.answers import INTENT, answer_of, apart, line_of, wrong_of
 from penjing.entities.scores import Said, Truth, difference, scores_of
@@ -46,8 +46,9 @@ def tag(
     unequal labels overlap. crf: learn which tags follow each other (Lafferty et al. 2001). units: what gets a
     tag: words, by their first piece; characters; or every piece. intent: learn a label of the whole sentence
     beside the entities (JointBERT, Chen et al. 2019); its column, or true to find it. intent_weight: of its
-    loss. labels: the entities' names in order; those of the train rows when not given. overlap: share of a
-    window that long texts' windows have in common. repair: mend tags and spans that contradict themselves.
+    loss. labels: the entities' names in order, then the intents' as `intent: NAME`; those of the train rows
+    when not given. overlap: share of a window that long texts' windows have in common. repair: mend tags and
+    spans that contradict themselves.
     head_dropout: before the last layer.
     """
     if crf and decode == "span":
@@ -81,17 +82,18 @@ def tag(
         return ask(rows.texts).items or [] if rows.items is None else rows.items
 
     def label_names(rows: Rows) -> list[str]:
+        wanted, intents = apart(labels or [])
         found = sorted({entity.label for item in items_of(rows) for entity in item.entities})
         if not found:
             raise DataError(
                 f"At least one entity was wanted in the train rows; {len(rows):,} rows hold none. Check "
                 "`data.label` (the column of tags or entities), or add rows with entities."
             )
-        for name in found if labels is not None else ():
-            if name not in (labels or ()):
-                raise _unknown(rows, items_of(rows), name, labels or [], "`tag.labels`")
-        whole = sorted({name for row in rows.labels for name in row}) if intent else []
-        return [*(labels or found), *(INTENT + name for name in whole)]
+        for name in found if wanted else ():
+            if name not in wanted:
+                raise _unknown(rows, items_of(rows), name, wanted, "`tag.labels`")
+        whole = sorted({name for row in rows.labels for name in row} - {*intents}) if intent else []
+        return [*(wanted or found), *(INTENT + name for name in [*intents, *whole])]
 
     def encode(rows: Rows, names: list[str]) -> np.ndarray:
         kinds, whole = apart(names)
@@ -244,6 +246,10 @@ def tag(
         n = max(1, len(part.targets))
         return {"entities_a_row": {name: counts[i] / n for i, name in enumerate(kinds)}}
 
+    def outlets(names: list[str]) -> list[list[str]]:
+        kinds, whole = apart(names)
+        return [tagging(len(kinds)).outlets(kinds), whole]
+
     return Task(
         name="tag",
         rows=read,
@@ -262,6 +268,8 @@ def tag(
         difference=versus,
         baseline=baseline,
         reference=reference,
+        teach=taught.entities(intent=intent),
+        outlets=outlets,
         best="micro_f1",
         outputs="" if crf or intent or decode == "span" else "classes",
     )
