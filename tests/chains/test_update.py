@@ -20,7 +20,7 @@ from penjing.chains.update_spec import Gate, read
 from penjing.cli import app
 from penjing.data.parts import rows_of
 from penjing.data.read import read as read_rows
-from penjing.errors import NotSupported, SpecError
+from penjing.errors import DataError, NotSupported, SpecError
 from penjing.serve import registry
 from penjing.serve.traffic import Traffic
 
@@ -167,6 +167,16 @@ def test_a_task_that_no_word_of_people_teaches_is_refused(
     with pytest.raises(NotSupported) as error:
         update(small)
     told(error, "`prefer` has no row that such a word makes", "penjing tune --set parent=FOLDER")
+
+
+def test_a_label_that_nobody_knows_is_told_before_anything_is_trained(
+    small: dict[str, Any], tmp_path: Path
+) -> None:
+    must = put(tmp_path / "must.csv", [("a text", "nobody")])
+    with pytest.raises(DataError) as error:
+        update({**small, "must_pass": must})
+    told(error, "must.csv, line 2", "`nobody`")
+    assert not (tmp_path / "updates" / "1").exists()
 
 
 def test_two_rounds_at_once_are_refused(small: dict[str, Any]) -> None:
