@@ -77,6 +77,7 @@ def test_more_of_the_same_is_still(run: Run, tmp_path: Path) -> None:
     assert not found.moved
     assert found.verdict is not None
     assert found.plain()["verdict"] == "still"
+    assert found.model == run.folder.name, "and not `best`, as every run's bundle is called"
 
 
 def test_few_rows_say_nothing(run: Run, store: str) -> None:

@@ -153,9 +153,14 @@ def watch(
     if len(new) >= FEWEST:
         verdict = compare(known.seen, new, alpha=alpha, looks=looks, least=least, seed=seed)
     far = _farthest(known.seen, new, texts) if verdict and verdict.moved else ()
-    return Watched(
-        name or bundle.folder.name, str(bundle.folder), when, verdict, far, tuple(notes), known.seen, new
-    )
+    called = name or _called(bundle.folder)
+    return Watched(called, str(bundle.folder), when, verdict, far, tuple(notes), known.seen, new)
+
+
+def _called(folder: Path) -> str:
+    """The name of a bundle's folder; where that is a run's `best`, the run's."""
+    whole = folder.resolve()
+    return whole.parent.name if whole.name == "best" else whole.name
 
 
 def live_of(folder: Path) -> tuple[str, Path]:
