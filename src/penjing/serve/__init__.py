@@ -6,6 +6,7 @@ opened      a version opened, or refused;  golden  inputs whose answers must sta
 lanes       bundles that share a trunk's pass;  models  which version answers, what is in memory
 job         a request under way;  batcher  the worker and its passes;  talker, speaking  texts being said
 service     all of these for one process;  keyring, limits, audit, metrics  what belongs to it
+explain     which words an answer came from
 shared      what several such processes have in common: rates and metrics
 app         the routes: guard (who may), predict, openai, open_inference, admin, page
 """

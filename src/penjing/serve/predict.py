@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from penjing.serve.explain import explained, spans_of
 from penjing.serve.guard import needs
 from penjing.serve.opened import said_of
 from penjing.serve.registry import LIVE
@@ -35,6 +36,7 @@ class Question(BaseModel):
         str | dict[str, Any] | list[Any], Field(examples=["My card was charged twice.", ["one", "two"]])
     ]
     scores: Annotated[bool, Field(description="those of every label, too")] = False
+    explain: Annotated[bool, Field(description="how much each word did for the label, too")] = False
     within_s: Annotated[float | None, Field(gt=0, le=600, description="deadline in seconds")] = None
 
 
@@ -81,17 +83,23 @@ def router(service: Service) -> APIRouter:
     async def predict(question: Question, request: Request) -> Response:
         """Answers of a model to one input or many, whatever its task."""
         inputs = question.inputs if isinstance(question.inputs, list) else [question.inputs]
+        spans = spans_of(inputs, most=service.most_inputs) if question.explain else []
         reply = await service.ask(
             question.model, "predict", inputs, caller=request.state.caller, within_s=question.within_s
         )
-        answers = reply.answers if question.scores else [_short(one) for one in reply.answers]
+        found, n_tokens = reply.answers, reply.n_tokens
+        if question.explain:
+            about = {"caller": request.state.caller, "within_s": question.within_s}
+            found, more = await explained(service, reply, inputs, spans, **about)
+            n_tokens += more
+        answers = found if question.scores else [_short(one) for one in found]
         content = {
             "id": reply.id,
             "model": question.model,
             "bundle": reply.opened.about,
             "task": reply.opened.bundle.task.name,
             "answers": answers,
-            "tokens": reply.n_tokens,
+            "tokens": n_tokens,
         }
         return answer(content, headers=named(reply))
 

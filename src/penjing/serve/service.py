@@ -147,16 +147,17 @@ class Service:
                 f"1 to {self.most_inputs:,} inputs were wanted; there are {len(inputs):,}. Send fewer."
             )
         read = _read(opened, inputs)
-        answers, n_tokens, queue_s = await self._answered(opened, verb, read, caller, within_s)
+        answers, n_tokens, queue_s = await self.answered(opened, verb, read, caller, within_s)
         reply = Reply(number, opened, chosen.way, answers, n_tokens, queue_s, time.perf_counter() - began)
         asked = self._asked(reply, at, verb, inputs, caller)
         if chosen.shadow is not None and self.recorder is not None and self._shadows < SHADOWS:
             self._keep(asyncio.create_task(self._shadow(chosen.shadow, asked, read, within_s)))
         return await self._noted(reply, asked)
 
-    async def _answered(
+    async def answered(
         self, opened: Opened, verb: str, inputs: Sequence[Any], caller: Caller, within_s: float
     ) -> tuple[list[Any], int, float]:
+        """Answers of a version, tokens, and seconds waited; noted and recorded by nobody. Raises as `ask`."""
         if verb == "predict" and opened.bundle.task.prompts is not None:
             prompts = await asyncio.to_thread(prompts_to_answer, opened.bundle, inputs)
             talks = [await self.talk(opened, one, caller=caller, within_s=within_s) for one in _each(prompts)]
@@ -224,7 +225,7 @@ class Service:
         began = time.perf_counter()
         try:
             opened = await asyncio.to_thread(self.models.open, version)
-            answers, n, queue_s = await self._answered(opened, asked.verb, inputs, Caller(), within_s)
+            answers, n, queue_s = await self.answered(opened, asked.verb, inputs, Caller(), within_s)
             reply = Reply(asked.id, opened, "shadow", answers, n, queue_s, time.perf_counter() - began)
             caller = Caller(asked.key)
             await self._noted(reply, self._asked(reply, asked.at, asked.verb, asked.inputs, caller))

@@ -59,10 +59,28 @@ function marked(text, entities) {
   return line;
 }
 
+function weighed(text, words) {
+  const line = make("p");
+  const points = [...text];
+  const most = Math.max(1e-6, ...words.map((w) => Math.abs(w.effect)));
+  let from = 0;
+  for (const w of words) {
+    const own = make("mark", points.slice(w.start, w.end).join(""));
+    const side = w.effect < 0 ? "#c0392b" : "var(--leaf)";
+    own.style.background = `color-mix(in srgb, ${side} ${Math.round((60 * Math.abs(w.effect)) / most)}%, transparent)`;
+    own.title = `${w.effect < 0 ? "against" : "for"}: ${Math.abs(w.effect).toFixed(3)}`;
+    line.append(points.slice(from, w.start).join(""), own);
+    from = w.end;
+  }
+  line.append(points.slice(from).join(""));
+  return line;
+}
+
 function shown(answer, input) {
   if (answer.scores && typeof answer.scores === "object" && !Array.isArray(answer.scores)) {
     const name = answer.label ?? (answer.labels || []).join(", ");
-    return [make("p", `${name || "(none)"} · confidence ${Number(answer.confidence).toFixed(3)}`), ...bars(answer.scores)];
+    const why = answer.words ? [weighed(input, answer.words)] : [];
+    return [make("p", `${name || "(none)"} · confidence ${Number(answer.confidence).toFixed(3)}`), ...why, ...bars(answer.scores)];
   }
   if (Array.isArray(answer.entities) && typeof input === "string") return [marked(input, answer.entities)];
   const said = answer.reply ?? answer.text ?? answer.answer;
@@ -76,7 +94,7 @@ async function ask() {
     let input = at("text").value;
     if (/^\s*[[{]/.test(input)) input = JSON.parse(input);
     const began = performance.now();
-    const found = await call("v1/predict", { model: at("model").value, inputs: [input], scores: true });
+    const found = await call("v1/predict", { model: at("model").value, inputs: [input], scores: true, explain: at("explain").checked });
     const about = `${found.bundle.name}@${found.bundle.version} · ${found.tokens} tokens · ${(performance.now() - began).toFixed(0)} ms`;
     at("found").replaceChildren(...shown(found.answers[0], input), make("p", about, "dim"));
   } catch (error) {
