@@ -3,16 +3,20 @@ the task's own score."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import tickets
-from penjing import load, tune
+from penjing import load, plugin, tune
 from penjing.chains import rounds
 from penjing.chains.new_rows import line_of
+from penjing.chains.update import _names as names_of
 from penjing.chains.update import update
+from penjing.data.entities import Entity, Tagged
+from penjing.data.fields import given_rows
 from penjing.errors import DataError
 from penjing.jobs.evaluate import evaluate
 from penjing.serve import registry
@@ -145,3 +149,15 @@ def test_what_cannot_be_right_is_told_by_the_form_that_was_wanted(tuned: Callabl
         with pytest.raises(DataError) as error:
             line_of(bundle, asked, truth)
         assert wanted in str(error.value)
+
+
+def test_a_kind_of_entity_that_only_rows_to_test_with_hold_is_known_too(tuned: Callable[..., Any]) -> None:
+    task = plugin.build("tasks", plugin.Choice("tag", {"intent": True}))
+    bundle = replace(tuned("lora").bundle, task=task, card={"labels": ["thing", "intent: a"]})
+    items = [Tagged("my card", (), (Entity(3, 7, kind),)) for kind in ("thing", "rare")]
+    rows = replace(given_rows(items, ["my card"] * 2), labels=[("a",), ("b",)])
+    assert names_of(bundle, rows) == ["thing", "intent: a", "intent: b", "rare"]
+    asked = task.label_names(rows)
+    ordered = plugin.build("tasks", plugin.Choice("tag", {"intent": True, "labels": names_of(bundle, rows)}))
+    assert asked == ["rare", "thing", "intent: a", "intent: b"]
+    assert ordered.label_names(rows) == ["thing", "rare", "intent: a", "intent: b"]

@@ -131,7 +131,7 @@ def _round(asked: Update, live: Version, bundle: Bundle, new: Rows, said: int, t
     if not len(trial):
         known = f"{len(new):,} new rows, of which none asks what the old ones do not: nothing to test with"
         return Round(None, "waiting", live.number, notes=(known,))
-    names = _names(bundle, train)
+    names = _names(bundle, new)
     judges = _judges(asked, bundle, names, trial, test)
     folder.mkdir()
     rounds.write_lines(folder, "new_train", rounds.lines_of(bundle, train))
@@ -170,9 +170,9 @@ def _split(bundle: Bundle, new: Rows, old: Rows, share: float, seed: int) -> tup
     return new.take(learned), new.take(tested[fresh[tested]])
 
 
-def _names(bundle: Bundle, train: Rows) -> list[str]:
+def _names(bundle: Bundle, new: Rows) -> list[str]:
     """The live version's labels, then those that it hears of first."""
-    found = {name for own in rounds.teach_of(bundle).kinds(train) for name in own}
+    found = {name for own in rounds.teach_of(bundle).kinds(new) for name in own}
     return [*bundle.labels, *sorted(found - {*bundle.labels})]
 
 
