@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from penjing.models import int8
-from penjing.models.int8 import Int8Linear, Int8Table, rounded, tokens_rounded, whole_product
+from penjing.models.int8 import (
+    Int8Linear,
+    Int8Table,
+    Side,
+    alike,
+    rounded,
+    tokens_rounded,
+    whole_product,
+)
 
 
 @pytest.mark.parametrize("scales", ["channel", "tensor"])
@@ -72,6 +80,33 @@ def test_an_input_changed_in_place_is_read_anew() -> None:
     first = layer(x)
     x.mul_(2)
     torch.testing.assert_close(layer(x), 2 * first)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linears_side_by_side_give_each_its_own_bits(bias: bool) -> None:
+    layers = [
+        Int8Linear.of(torch.randn(n, 48) * n, torch.randn(n) if bias else None).requires_grad_(False)
+        for n in (20, 8, 20)
+    ]
+    side, x = Side(), torch.randn(300, 48)
+    assert alike(layers)
+    for own, layer in zip(side.of(layers, x), layers, strict=True):
+        assert torch.equal(own, layer(x))
+    layers[1].scale.mul_(3)
+    assert torch.equal(side.of(layers, x)[1], layers[1](x))
+
+
+def test_linears_that_somebody_watches_do_not_stand_side_by_side() -> None:
+    layers = [Int8Linear.of(torch.randn(4, 8), None) for _ in range(2)]
+    layers[1].register_forward_hook(lambda *given: None)
+    assert not alike(layers)
+    assert not alike([layers[0], nn.Linear(8, 4)])
+
+
+def test_many_tokens_give_the_bits_of_few() -> None:
+    layer, x = Int8Linear.of(torch.randn(1536, 64), torch.randn(1536)), torch.randn(400, 64)
+    assert torch.equal(layer(x), torch.cat([layer(part) for part in x.split(7)]))
+    assert layer(x[:0]).shape == (0, 1536)
 
 
 def test_a_table_gives_the_rows_that_it_stands_for() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.models import packing
+from penjing.models.layout import layout_of, spread
 from penjing.models.load import Base, load
 
 PACKED = ["bert", "roberta", "electra", "distilbert", "albert", "modernbert", "gpt2", "llama", "qwen3"]
@@ -254,10 +255,10 @@ def test_attention_dropout_of_nothing_is_no_dropout(tiny: Tiny) -> None:
         assert torch.equal(trained, ours(base, ids, LENGTHS))
 
 
+@pytest.mark.parametrize("lengths", [[3, 11, 10, 1, 10], [16, 16, 17, 32, 33, 31]])
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_equals_softmax_written_out(causal: bool, window: int | None) -> None:
-    lengths = [3, 11, 10, 1, 10]
+def test_attention_equals_softmax_written_out(causal: bool, window: int | None, lengths: list[int]) -> None:
     q, k, v = (torch.randn(1, 4, sum(lengths), 8) for _ in range(3))
     k, v = k[:, :2], v[:, :2]  # keys shared between heads
     found, _ = packing.attend(
@@ -274,6 +275,37 @@ def test_attention_equals_softmax_written_out(causal: bool, window: int | None) 
     k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
     scores = (q @ k.transpose(-1, -2) / 8**0.5).masked_fill(~visible, float("-inf"))
     assert gap(found, (scores.softmax(-1) @ v).transpose(1, 2)) < 1e-5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_gives_a_row_the_same_bits_alone_and_in_company(causal: bool) -> None:
+    lengths = [14, 17, 15, 9, 20, 33, 40]
+    q, k, v = (torch.randn(1, 12, sum(lengths), 32) for _ in range(3))
+
+    def out(*own: Tensor, lengths: list[int]) -> Tensor:
+        found, _ = packing.attend(nn.Module(), *own, None, layout=layout_of(lengths), is_causal=causal)
+        return found.squeeze(0)
+
+    alone = [
+        out(*own, lengths=[n])
+        for n, *own in zip(lengths, *(x.split(lengths, 2) for x in (q, k, v)), strict=True)
+    ]
+    assert torch.equal(torch.cat(alone), out(q, k, v, lengths=lengths))
+
+
+def test_aligned_groups_have_whole_lanes_and_hold_every_token_once() -> None:
+    lengths = [15, 14, *[30] * 20, 16, 16, 3, 300]
+    found = layout_of(lengths)
+    x = torch.randn(sum(lengths), 2, 8)
+    back = []
+    for group in found.aligned:
+        assert group.longest == 16 * -(-max(group.lengths) // 16)
+        assert group.n * group.longest <= 256 or group.n == 1
+        placed = spread(x[group.first : group.last], group)
+        assert placed.shape == (group.n, 2, group.longest, 8)
+        flat = placed.transpose(1, 2).reshape(-1, 16)
+        back.append(flat if group.back is None else flat[group.back])
+    assert torch.equal(torch.cat(back), x.view(-1, 16))
 
 
 def test_groups_hold_neighbours_of_like_length_and_every_token_once() -> None:

@@ -19,18 +19,20 @@ from torch import Tensor
 from penjing.models.dropout import dropout_factor
 
 
-def standing(lengths: tuple[int, ...]) -> Tensor:
-    """(n, L) True where a sequence has a token."""
-    return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
+def standing(lengths: tuple[int, ...], room: int | None = None) -> Tensor:
+    """(n, L) True where a sequence has a token; L is `room`, or what the longest needs."""
+    return torch.arange(room or max(lengths))[None, :] < torch.tensor(lengths)[:, None]
 
 
 @lru_cache(maxsize=512)
 @torch.inference_mode(False)
-def places(lengths: tuple[int, ...], heads: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+def places(
+    lengths: tuple[int, ...], heads: int, device: str = "cpu", room: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Where rows of width d go: tokens' (t * H) rows to blocks' (B * L) rows, back again, and the blocks'
     empty rows, which repeat their sequence's first token: what is not finite stays in its sequence.
     """
-    here = standing(lengths)
+    here = standing(lengths, room)
     n, longest = here.shape
     size = torch.tensor(lengths)
     token = (size.cumsum(0) - size)[:, None].repeat(1, longest)

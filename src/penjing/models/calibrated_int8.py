@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from penjing.models.int8 import MOST, rounded, tokens_rounded, whole_product
+from penjing.models.int8 import MOST, product, rounded, tokens_rounded, whole_product
 
 
 class CalibratedInt8(nn.Module):
@@ -90,8 +90,7 @@ class CalibratedInt8(nn.Module):
         flat = x.reshape(-1, self.in_features).float()
         if self.step is None or self.zero is None or self.sums is None:
             codes, of_tokens = tokens_rounded(flat if self.factors is None else flat / self.factors)
-            out = whole_product(codes, self.weight).float().mul_(of_tokens).mul_(self.scale)
-            out = out if self.bias is None else out.add_(self.bias)
+            out = product(codes, of_tokens, self.weight, self.scale, self.bias)
         else:
             step = self.step if self.factors is None else self.step * self.factors
             codes = (flat / step).add_(self.zero).round_().clamp_(-MOST, MOST).to(torch.int8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from penjing.models.attention import places, standing
 
 LIKE = 1.25  # sequences of one attention group differ in length at most by this factor
+LANES = 16  # floats that an AVX-512 processor computes with at once
+PLACES = 256  # of an aligned group: what attention reads and writes stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Group:
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence."""
-        return max(self.lengths)
+        return max(self.lengths) if self.visible is None else self.visible.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,28 @@ class Layout:
             starts.append(at)
             at += n
         return starts
+
+    @cached_property
+    def aligned(self) -> tuple[Group, ...]:
+        """The groups as torch's attention on a CPU goes over them fastest: empty places follow until
+        `longest` divides by `LANES`, and a group has at most `PLACES` places, or one sequence.
+
+        Keys that do not fill a lane are gone over one by one: rows of 15 took 2.4 µs a token (6.7 with a
+        mask) where rows of 16 took .9, rows of 31 took 5.4 where rows of 32 took 1.0. Room that depends on
+        the row's own length alone also gives a row the same bits whoever shares its batch.
+        """
+        device, found, at = str(self.positions.device), list[Group](), 0
+        for group in self.groups:
+            most = max(1, PLACES // _room(group.longest))
+            for i in range(0, group.n, most):
+                own = group.lengths[i : i + most]
+                found.append(group_of(own, at, device, room=_room(max(own))))
+                at = found[-1].last
+        return tuple(found)
+
+
+def _room(longest: int) -> int:
+    return -(-longest // LANES) * LANES
 
 
 def layout_of(lengths: Sequence[int], device: torch.device | str = "cpu", *, exact: bool = False) -> Layout:
@@ -84,13 +108,16 @@ def _layout(lengths: tuple[int, ...], device: str, exact: bool) -> Layout:
     return Layout(lengths, positions, tuple(groups))
 
 
-def group_of(lengths: tuple[int, ...], first: int, device: str) -> Group:
-    """The group of neighbours of these lengths, of which the first begins at token `first`."""
+@torch.inference_mode(False)
+def group_of(lengths: tuple[int, ...], first: int, device: str, *, room: int | None = None) -> Group:
+    """The group of neighbours of these lengths, of which the first begins at token `first`; `room`: places a
+    sequence, those of the longest unless told.
+    """
     last = first + sum(lengths)
-    if len(set(lengths)) == 1:
+    if set(lengths) == {room or lengths[0]}:
         return Group(first, last, lengths, None, None, None)
-    into, back, _ = places(lengths, 1, device)
-    return Group(first, last, lengths, into, back, standing(lengths)[:, None, None, :].to(device))
+    into, back, _ = places(lengths, 1, device, room)
+    return Group(first, last, lengths, into, back, standing(lengths, room)[:, None, None, :].to(device))
 
 
 class Regroup(torch.autograd.Function):
@@ -123,6 +150,20 @@ class Return(torch.autograd.Function):
         return full.index_copy_(0, ctx.saved_tensors[0], grad), None
 
 
+def regrouped(x: Tensor, into: Tensor, back: Tensor) -> Tensor:
+    """`Regroup`; without a graph a plain gather: what autograd adds takes as long as that of a short row."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return Regroup.apply(x, into, back)  # type: ignore[no-any-return]
+    return x.index_select(0, into)
+
+
+def returned(x: Tensor, back: Tensor) -> Tensor:
+    """`Return`, in the same way."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return Return.apply(x, back)  # type: ignore[no-any-return]
+    return x.index_select(0, back)
+
+
 def by_group(x: Tensor, groups: Sequence[Group]) -> Sequence[Tensor]:
     """(1, H, T, d) -> each group's (tokens, H, d). Cut at once: slices would each bring gradients of all."""
     whole = x.squeeze(0).transpose(0, 1)
@@ -131,7 +172,6 @@ def by_group(x: Tensor, groups: Sequence[Group]) -> Sequence[Tensor]:
 
 def spread(x: Tensor, group: Group) -> Tensor:
     """(tokens, H, d) -> this group's (n, H, L, d); a view where all its sequences have one length."""
-    if group.into is not None:
-        rows: Tensor = Regroup.apply(x.reshape(len(x), -1), group.into, group.back)
-        x = rows.view(-1, *x.shape[1:])
+    if group.into is not None and group.back is not None:
+        x = regrouped(x.reshape(x.shape[0], -1), group.into, group.back).view(-1, *x.shape[1:])
     return x.view(group.n, group.longest, *x.shape[1:]).transpose(1, 2)

@@ -15,8 +15,9 @@ from penjing.models.dropout import hasten
 from penjing.models.frozen import Frozen, find, still
 from penjing.models.heads import pool
 from penjing.models.lowrank import quicken
-from penjing.models.packing import Way, run
+from penjing.models.packing import Way
 from penjing.models.precision import WORKING, WorkingCopies
+from penjing.models.straight import run
 from penjing.records import Batch
 
 

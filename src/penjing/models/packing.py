@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from penjing.models import varlen
 from penjing.models.across import attend_across
 from penjing.models.attention import DroppedAttention
-from penjing.models.layout import Group, Layout, Return, by_group, layout_of, spread
+from penjing.models.layout import Group, Layout, Return, by_group, layout_of, returned, spread
 from penjing.models.modes import evaluating
 from penjing.models.sight import Sight
 
@@ -77,16 +77,17 @@ def attend(
         window = sliding_window
         whole = varlen.attend_whole(q, k, v, layout.lengths, scale=scale, causal=causal, window=window)
         return whole[None], None
-    drawn: list[Tensor | None] = [None] * len(layout.groups)
-    if dropout and factors is not None:
-        drawn = [*factors(query.shape[1], dropout, query.dtype)]
     heads, width = query.shape[1], query.shape[3]
     if key.shape[1] != heads:
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
-    asks, keys, values = (by_group(x, layout.groups) for x in (query, key, value))
+    groups = layout.groups if dropout or query.device.type != "cpu" else layout.aligned
+    drawn: list[Tensor | None] = [None] * len(groups)
+    if dropout and factors is not None:
+        drawn = [*factors(heads, dropout, query.dtype)]
+    asks, keys, values = (by_group(x, groups) for x in (query, key, value))
     parts = [
         _attend_group(g, own, scale, dropout, causal, sliding_window, factor).view(-1, heads, width)
-        for g, *own, factor in zip(layout.groups, asks, keys, values, drawn, strict=True)
+        for g, *own, factor in zip(groups, asks, keys, values, drawn, strict=True)
     ]
     out = parts[0] if len(parts) == 1 else torch.cat(parts)  # (T, H, d)
     return out[None], None
@@ -111,7 +112,8 @@ def _attend_group(
         return dropped
     q, k, v = (spread(x, group) for x in own)  # (n, H, L, d)
     visible = group.visible
-    plain = causal and visible is None and (window is None or group.longest <= window)
+    # Empty places are the last: who looks back only sees none of them.
+    plain = causal and (window is None or group.longest <= window)
     pattern = None if plain else pattern_of(group.longest, causal, window, q.device)
     if pattern is not None:
         visible = pattern if visible is None else visible & pattern
@@ -122,7 +124,7 @@ def _attend_group(
     )
     flat = out.transpose(1, 2).reshape(-1, heads * width)
     if group.back is not None:
-        flat = Return.apply(flat, group.back)
+        flat = returned(flat, group.back)
     return flat
 
 

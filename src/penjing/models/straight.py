@@ -1,0 +1,203 @@
+"""Encoders of BERT's build run straight: each layer as a few plain calls, a block of tokens at a time.
+
+transformers goes through six modules a layer and a dozen arguments each; on one core that was a fifth of the
+time of one row. And it takes all tokens through one product after the other: at 500 tokens what is read and
+written then no longer fits a core's cache, which costs most where the products themselves are quick (int8).
+Here a layer goes over blocks of whole sequences, its linears, norms and activation called as the modules they
+are, so that adapters, other kinds of layers and their hooks work as ever. Int8 queries, keys and values are
+one product, of a copy of their codes.
+
+Which trunks fit is found by where their modules stand, then tried on a small batch against transformers' own
+way; a trunk that does not fit, or whose outer modules somebody watches or exchanges, is run by `packing`.
+
+Legend: T tokens, D width, H heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.errors import NotSupported
+from penjing.models import packing
+from penjing.models.int8 import Side, alike
+from penjing.models.layers import bare, layers_of, path_of
+from penjing.models.layout import layout_of
+from penjing.models.packing import FAILURES, Way
+
+BLOCK = 160  # tokens that a layer goes over at once, or one sequence: 1,536 floats of each fill a MiB
+SAME = 1e-5  # largest relative difference between this way and transformers' own
+TRIED = (5, 18, 3, 7)  # lengths of the trial's sequences
+# Where attention stands in a layer; then queries, keys, values, output, norm; up, activation, down, norm.
+BUILDS = (
+    (
+        "attention.self",
+        *("attention.self.query", "attention.self.key", "attention.self.value"),
+        *("attention.output.dense", "attention.output.LayerNorm"),
+        *("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense", "output.LayerNorm"),
+    ),
+    (
+        "attention",
+        *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"),
+        *("ffn.lin1", "ffn.activation", "ffn.lin2", "output_layer_norm"),
+    ),
+)
+KEPT = "_penjing_straight"  # in a trunk: the model that was read, and what was found
+Place = tuple[dict[str, Any], str]  # where a module stands: its parent's modules, its name among them
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer: its attention's module, and where those stand that it is made of."""
+
+    attention: Any
+    places: tuple[Place, ...]
+    side: Side
+
+    def over(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """States (T, D) of whole sequences -> (T, D)."""
+        query, key, value, out, norm, up, activation, down, last = (home[name] for home, name in self.places)
+        three = query, key, value
+        made = self.side.of(three, x) if alike(three) else [make(x) for make in three]
+        size = x.shape[0], -1, self.attention.attention_head_size
+        q, k, v = (own.view(size).transpose(0, 1)[None] for own in made)
+        scaling = getattr(self.attention, "scaling", None)
+        found, _ = packing.attend(
+            self.attention, q, k, v, None, scaling=scaling, layout=layout_of(lengths, x.device)
+        )
+        x = norm(out(found.reshape(x.shape[0], -1)) + x)
+        return last(down(activation(up(x))) + x)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class Straight:
+    """A trunk that can be run so. `outer`: the modules that are passed over, and where each stands."""
+
+    model: Any
+    stack: nn.ModuleList
+    layers: tuple[Layer, ...]
+    outer: tuple[tuple[Place, nn.Module], ...]
+    typed: bool  # whether embeddings take types of tokens
+
+    def stands(self) -> bool:
+        """Whether all that is passed over still stands there, unwatched and in evaluation mode."""
+        return len(self.stack) == len(self.layers) and all(
+            home.get(name) is module
+            and not (module._forward_hooks or module._forward_pre_hooks or module.training)
+            and "forward" not in module.__dict__
+            for (home, name), module in self.outer
+        )
+
+    def states(self, way: Way, ids: Tensor, lengths: Sequence[int], segments: Tensor | None) -> Tensor:
+        """Last hidden states of packed sequences: ids (T,) -> (T, D)."""
+        positions = layout_of(lengths, ids.device).positions[None] + way.offset
+        types = {} if segments is None or not self.typed else {"token_type_ids": segments[None]}
+        x: Tensor = self.model.embeddings(input_ids=ids[None], position_ids=positions, **types)
+        wider = getattr(self.model, "embeddings_project", None)
+        x = (x if wider is None else wider(x)).squeeze(0)
+        own = blocks(tuple(lengths))
+        sizes = [sum(block) for block in own]
+        for layer in self.layers:
+            parts = [layer.over(part, block) for part, block in zip(x.split(sizes), own, strict=True)]
+            x = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return x
+
+
+def run(
+    trunk: nn.Module, way: Way, ids: Tensor, lengths: Sequence[int], segments: Tensor | None = None
+) -> Tensor:
+    """`packing.run`, straight where the trunk can be run so: on a CPU, packed, without a graph."""
+    plain = way.packed and ids.device.type == "cpu" and not ids.is_floating_point()
+    answers = not (torch.is_grad_enabled() or trunk.training or getattr(trunk, "added", None) is not None)
+    found = straight(trunk, way) if plain and answers else None
+    if found is not None and found.stands():
+        return found.states(way, ids, lengths, segments)
+    return packing.run(trunk, way, ids, lengths, segments)
+
+
+def straight(trunk: nn.Module, way: Way) -> Straight | None:
+    """How to run a trunk straight; None where it is of another build, or gives other states.
+
+    What was found is kept with the trunk. A twin that took it over is another model, and read anew.
+    """
+    model = bare(trunk)
+    kept: tuple[nn.Module, Straight | None] | None = trunk.__dict__.get(KEPT)
+    if kept is not None and kept[0] is model:
+        return kept[1]
+    found = _read(model)
+    if found is not None and not found.stands():
+        return None  # watched for now: looked at again
+    found = found if found is not None and _same(found, trunk, way) else None
+    trunk.__dict__[KEPT] = model, found
+    return found
+
+
+@lru_cache(maxsize=256)
+def blocks(lengths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Lengths of sequences in runs of at most `BLOCK` tokens, or of one sequence."""
+    found: list[list[int]] = []
+    for n in lengths:
+        if found and sum(found[-1]) + n <= BLOCK:
+            found[-1].append(n)
+        else:
+            found.append([n])
+    return tuple(tuple(one) for one in found)
+
+
+def _read(model: nn.Module) -> Straight | None:
+    """By where its modules stand; None where they stand otherwise."""
+    try:
+        stack = layers_of(model)
+    except NotSupported:
+        return None
+    build = next((names for names in BUILDS if all(_has(layer, names) for layer in stack)), None)
+    embeddings: Any = getattr(model, "embeddings", None)
+    if build is None or not isinstance(embeddings, nn.Module):
+        return None
+    if {name for name, _ in model.named_children()} - {"embeddings", "embeddings_project", "pooler"} != {
+        path_of(model).partition(".")[0]
+    }:
+        return None  # something else stands between layers and states
+    attention, *names = build
+    layers = tuple(
+        Layer(layer.get_submodule(attention), tuple(_place(layer, name) for name in names), Side())
+        for layer in stack
+    )
+    called = [home[name] for layer in layers for home, name in layer.places]
+    inner = {id(module) for one in called for module in one.modules()}
+    outer = tuple(
+        (_place(model, name), module)
+        for name, module in model.named_modules()
+        if name.startswith(path_of(model).partition(".")[0]) and id(module) not in inner
+    )
+    typed = "token_type_ids" in inspect.signature(type(embeddings).forward).parameters
+    return Straight(model, stack, layers, outer, typed)
+
+
+def _has(layer: nn.Module, names: Sequence[str]) -> bool:
+    try:
+        return all(isinstance(layer.get_submodule(name), nn.Module) for name in names)
+    except AttributeError:
+        return False
+
+
+def _place(above: nn.Module, name: str) -> Place:
+    parent, _, own = name.rpartition(".")
+    return above.get_submodule(parent)._modules, own
+
+
+def _same(found: Straight, trunk: nn.Module, way: Way) -> bool:
+    """Try a small batch in both ways."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(found.model.config.vocab_size, (sum(TRIED),), generator=generator)
+    try:
+        ours, wanted = found.states(way, ids, TRIED, None), packing.run(trunk, way, ids, TRIED)
+    except FAILURES:
+        return False
+    return ours.shape == wanted.shape and bool((ours - wanted).abs().max() <= SAME * wanted.abs().max())
