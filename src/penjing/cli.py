@@ -248,6 +248,9 @@ def predict(
         ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of the text, when a file is given")] = None,
+    drop_empty: Annotated[
+        bool, typer.Option("--drop-empty", help="leave out rows of a file without text, and say how many")
+    ] = False,
     with_: Annotated[
         Path | None, typer.Option("--with", help="a bundle of `tag` that finds the entities to relate")
     ] = None,
@@ -277,7 +280,8 @@ def predict(
             sys.stdin.buffer,
             lambda: load(run, base=base).formed(form) if form else load(run, base=base),
             finder=(lambda: load(with_)) if with_ else None,
-            **given_of(text=text),
+            tell=Screen(quiet=not drop_empty).tell,
+            **given_of(text=text, drop_empty=drop_empty or None),
         ):
             if as_json:
                 kept = one.answer if scores else {k: v for k, v in one.answer.items() if k != "scores"}

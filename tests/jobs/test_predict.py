@@ -62,3 +62,15 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_text() -> None:
 
 def test_a_text_too_long_for_a_file_name_is_a_text() -> None:
     assert file_among(["late " * 20_000]) is None
+
+
+def test_rows_without_text_are_left_out_when_asked_and_told(
+    tuned: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "asked.csv").write_text("id,text\n1,late\n2,\n3,charged twice\n")
+    told: list[str] = []
+    found = answers_of_file(
+        tuned().bundle, tmp_path / "asked.csv", tell=lambda news: told.append(news.text), drop_empty=True
+    )
+    assert [one.text for one in found] == ["late", "charged twice"]
+    assert any("1 of 3 rows left out, their text is empty" in note for note in told)

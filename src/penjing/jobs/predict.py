@@ -13,6 +13,7 @@ import numpy as np
 
 from penjing.bundle import Bundle
 from penjing.errors import DataError
+from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import rows_from
 from penjing.jobs.relating import line_of, relations
 
@@ -35,6 +36,7 @@ def answers_to(
     bundle: Callable[[], Bundle],
     *,
     finder: Callable[[], Bundle] | None = None,
+    tell: Tell = silent,
     **reading: Any,
 ) -> Iterator[Answered]:
     """Answers to what was given: texts, the rows of one file, or else the lines of a stream. With a `finder`
@@ -43,7 +45,7 @@ def answers_to(
     if finder:
         return _related(finder(), bundle(), path, given or lines_of(stream), **reading)
     if path:
-        return answers_of_file(bundle(), path, **reading)
+        return answers_of_file(bundle(), path, tell=tell, **reading)
     return answers(bundle, given or lines_of(stream))
 
 
@@ -59,9 +61,12 @@ def answers(bundle: Bundle | Callable[[], Bundle], inputs: Iterable[Any]) -> Ite
         yield from _answered(bundle, said, bundle.predict(portion))
 
 
-def answers_of_file(bundle: Bundle, path: Path, **reading: Any) -> Iterator[Answered]:
-    """Answers to the rows of a file, labelled or not, as the bundle's task reads them."""
+def answers_of_file(bundle: Bundle, path: Path, *, tell: Tell = silent, **reading: Any) -> Iterator[Answered]:
+    """Answers to the rows of a file, labelled or not, as the bundle's task reads them; how it read them is
+    told."""
     rows = rows_from(bundle.task, str(path), labelled=False, **reading)
+    for note in rows.notes:
+        tell(News("note", note))
     for start in range(0, len(rows), AT_ONCE):
         portion = rows.take(np.arange(start, min(start + AT_ONCE, len(rows))))
         said = [portion.where(i) for i in range(len(portion))] if bundle.task.sees else portion.texts
