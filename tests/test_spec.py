@@ -95,6 +95,7 @@ def test_anchored_paths_hold_from_any_folder(tmp_path: Path, monkeypatch: pytest
     [
         ({"lrr": 1}, ["`lrr` is not a key", "Did you mean `train.lr`"]),
         ({"epoch": 3}, ["`epoch` is not a key", "`train.epochs`"]),
+        ({"lr": 1e-3, "lr_scale": 2}, ["`train.lr_scale` (2)", "`train.lr` (0.001)", "Keep one"]),
         ({"source": {"lr": 1}}, ["`lr` is not a key", "`train.lr`"]),
         ({"source": {"train": {"max_length": 9}}}, ["`train.max_length`", "Did you mean `data.max_length`"]),
         ({"source": {"train": "a.csv"}}, ["`train` must hold keys", "'a.csv'", "under `data"]),

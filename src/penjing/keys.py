@@ -65,6 +65,7 @@ class TrainSpec(BaseModel):
         8192, ge=16, description="most tokens at once; a memory knob that changes nothing else"
     )
     lr: float | None = Field(None, gt=0, description="peak learning rate; the method's own when not given")
+    lr_scale: float | None = Field(None, gt=0, description="times the method's own peak rate; excludes lr")
     head_lr: float | None = Field(None, gt=0, description="peak rate of the task's head; `lr` when not given")
     optimizer: Literal["adamw", "lion", "muon", "sgd", "adafactor"] = Field(
         "adamw", description="torch's, fused where torch has it; muon moves hidden matrices, adamw the rest"

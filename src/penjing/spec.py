@@ -354,11 +354,12 @@ def _number(value: Any) -> Any:
 def _refuse_contradictions(spec: Spec) -> None:
     """Settings that exclude each other, and settings that would be ignored."""
     train, data = spec.train, spec.data
-    if train.epochs is not None and train.steps is not None:
-        raise SpecError(
-            f"`train.epochs` ({train.epochs:g}) and `train.steps` ({train.steps}) are both given; they say "
-            f"the same thing twice. Keep one; `--set train.epochs=null` takes one back that a file gives."
-        )
+    for one, other in (("epochs", "steps"), ("lr", "lr_scale")):
+        if None not in (first := getattr(train, one), second := getattr(train, other)):
+            raise SpecError(
+                f"`train.{one}` ({first:g}) and `train.{other}` ({second:g}) are both given; they say the "
+                f"same thing twice. Keep one; `--set train.{one}=null` takes one back that a file gives."
+            )
     for key, users in USED_BY.items():
         if train.optimizer not in users and getattr(train, key) != TrainSpec.model_fields[key].default:
             raise SpecError(

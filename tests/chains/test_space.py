@@ -109,6 +109,32 @@ def test_a_space_with_one_point_says_use_tune() -> None:
     assert "use `penjing tune`" in complaint(train={"lr": 1e-3}, method={"choose": ["lora"]})
 
 
+def test_a_spec_without_a_space_gets_the_usual_one() -> None:
+    asked = read({"data": {"train": "a.csv"}})
+    assert asked.usual
+    tried = {one.method.name for one in asked.ends}
+    assert tried == {"lora", "adapter", "top"}
+    assert {one.train.lr_scale for one in asked.ends} == {0.3, 3.0}
+    assert (
+        read(asked.written()).values["method"] == asked.values["method"]
+    )  # a resumed search looks at the same
+
+
+@pytest.mark.parametrize(
+    ("given", "open_"),
+    [
+        ({"method": "lora"}, {"train.lr_scale", "method.lora.rank"}),
+        ({"method": {"lora": {"rank": 8}}}, {"train.lr_scale"}),
+        ({"method": "bitfit"}, {"train.lr_scale"}),
+        ({"method": "top", "train": {"lr": 1e-3}}, {"method.top.layers"}),
+        ({"base": "bert-tiny"}, {"train.lr_scale"}),
+    ],
+)
+def test_what_a_spec_says_stays_as_it_is_said(given: dict[str, Any], open_: set[str]) -> None:
+    asked = read({"data": {"train": "a.csv"}, **given})
+    assert {key for settings, _ in corners(asked.values) for key in settings} == open_
+
+
 def test_what_all_trials_share_cannot_vary() -> None:
     text = complaint(data={"train": "a.csv", "text": {"choose": ["body", "title"]}})
     assert "`data.text` is a space; all trials of a search share it" in text

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from common import FAMILIES
-from penjing.engine.optim import groups, optimizer, schedule, set_rates
+from penjing.engine.optim import groups, optimizer, own_rate, schedule, set_rates
 from penjing.keys import TrainSpec
 from penjing.methods.lora import lora
 from penjing.models.heads import ClassHead
@@ -193,3 +193,9 @@ def test_sgd_decays_and_has_momentum() -> None:
     made = optimizer(Net(), TrainSpec(optimizer="sgd", momentum=0.7, weight_decay=0.1), 0.1)
     assert {g["momentum"] for g in made.param_groups} == {0.7}
     assert {g["weight_decay"] for g in made.param_groups} == {0.0, 0.1}
+
+
+def test_the_rate_is_the_specs_or_the_methods_own_scaled() -> None:
+    assert own_rate(TrainSpec(lr=0.5), 1e-3) == 0.5
+    assert own_rate(TrainSpec(lr_scale=3.0), 1e-3) == pytest.approx(3e-3)
+    assert own_rate(TrainSpec(lr_scale=3.0, optimizer="lion"), 1e-3) == pytest.approx(3e-4)

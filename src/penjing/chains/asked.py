@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from penjing import plugin
 from penjing import spec as specs
 from penjing.chains.space import Settings, corners, filled
+from penjing.chains.usual import opened
 from penjing.errors import SpecError, nearest
 from penjing.spec import FILE_KEYS, Spec
 
@@ -46,11 +47,13 @@ class SearchSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """A search, checked: values with spaces, how to look, and the specs at every end of every axis."""
+    """A search, checked: values with spaces, how to look, and the specs at every end of every axis. `usual`:
+    the space was not written by whoever asked."""
 
     values: dict[str, Any]
     search: SearchSpec
     ends: tuple[Spec, ...]
+    usual: bool = False
 
     @property
     def first(self) -> Spec:
@@ -78,23 +81,34 @@ def read(
     **keywords: Any,
 ) -> Asked:
     """Read and check a search; `search` is laid over the section of that name, the rest is as in `spec.read`.
+    A spec without a space gets the usual one (`chains/usual.py`).
 
     Raises:
-        SpecError: a space is written wrongly or has one point, a spec at one of its ends is not valid, or
-            something that all trials share is to vary.
+        SpecError: a space is written wrongly, nothing is left open, a spec at one of its ends is not valid,
+            or something that all trials share is to vary.
     """
     values = specs.laid(source, sets=sets, **keywords)
     how = _how({**_mapping(values.pop("search", None)), **(search or {})})
-    ends = []
-    for settings, whole in corners(values):
-        _refuse_shared(settings)
-        ends.append(_valid(whole, settings))
+    ends = _ends(values)
+    usual = len(ends) == 1
+    if usual:
+        values = opened(values)
+        ends = _ends(values)
     if len(ends) == 1:
         raise SpecError(
-            "A search needs something to find out; this spec has one point. Write a space, such as "
+            "A search needs something to find out; this spec leaves nothing open. Write a space, such as "
             "`train.lr: {log: [1e-5, 1e-3]}` or `method: {choose: [lora, bitfit]}`, or use `penjing tune`."
         )
-    return Asked(values, how, tuple(ends))
+    return Asked(values, how, ends, usual)
+
+
+def _ends(values: dict[str, Any]) -> tuple[Spec, ...]:
+    """The spec at every end of every axis."""
+    found = []
+    for settings, whole in corners(values):
+        _refuse_shared(settings)
+        found.append(_valid(whole, settings))
+    return tuple(found)
 
 
 def _mapping(given: Any) -> dict[str, Any]:

@@ -57,6 +57,9 @@ def search(
     """
     asked = questions.read(source, sets=sets, **keywords)
     draw = sampler(asked.search.sampler, asked.values, asked.first.seed)
+    if asked.usual:
+        told = "nothing was left open: the usual methods and rates are tried; `--dry-run` prints them"
+        tell(News("note", told))
     run = runs.place(asked.first, "search")
     write_text(run.folder / NAME, yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
     with run.held():

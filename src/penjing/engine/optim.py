@@ -64,8 +64,10 @@ def _hidden_matrices(trunk: nn.Module) -> set[int]:
 
 
 def own_rate(settings: TrainSpec, of_method: float) -> float:
-    """The peak rate of a run: the spec's, else the method's (for AdamW) made to fit the optimizer."""
-    return settings.lr or of_method * (0.1 if settings.optimizer == "lion" else 1.0)
+    """The peak rate of a run: the spec's, else the method's for AdamW, scaled, as the optimizer wants it."""
+    if settings.lr is not None:
+        return settings.lr
+    return of_method * (settings.lr_scale or 1.0) * (0.1 if settings.optimizer == "lion" else 1.0)
 
 
 def optimizer(model: nn.Module, settings: TrainSpec, lr: float) -> Optimizer:
