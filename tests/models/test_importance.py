@@ -52,7 +52,7 @@ def test_activity_and_moments_are_those_of_the_tokens_alone(family: str, tiny: T
     site = sites_of(model.trunk, attention=True)[1]
     seen: list[torch.Tensor] = []
     hook = model.trunk.get_submodule(site.last).register_forward_pre_hook(
-        lambda module, given: seen.append(given[0].flatten(0, 1).double())
+        lambda module, given: seen.append(given[0].reshape(-1, given[0].shape[-1]).double())
     )
     with torch.no_grad():
         for row in range(len(TEXTS)):  # alone, a row is never padded

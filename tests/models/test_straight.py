@@ -107,6 +107,18 @@ def test_who_watches_a_layer_or_changes_one_is_served(tiny: Tiny) -> None:
         assert torch.equal(fewer, packing.run(base.trunk, base.way, ids, [5]))
 
 
+def test_who_watches_a_linear_sees_no_trial(tiny: Tiny) -> None:
+    base, seen = opened(tiny("bert")), list[int]()
+    hook = base.trunk.encoder.layer[0].output.dense.register_forward_pre_hook(
+        lambda module, given: seen.append(given[0].reshape(-1, given[0].shape[-1]).shape[0])
+    )
+    with torch.inference_mode():
+        run(base.trunk, base.way, words(base, 9), [5, 4])
+        assert seen == [9]
+        hook.remove()
+        assert straight(base.trunk, base.way) is not None
+
+
 def test_a_copy_runs_with_its_own_weights_and_a_trunk_is_let_go(tiny: Tiny) -> None:
     base = opened(tiny("bert"))
     ids = words(base, 5)

@@ -131,8 +131,8 @@ def straight(trunk: nn.Module, way: Way) -> Straight | None:
     if kept is not None and kept[0] is model:
         return kept[1]
     found = _read(model)
-    if found is not None and not found.stands():
-        return None  # watched for now: looked at again
+    if found is not None and (not found.stands() or _watched(model)):
+        return None  # for now: looked at again
     found = found if found is not None and _same(found, trunk, way) else None
     trunk.__dict__[KEPT] = model, found
     return found
@@ -178,6 +178,16 @@ def _read(model: nn.Module) -> Straight | None:
     )
     typed = "token_type_ids" in inspect.signature(type(embeddings).forward).parameters
     return Straight(model, stack, layers, outer, typed)
+
+
+def _watched(model: nn.Module) -> bool:
+    """Whether somebody looks on, who must not see the trial. A hook that is the method of an object is part
+    of the model's own way, as of adapters and of bf16.
+    """
+    hooks = (
+        hook for m in model.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+    )
+    return any(getattr(hook, "__self__", None) is None for hook in hooks)
 
 
 def _has(layer: nn.Module, names: Sequence[str]) -> bool:
