@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 MOST = 127
 EXACT = 2**24 // (MOST * MOST)  # products of two codes whose sum is exact in fp32
-PIECE = 1 << 18  # floats that are gone over at once: a MiB
 LEAST = 1e-12  # of a scale: a row of zeros has one, too
 
 Scales = Literal["channel", "tensor"]
@@ -42,24 +41,9 @@ def rounded(weight: Tensor, scales: Scales = "channel") -> tuple[Tensor, Tensor]
 
 def tokens_rounded(x: Tensor) -> tuple[Tensor, Tensor]:
     """Codes (T, D) int8 of tokens' states, and their scales (T, 1) fp32."""
-    own = pieces(x, x.shape[1])
-    if len(own) == 1:
-        return _rounded(x)
-    parts = [_rounded(x[here]) for here in own]
-    return torch.cat([codes for codes, _ in parts]), torch.cat([scales for _, scales in parts])
-
-
-def _rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
-    scale = rows.abs().amax(1, keepdim=True).float().div_(MOST).clamp_min_(LEAST)
-    return (rows * scale.reciprocal()).round_().to(torch.int8), scale
-
-
-def pieces(x: Tensor, width: int) -> list[slice]:
-    """Tokens in runs whose (n, width) floats stay in a core's cache; all of them where that is no matter."""
-    n, total = max(16, PIECE // width), x.shape[0]  # `len` of a tensor takes as long as a short product
-    if total <= n or x.device.type != "cpu":
-        return [slice(0, total)]
-    return [slice(first, first + n) for first in range(0, total, n)]
+    most = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())  # quicker than of |x|
+    scale = most.float().div_(MOST).clamp_min_(LEAST)
+    return (x * scale.reciprocal()).round_().to(torch.int8), scale
 
 
 _seen = threading.local()
@@ -179,16 +163,7 @@ class Int8Table(nn.Module):
 
 def product(codes: Tensor, of_tokens: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """(T, O) fp32 of tokens' codes (T, D) and scales (T, 1), and a weight's (D, O) and (O,), plus a bias."""
-    own = pieces(codes, weight.shape[1])
-    if len(own) == 1:
-        return _scaled(whole_product(codes, weight), of_tokens, scale, bias)
-    return torch.cat(
-        [_scaled(whole_product(codes[here], weight), of_tokens[here], scale, bias) for here in own]
-    )
-
-
-def _scaled(sums: Tensor, of_tokens: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    found = sums.float().mul_(scale)
+    found = whole_product(codes, weight).float().mul_(scale)
     return found.mul_(of_tokens) if bias is None else torch.addcmul(bias, found, of_tokens)
 
 

@@ -1,11 +1,9 @@
-"""Encoders of BERT's build run straight: each layer as a few plain calls, a block of tokens at a time.
+"""Encoders of BERT's build run straight: each layer as a few plain calls.
 
-transformers goes through six modules a layer and a dozen arguments each; on one core that was a fifth of the
-time of one row. And it takes all tokens through one product after the other: at 500 tokens what is read and
-written then no longer fits a core's cache, which costs most where the products themselves are quick (int8).
-Here a layer goes over blocks of whole sequences, its linears, norms and activation called as the modules they
-are, so that adapters, other kinds of layers and their hooks work as ever. Int8 queries, keys and values are
-one product, of a copy of their codes.
+transformers goes through six modules a layer and a dozen arguments each; on one core that was a tenth of the
+time of one row in fp32, and a sixth in int8. Here a layer's linears, norms and activation are called as the
+modules they are, so that adapters, other kinds of layers and their hooks work as ever. Int8 queries, keys and
+values are one product, of a copy of their codes.
 
 Which trunks fit is found by where their modules stand, then tried on a small batch against transformers' own
 way; a trunk that does not fit, or whose outer modules somebody watches or exchanges, is run by `packing`.
@@ -18,7 +16,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,10 +25,9 @@ from penjing.errors import NotSupported
 from penjing.models import packing
 from penjing.models.int8 import Side, alike
 from penjing.models.layers import bare, layers_of, path_of
-from penjing.models.layout import layout_of
+from penjing.models.layout import Layout, layout_of
 from penjing.models.packing import FAILURES, Way
 
-BLOCK = 160  # tokens that a layer goes over at once, or one sequence: 1,536 floats of each fill a MiB
 SAME = 1e-5  # largest relative difference between this way and transformers' own
 TRIED = (5, 18, 3, 7)  # lengths of the trial's sequences
 # Where attention stands in a layer; then queries, keys, values, output, norm; up, activation, down, norm.
@@ -60,7 +56,7 @@ class Layer:
     places: tuple[Place, ...]
     side: Side
 
-    def over(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+    def over(self, x: Tensor, layout: Layout) -> Tensor:
         """States (T, D) of whole sequences -> (T, D)."""
         query, key, value, out, norm, up, activation, down, last = (home[name] for home, name in self.places)
         three = query, key, value
@@ -68,9 +64,7 @@ class Layer:
         size = x.shape[0], -1, self.attention.attention_head_size
         q, k, v = (own.view(size).transpose(0, 1)[None] for own in made)
         scaling = getattr(self.attention, "scaling", None)
-        found, _ = packing.attend(
-            self.attention, q, k, v, None, scaling=scaling, layout=layout_of(lengths, x.device)
-        )
+        found, _ = packing.attend(self.attention, q, k, v, None, scaling=scaling, layout=layout)
         x = norm(out(found.reshape(x.shape[0], -1)) + x)
         return last(down(activation(up(x))) + x)  # type: ignore[no-any-return]
 
@@ -96,16 +90,14 @@ class Straight:
 
     def states(self, way: Way, ids: Tensor, lengths: Sequence[int], segments: Tensor | None) -> Tensor:
         """Last hidden states of packed sequences: ids (T,) -> (T, D)."""
-        positions = layout_of(lengths, ids.device).positions[None] + way.offset
+        layout = layout_of(lengths, ids.device)
+        positions = layout.positions[None] + way.offset
         types = {} if segments is None or not self.typed else {"token_type_ids": segments[None]}
         x: Tensor = self.model.embeddings(input_ids=ids[None], position_ids=positions, **types)
         wider = getattr(self.model, "embeddings_project", None)
         x = (x if wider is None else wider(x)).squeeze(0)
-        own = blocks(tuple(lengths))
-        sizes = [sum(block) for block in own]
         for layer in self.layers:
-            parts = [layer.over(part, block) for part, block in zip(x.split(sizes), own, strict=True)]
-            x = parts[0] if len(parts) == 1 else torch.cat(parts)
+            x = layer.over(x, layout)
         return x
 
 
@@ -136,18 +128,6 @@ def straight(trunk: nn.Module, way: Way) -> Straight | None:
     found = found if found is not None and _same(found, trunk, way) else None
     trunk.__dict__[KEPT] = model, found
     return found
-
-
-@lru_cache(maxsize=256)
-def blocks(lengths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Lengths of sequences in runs of at most `BLOCK` tokens, or of one sequence."""
-    found: list[list[int]] = []
-    for n in lengths:
-        if found and sum(found[-1]) + n <= BLOCK:
-            found[-1].append(n)
-        else:
-            found.append([n])
-    return tuple(tuple(one) for one in found)
 
 
 def _read(model: nn.Module) -> Straight | None:
