@@ -15,7 +15,7 @@ from penjing.models.int8 import Int8Linear
 from penjing.models.layers import linears_of
 from penjing.models.load import Base, load
 from penjing.models.slim import weight_of
-from penjing.models.straight import run, straight
+from penjing.models.straight import BLOCK, blocks, run, straight
 
 Tiny = Callable[..., Path]
 LENGTHS = [6, 3, 17, 6, 30, 4]
@@ -71,7 +71,7 @@ def test_types_of_tokens_are_heard(tiny: Tiny) -> None:
 def test_int8_gives_the_bits_of_transformers_own_way_alone_and_in_company(tiny: Tiny) -> None:
     base = opened(tiny("bert"))
     held_in_int8(base.trunk)
-    lengths = [5, 17, 9, *[30] * 12]
+    lengths = [5, 17, 9, *[30] * 12]  # more than one block
     ids = words(base, sum(lengths))
     with torch.inference_mode():
         assert straight(base.trunk, base.way) is not None
@@ -140,3 +140,9 @@ def test_who_wants_gradients_gets_them(tiny: Tiny) -> None:
     base = opened(tiny("bert"))
     base.trunk.requires_grad_(True)
     assert run(base.trunk, base.way, words(base, 5), [5]).requires_grad
+
+
+def test_blocks_hold_every_sequence_in_order() -> None:
+    lengths = (100, 100, 100, 500, 3, 100)
+    assert blocks(lengths) == ((100,), (100,), (100,), (500,), (3, 100))
+    assert BLOCK == 160
