@@ -71,7 +71,7 @@ def test_types_of_tokens_are_heard(tiny: Tiny) -> None:
 def test_int8_gives_the_bits_of_transformers_own_way_alone_and_in_company(tiny: Tiny) -> None:
     base = opened(tiny("bert"))
     held_in_int8(base.trunk)
-    lengths = [5, 17, 9, *[30] * 12]  # more than one block
+    lengths = [5, 17, 9, *[30] * 25]  # more than one block
     ids = words(base, sum(lengths))
     with torch.inference_mode():
         assert straight(base.trunk, base.way) is not None
@@ -143,6 +143,6 @@ def test_who_wants_gradients_gets_them(tiny: Tiny) -> None:
 
 
 def test_blocks_hold_every_sequence_in_order() -> None:
-    lengths = (100, 100, 100, 500, 3, 100)
-    assert blocks(lengths) == ((100,), (100,), (100,), (500,), (3, 100))
-    assert BLOCK == 160
+    lengths = (400, 400, 200, 900, 3, 600)
+    assert blocks(lengths) == ((400,), (400, 200), (900,), (3, 600))
+    assert BLOCK == 640

@@ -4,7 +4,7 @@ transformers goes through six modules a layer and a dozen arguments each; on one
 time of one row in fp32, and a sixth in int8. Here a layer's linears, norms and activation are called as the
 modules they are, so that adapters, other kinds of layers and their hooks work as ever. Int8 queries, keys
 and values are one product, of a copy of their codes. Int8 layers go over blocks of tokens: what is read and
-written between their quick products counts, and 32 long rows took 87 ms so in place of 112. In fp32 blocks
+written between their quick products counts (128 rows, two threads: 211 ms in place of 238). In fp32 blocks
 were slower.
 
 Which trunks fit is found by where their modules stand, then tried on a small batch against transformers' own
@@ -31,7 +31,7 @@ from penjing.models.layers import bare, layers_of, path_of
 from penjing.models.layout import Layout, layout_of
 from penjing.models.packing import FAILURES, Way
 
-BLOCK = 160  # tokens that an int8 layer goes over at once, or one sequence: 1,536 floats of each fill a MiB
+BLOCK = 640  # tokens that an int8 layer goes over at once, or one sequence; fewer make threads wait too often
 SAME = 1e-5  # largest relative difference between this way and transformers' own
 TRIED = (5, 18, 3, 7)  # lengths of the trial's sequences
 # Where attention stands in a layer; then queries, keys, values, output, norm; up, activation, down, norm.
