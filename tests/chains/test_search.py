@@ -164,6 +164,7 @@ def test_a_stopped_search_resumes_and_decides_as_one_never_stopped(
     folder = tmp_path / "runs" / "found"
     before = (folder / "search.jsonl").read_text()
     (folder / "search.jsonl").write_text(before + '{"begun": 3, "ru')  # and torn by a kill
+    (folder / "trials" / "003").mkdir(exist_ok=True)  # that came before anything stood in the trial's folder
     done = resume(out=str(tmp_path / "runs"))
     assert done.folder == folder
     assert (folder / "search.jsonl").read_text().startswith(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from dataclasses import dataclass, field, replace
@@ -215,6 +216,8 @@ def begun(folder: Path, job: Job) -> Training:
     if (folder / "spec.yaml").is_file():
         run = Run(folder)
     else:
+        if folder.is_dir():  # a kill came between the folder and what stands in it
+            shutil.rmtree(folder)
         run = runs.new(job.spec.model_copy(update={"out": str(folder.parent), "name": folder.name}))
     with run.held():
         return begin(run, job, introduced=False)
