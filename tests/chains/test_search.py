@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from conftest import tickets
 from penjing import Run, load
@@ -21,7 +23,6 @@ from penjing.chains.runners import alone
 from penjing.chains.search import resume, search
 from penjing.chains.words import WORDS
 from penjing.errors import NotSupported, SpecError, TrainingFailed, WontFit
-from penjing.files import sha256
 
 pytestmark = pytest.mark.slow  # every test is a search
 
@@ -117,8 +118,10 @@ def test_what_repeats_the_winner_gives_its_weights(found: Run, tmp_path: Path) -
     from penjing import tune
 
     again = tune(found.folder / "spec.yaml", sets=("name=again", f"out={tmp_path}"))
-    for name in ("head.safetensors",):
-        assert sha256(again.folder / "best" / name) == sha256(found.folder / "best" / name)
+    heads = [load_file(run.folder / "best" / "head.safetensors") for run in (again, found)]
+    assert heads[0].keys() == heads[1].keys()
+    for key, weight in heads[0].items():  # trials of one bank are as trials alone to rounding
+        torch.testing.assert_close(weight, heads[1][key], rtol=1e-4, atol=1e-6)
 
 
 def test_a_trial_paused_at_a_rung_equals_one_never_paused(found: Run) -> None:
