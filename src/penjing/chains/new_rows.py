@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,7 @@ def line_of(bundle: Bundle, asked: Any, truth: Any) -> str:
     if not rows.texts[0].strip():
         raise DataError("A text was wanted; it is empty. Say nothing of it.")
     teach = rounds.teach_of(bundle)
-    return json.dumps(
-        teach.row(teach.asked(rows)[0], truth, bundle.labels), ensure_ascii=False, sort_keys=True
-    )
+    return rounds.line(teach.row(teach.asked(rows)[0], truth, bundle.labels))
 
 
 def _unseen(asked: Update, live: Version, bundle: Bundle, rows: Rows) -> list[int]:

@@ -109,16 +109,17 @@ def lines_of(bundle: Bundle, rows: Rows) -> list[str]:
     """Each row as a line of JSON that the bundle's task reads."""
     teach = teach_of(bundle)
     both = zip(teach.asked(rows), teach.truths(rows), strict=True)
-    return [_line(teach.row(asked, truth, bundle.labels)) for asked, truth in both]
+    return [line(teach.row(asked, truth, bundle.labels)) for asked, truth in both]
 
 
 def keys_of(bundle: Bundle, rows: Rows) -> list[str]:
     """What each row is told apart by: what it asks; with its truth, where several may be right."""
     teach = teach_of(bundle)
-    return lines_of(bundle, rows) if teach.many else [_line(asked) for asked in teach.asked(rows)]
+    return lines_of(bundle, rows) if teach.many else [line(asked) for asked in teach.asked(rows)]
 
 
-def _line(row: dict[str, Any]) -> str:
+def line(row: dict[str, Any]) -> str:
+    """A row as a line of JSON; equal rows are equal lines."""
     return json.dumps(row, ensure_ascii=False, sort_keys=True)
 
 

@@ -106,15 +106,12 @@ class Straight:
         x: Tensor = self.model.embeddings(input_ids=ids[None], position_ids=positions, **types)
         wider = getattr(self.model, "embeddings_project", None)
         x = (x if wider is None else wider(x)).squeeze(0)
-        if not any(layer.whole_numbers for layer in self.layers):
-            for layer in self.layers:
-                x = layer.over(x, layout)
-            return x
-        own = [layout_of(block, ids.device) for block in blocks(tuple(lengths))]
-        sizes = [len(one.positions) for one in own]
+        cut = blocks(tuple(lengths)) if any(layer.whole_numbers for layer in self.layers) else (lengths,)
+        own = [layout_of(block, ids.device) for block in cut]
+        parts: Sequence[Tensor] = x.split([len(one.positions) for one in own])
         for layer in self.layers:
-            x = torch.cat([layer.over(part, one) for part, one in zip(x.split(sizes), own, strict=True)])
-        return x
+            parts = [layer.over(part, one) for part, one in zip(parts, own, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
 def run(
