@@ -4,13 +4,20 @@ import errno
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penjing import files
+from penjing.errors import SpecError
 from penjing.files import CannotWrite
+from penjing.jobs.export import export
+from penjing.jobs.index import index
+from penjing.jobs.merge import merge
+from penjing.jobs.sentences import sentences
+from penjing.jobs.vocabulary import extend_tokenizer, train_tokenizer
 
 
 def no_room(*args: Any, **kwargs: Any) -> Any:
@@ -100,6 +107,38 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
         (aside / "a").write_text("new")
     assert (target / "a").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        lambda out: merge("runs/none", out),
+        lambda out: index("runs/none", "corpus.txt", out),
+        lambda out: sentences("runs/none", out),
+        lambda out: export("runs/none", out, to="hf"),
+        lambda out: train_tokenizer("corpus.txt", out),
+        lambda out: extend_tokenizer("none", "corpus.txt", out),
+    ],
+    ids=["merge", "index", "sentences", "export", "train_tokenizer", "extend_tokenizer"],
+)
+def test_a_job_that_makes_a_folder_never_replaces_one_of_other_files(
+    job: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SpecError, match=r"something else is there, such as thesis\.txt\. Give a new folder"):
+        job(tmp_path)
+    with pytest.raises(SpecError, match="something else is there"):
+        job(tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_was_made_in_a_folder_before_may_be_replaced(tmp_path: Path) -> None:
+    files.refuse_taken(tmp_path / "none", "card.json")
+    files.refuse_taken(tmp_path)
+    (tmp_path / "card.json").write_text("{}")
+    files.refuse_taken(tmp_path, "card.json")
+    with pytest.raises(SpecError, match="something else is there"):
+        files.refuse_taken(tmp_path)
 
 
 def test_sweep_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
         make(tmp_path, "a")
 
 
+def test_a_name_whose_folder_a_kill_left_empty_is_free(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".spec.yaml.123.aside").write_text("base: mini")
+    assert make(tmp_path, "a").folder == tmp_path / "a"
+    with pytest.raises(SpecError, match="is there already"):
+        make(tmp_path, "a")
+
+
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     assert len({make(tmp_path).folder for _ in range(4)}) == 4
 

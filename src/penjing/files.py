@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, SpecError
 
 _NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")
 
@@ -113,6 +113,24 @@ def new_folder(target: Path) -> Iterator[Path]:
         settle(target)
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def refuse_taken(target: Path, mark: str | None = None) -> None:
+    """See that a `new_folder` in this place would destroy nothing but what was made there before, which holds
+    a file called `mark`.
+
+    Raises:
+        SpecError: something else is there.
+    """
+    there = target if target.is_file() else None
+    if target.is_dir() and not (mark and (target / mark).is_file()):
+        there = next(iter(sorted(target.iterdir())), None)
+    if there is not None:
+        only = "" if mark is None else ", or that of an earlier one, which is then replaced"
+        raise SpecError(
+            f"A folder was to be written in {target}; something else is there, such as {there.name}. Give a "
+            f"new folder with `--out`{only}."
+        )
 
 
 def settle(target: Path) -> None:

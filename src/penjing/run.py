@@ -189,8 +189,8 @@ def new(spec: Spec) -> Run:
     return run
 
 
-def place(spec: Spec, how: str) -> Run:
-    """Make an empty folder: the spec's `name`, else time, task and `how`.
+def place(spec: Spec, how: str, *, verb: str = "tune") -> Run:
+    """Make an empty folder: the spec's `name`, else time, task and `how`. `verb` goes on with what is there.
 
     Raises:
         SpecError: the named folder is there already.
@@ -207,10 +207,12 @@ def place(spec: Spec, how: str) -> Run:
             except FileExistsError as error:
                 if not folder.is_dir():
                     raise  # a file stands there, or in place of `out`
+                if spec.name and all(left.suffix == ".aside" for left in folder.iterdir()):
+                    break  # a kill came before anything stood in it
                 if spec.name:
                     raise SpecError(
                         f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, "
-                        f"or go on with it by `penjing tune --resume {folder}`."
+                        f"or go on with it by `penjing {verb} --resume {folder}`."
                     ) from error
     return Run(folder)
 

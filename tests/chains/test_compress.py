@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from common import told
 from penjing import compress, load
-from penjing.chains import making, steps
+from penjing.chains import compress as chain
+from penjing.chains import making, steps, weighed
 from penjing.chains.budget import advise, read
+from penjing.chains.compress import plan
 from penjing.chains.weighed import Weighed, bytes_of
 from penjing.cli import app
 from penjing.errors import DataError, NotSupported, SpecError, WontFit
@@ -84,6 +86,20 @@ def test_a_chain_that_is_asked_again_makes_nothing_anew(
 
 
 @pytest.mark.slow
+def test_a_model_whose_memory_cannot_be_measured_is_weighed_once(
+    chained: Any, tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(chained.folder, out)
+    monkeypatch.setattr(weighed, "WAIT_S", 1e-3)  # the process is not done by then
+    first = compress(tuned("lora").folder, CHAIN, out=out, allow=True)
+    assert first.steps[-1].weighed.peak_mib is None
+    monkeypatch.setattr(chain, "weigh", lambda *a, **k: pytest.fail("weighed again"))
+    again = compress(tuned("lora").folder, CHAIN, out=out, allow=True)
+    assert [step.weighed for step in again.steps] == [step.weighed for step in first.steps]
+
+
+@pytest.mark.slow
 def test_a_chain_killed_after_a_step_goes_on_and_shares_what_begins_alike(
     chained: Any, tuned: Tuned, tmp_path: Path
 ) -> None:
@@ -102,7 +118,7 @@ def test_the_page_and_the_result_name_every_model(chained: Any) -> None:
     result = json.loads((chained.folder / "compress.json").read_text())
     for step in chained.steps:
         assert step.said.replace(">", "&gt;") in page
-        assert result["models"][step.folder.name]["said"] == step.said
+        assert result["models"][step.name]["said"] == step.said
 
 
 @pytest.mark.slow
@@ -204,6 +220,7 @@ def test_a_pruned_model_is_healed_by_the_one_the_chain_began_from(tuned: Tuned, 
     chain = "prune_heads(share=0.5, even=false)>magnitude>distill(layers=all, epochs=1)"
     found = compress(tuned().folder, chain, out=tmp_path, allow=True, memory=False)
     run = found.steps[-1].folder.parent
+    assert found.steps[-1].name == run.name
     said = yaml.safe_load((run / "spec.yaml").read_text(encoding="utf-8"))
     teacher = {**said["techniques"][0]["distill"]}["teacher"]
     assert Path(teacher).samefile(tuned().folder / "best")
@@ -212,3 +229,25 @@ def test_a_pruned_model_is_healed_by_the_one_the_chain_began_from(tuned: Tuned, 
         before, after = (one.get_submodule(name).weight for one in (pruned, healed))
         assert not after[before == 0].any()
         assert not torch.equal(before, after)
+
+
+@pytest.mark.slow
+def test_steps_that_train_are_told_apart_and_one_that_is_refused_keeps_its_training(
+    tuned: Tuned, tmp_path: Path
+) -> None:
+    run, chain = tuned().folder, "distill(layers=1, epochs=1)>distill(layers=all, epochs=1, lr=1e-4)"
+    how: dict[str, Any] = {"out": tmp_path, "memory": False}
+    assert [step["done"] for step in plan(run, chain, out=tmp_path)] == [False, False]
+    with pytest.raises(NotSupported) as error:
+        compress(run, chain, **how, lost=-1.0)
+    first = next(tmp_path.glob("1-distill-*"))
+    told(error, "accuracy goes from", f"What was trained stays in {first}", "--allow")
+    made = (first / "result.json").stat().st_mtime_ns
+    found = compress(run, chain, **how, allow=True)
+    assert (first / "result.json").stat().st_mtime_ns == made  # not trained again
+    assert {*found.result["models"]} == {step.name for step in found.steps}
+    assert len(found.result["models"]) == 2
+    assert [step["done"] for step in plan(run, chain, out=tmp_path)] == [True, True]
+    second = compress(run, "distill(layers=1, epochs=1)", **how, allow=True).result
+    assert {*second["models"]} == {step.name for step in found.steps}
+    assert second["models"][found.steps[1].name]["folder"] == str(found.steps[1].folder)

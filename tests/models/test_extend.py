@@ -91,7 +91,7 @@ def test_the_job_counts_what_is_saved_and_what_changed(tiny: Tiny, tmp_path: Pat
     saved = sum(one["saved"] for one in found["words"])
     assert found["tokens_before"] - found["tokens"] == saved > 0
     assert (found["lines_without"], found["changed"]) == (5, 0)
-    with pytest.raises(SpecError, match="something is there"):
+    with pytest.raises(SpecError, match="something else is there"):
         extend_tokenizer(str(tiny("bert")), tmp_path / "domain.txt", tmp_path / "new")
 
 

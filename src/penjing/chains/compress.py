@@ -40,6 +40,7 @@ WEIGHED, RESULT, PAGE = "weighed.json", "compress.json", "compress.html"
 class Step:
     """One finished step: where its bundle lies, what it weighs, whether it answers as it should."""
 
+    name: str  # of its folder in `out`, by which models are told apart
     said: str  # the chain up to here
     key: str
     folder: Path
@@ -142,14 +143,14 @@ def _carried(
         made = make(ground, at, compressor, here[-1], folder, key, tell)
         weight = _weighed(ground, made.bundle, said, memory, tell)
         proof = prove(ground, made, weight, original, **how, said=said, tell=tell)
-        done.append(_step(said, key, made, weight, proof))
+        done.append(_step(folder.name, said, key, made, weight, proof))
         at = made.bundle
     return done
 
 
-def _step(said: str, key: str, made: Made, weight: Weighed, proof: Parity) -> Step:
+def _step(name: str, said: str, key: str, made: Made, weight: Weighed, proof: Parity) -> Step:
     alike = proof.facts.get("answers", {}).get("alike")
-    return Step(said, key, made.bundle.folder, weight, proof.held, proof.broken, alike, made.facts)
+    return Step(name, said, key, made.bundle.folder, weight, proof.held, proof.broken, alike, made.facts)
 
 
 def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> list[dict[str, Any]]:
@@ -169,7 +170,8 @@ def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> li
         key = chains.key_of(ground.start, chosen[:n], ground.rehearsed, given.get("seed", 0))
         folder = chains.folder_of(ground.out, chosen[:n], key)
         written = chosen[n - 1].written()
-        found.append({"step": written, "folder": str(folder), "done": (folder / WEIGHED).is_file()})
+        done = any((place / WEIGHED).is_file() for place in (folder, folder / "best"))  # best: it trained
+        found.append({"step": written, "folder": str(folder), "done": done})
     return found
 
 
@@ -179,15 +181,13 @@ def _weighed(ground: Footing, bundle: Bundle, said: str | None, memory: bool, te
     card = sha256(bundle.folder / "card.json")
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            kept.get("card") == card
-            and kept.get("rows") == ground.judged
-            and (kept["peak_mib"] or not memory)
-        ):
+        same = kept.get("card") == card and kept.get("rows") == ground.judged
+        if same and (kept.get("memory", kept["peak_mib"]) or not memory):
             return weighed_of(kept)
     tell(News("stage", f"weighing {said or 'the original'}"))
     found = weigh(bundle, ground.original, ground.rows, seed=ground.seed, memory=memory)
-    write_json(path, {"said": said, "card": card, "rows": ground.judged, **asdict(found)})
+    asked = {"said": said, "card": card, "rows": ground.judged, "memory": memory}  # which it may not have
+    write_json(path, {**asked, **asdict(found)})
     return found
 
 
@@ -209,17 +209,17 @@ def _concluded(
 ) -> Compressed:
     """Write what was asked and found; the advice looks at every model of the folder that was weighed on the
     same rows."""
-    every = {step.folder.name: step.weighed for step in done}
-    fit = [step.folder.name for step in done if step.held]
-    names = {step.folder.name: step.said for step in done}
+    every = {step.name: step.weighed for step in done}
+    fit = [step.name for step in done if step.held]
+    names, places = {step.name: step.said for step in done}, {step.name: step.folder for step in done}
     for path in sorted(ground.out.glob(f"*/**/{WEIGHED}")):
-        folder = path.parent
+        name = path.relative_to(ground.out).parts[0]
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if folder.name not in every and kept.get("rows") == ground.judged:
-            every[folder.name], names[folder.name] = weighed_of(kept), kept["said"]
-            proof = folder / "parity.json"
+        if name not in every and kept.get("rows") == ground.judged:
+            every[name], names[name], places[name] = weighed_of(kept), kept["said"], path.parent
+            proof = path.with_name("parity.json")
             if proof.is_file() and json.loads(proof.read_text(encoding="utf-8"))["held"]:
-                fit.append(folder.name)
+                fit.append(name)
     advice = budgets.advise(every, original, wanted, fit)
     if advice is not None:
         tell(News("note", _advised(advice, names, every[advice.chosen], original)))
@@ -236,7 +236,8 @@ def _concluded(
             for step in done
         ],
         "models": {
-            name: {"said": names[name], "held": name in fit, **asdict(one)} for name, one in every.items()
+            name: {"said": names[name], "folder": str(places[name]), "held": name in fit, **asdict(one)}
+            for name, one in every.items()
         },
         "advice": None if advice is None else {**asdict(advice), "said": names[advice.chosen]},
     }

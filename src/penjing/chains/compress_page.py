@@ -144,8 +144,7 @@ def _top(result: Mapping[str, Any], say: Say) -> tuple[str, list[str], str]:
     )
     budget = ", ".join(f"{name} {value:g}" for name, value in result["asked"]["budget"].items())
     how = "fastest" if not budget else "within" if advice["met"] else "nearest"
-    folder = next((s["folder"] for s in result["steps"] if Path(s["folder"]).name == advice["chosen"]), "")
-    command = f"penjing predict {shlex.quote(folder)} TEXTS" if folder else ""
+    command = f"penjing predict {shlex.quote(one['folder'])} TEXTS"
     return headline, [say(how, budget=budget, short="; ".join(advice["short"]))], command
 
 
@@ -183,7 +182,7 @@ def _models(result: Mapping[str, Any], say: Say) -> Table:
     name, first = result["score"], result["original"]
     keys = ("model", "size", "parameters", "one", "full", "rate", "peak")
     head = [say(key) for key in keys] + [say(name), say("lost"), say("agree"), say("ece"), say("parity")]
-    alike = {Path(step["folder"]).name: step["alike"] for step in result["steps"]}
+    alike = {step["name"]: step["alike"] for step in result["steps"]}
     rows = [_row(say("original"), first, first, name, say, alike=None, held=None)]
     for key, one in result["models"].items():
         rows.append(_row(one["said"], one, first, name, say, alike=alike.get(key), held=one["held"]))

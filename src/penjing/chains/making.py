@@ -28,11 +28,13 @@ KEPT = ("task", "data", "device", "precision", "language", "seed")  # of a run's
 
 @dataclass(frozen=True)
 class Made:
-    """A step's bundle, what the compressor told of it, and whether it says its answers are unchanged."""
+    """A step's bundle, what the compressor told of it, and whether it says its answers are unchanged; `run`
+    is what trained it, where something did."""
 
     bundle: Bundle
     facts: Mapping[str, Any]
     exact: bool
+    run: Path | None = None
 
 
 def make(
@@ -131,4 +133,4 @@ def _trained(ground: Footing, at: Bundle, compressor: Compressor, folder: Path, 
     else:
         tell(News("note", f"{folder.name} is there already"))
     found = bundles.load(run.folder, machine=at.machine)
-    return Made(found, {"trained": run.result["cost"]}, False)
+    return Made(found, {"trained": run.result["cost"]}, False, run.folder)

@@ -40,7 +40,8 @@ def prove(
     under the same tolerance is read.
 
     Raises:
-        NotSupported: the artefact lies outside the tolerance, and that is not allowed; its folder is gone.
+        NotSupported: the artefact lies outside the tolerance, and that is not allowed; its folder is gone,
+            but for that of a run: a training is not thrown away because it is judged too strictly.
     """
     allowed = Tolerance(None, None, alike, lost)
     found = _kept(ground, made, allowed)
@@ -49,11 +50,13 @@ def prove(
         found = _compared(ground, made, weight, first, allowed)
         found.keep(made.bundle.folder, chain=said)
     if found.broken and not allow:
-        (made.bundle.folder / "card.json").unlink()  # first: a kill must not leave a bundle that was refused
-        shutil.rmtree(made.bundle.folder)
+        if made.run is None:
+            (made.bundle.folder / "card.json").unlink()  # first: a kill must not leave what was refused
+            shutil.rmtree(made.bundle.folder)
+        left = "It is not kept." if made.run is None else f"What was trained stays in {made.run}."
         raise NotSupported(
-            f"`{said}` was to answer as {ground.original!r} does; it does not: {'; '.join(found.broken)}. It "
-            "is not kept. Take gentler settings, let it lose more with `--lose` (in Python `lost=`), or keep "
+            f"`{said}` was to answer as {ground.original!r} does; it does not: {'; '.join(found.broken)}. "
+            f"{left} Take gentler settings, let it lose more with `--lose` (in Python `lost=`), or keep "
             "it all the same with `--allow`."
         )
     if found.broken:

@@ -60,10 +60,12 @@ def search(
     if asked.usual:
         told = "nothing was left open: the usual methods and rates are tried; `--dry-run` prints them"
         tell(News("note", told))
-    run = runs.place(asked.first, "search")
+    shared = _opened(asked, tell)
+    _refuse_short(asked, draw, shared)
+    run = runs.place(asked.first, "search", verb="search")
     write_text(run.folder / NAME, yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
     with run.held():
-        return _carry(run, asked, draw, on, tell)
+        return _carry(run, asked, draw, shared, on, tell)
 
 
 def resume(
@@ -87,7 +89,8 @@ def resume(
                 f"new one: `penjing search {place / NAME} --name NAME`."
             )
         asked = questions.read(place / NAME)
-        return _carry(run, asked, sampler(asked.search.sampler, asked.values, asked.first.seed), on, tell)
+        draw = sampler(asked.search.sampler, asked.values, asked.first.seed)
+        return _carry(run, asked, draw, _opened(asked, tell), on, tell)
 
 
 def _is_done(run: Run) -> bool:
@@ -106,14 +109,16 @@ def _newest(out: str) -> Path:
     return max(free, key=lambda path: (path / NAME).stat().st_mtime)
 
 
-def _carry(run: Run, asked: Asked, draw: Draw, on: str | None, tell: Tell) -> Run:
+def _opened(asked: Asked, tell: Tell) -> Pool:
     shared = pool(asked.first, asked.search.folds, tell)
     for note in (*shared.machine.notes, *shared.data.notes):
         tell(News("note", note))
+    return shared
+
+
+def _carry(run: Run, asked: Asked, draw: Draw, shared: Pool, on: str | None, tell: Tell) -> Run:
     shares = rungs(asked.search.first_share, asked.search.reduction)
     journal = journals.read(run, Halving(len(shares), asked.search.reduction))
-    if not journal.settings:
-        _refuse_short(asked, draw, shared)
     runner = on_ray(on, asked) if on else banked(shared, asked.ends)
     if not journal.at_once:
         wanted = asked.search.at_once

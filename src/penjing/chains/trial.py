@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from dataclasses import dataclass, field, replace
@@ -216,8 +215,6 @@ def begun(folder: Path, job: Job) -> Training:
     if (folder / "spec.yaml").is_file():
         run = Run(folder)
     else:
-        if folder.is_dir():  # a kill came between the folder and what stands in it
-            shutil.rmtree(folder)
         run = runs.new(job.spec.model_copy(update={"out": str(folder.parent), "name": folder.name}))
     with run.held():
         return begin(run, job, introduced=False)

@@ -24,6 +24,7 @@ from penjing.records import Part, Rows
 FULL = 32  # rows of a full batch
 TURNS = {1: 15, FULL: 7}  # timings of an answer, by rows
 MOST = 512  # rows that the rate and the memory are measured on
+WAIT_S = 1800  # for the process whose memory is measured
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,9 @@ def peak_of(bundle: Bundle, rows: Rows) -> float | None:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
         asked.write_text(json.dumps({"bundle": str(bundle.folder), "texts": rows.texts[:MOST]}), "utf-8")
         command = [sys.executable, "-m", "penjing.chains.weighed", str(asked), str(told)]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=1800)
-        if done.returncode or not told.is_file():
+        try:
+            subprocess.run(command, capture_output=True, check=True, timeout=WAIT_S)
+        except (OSError, subprocess.SubprocessError):
             return None
         return float(json.loads(told.read_text("utf-8"))["mib"])
 

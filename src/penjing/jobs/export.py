@@ -16,7 +16,7 @@ from penjing.compressor import Held
 from penjing.device import choose
 from penjing.errors import NotSupported, SpecError
 from penjing.exporter import Exporter, Sent
-from penjing.files import new_folder
+from penjing.files import new_folder, refuse_taken
 from penjing.jobs.lineage import versions
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.parity import Tolerance, compare, refuse
@@ -79,7 +79,7 @@ def export(
     place = Path(folder)
     target = plugin.choice(_named(to), kind="exporters", key="to")
     exporter: Exporter = plugin.build("exporters", target)
-    _refuse_taken(place)
+    refuse_taken(place, "parity.json")
     where = run.folder if isinstance(run, Bundle) else run
     original = _opened(where, base, trust)
     model = original.model
@@ -127,18 +127,6 @@ def _named(to: str | Mapping[str, Any] | Choice) -> Any:
     if isinstance(to, str):
         return to.replace("-", "_") if "." not in to else to
     return {str(name).replace("-", "_"): value for name, value in to.items()}
-
-
-def _refuse_taken(place: Path) -> None:
-    """A folder that holds something else is not replaced."""
-    if place.is_dir() and any(place.iterdir()) and not (place / "parity.json").is_file():
-        raise SpecError(
-            f"A folder to write was wanted; {place} exists and holds other files "
-            f"({next(place.iterdir()).name}). Name "
-            "a new one with `-o`; only an earlier export is replaced."
-        )
-    if place.is_file():
-        raise SpecError(f"A folder to write was wanted; {place} is a file. Name another with `-o`.")
 
 
 def _opened(run: str | Path, base: str | None, trust: Sequence[str]) -> Bundle:

@@ -22,7 +22,7 @@ from penjing.bundle import Bundle, load
 from penjing.data.mapped import mapped
 from penjing.data.read import read
 from penjing.errors import DataError, NotSupported, SpecError
-from penjing.files import new_folder, write_json
+from penjing.files import new_folder, refuse_taken, write_json
 from penjing.jobs.news import News, Tell, silent
 
 FORMAT = "penjing index 1"
@@ -118,10 +118,12 @@ def index(
     Raises:
         DataError: the texts cannot be read.
         NotSupported: the bundle makes no vectors; `graph`, and FAISS is not installed.
-        CannotWrite: no room or no right.
+        SpecError: the folder holds something other than an index. CannotWrite: no room or no right.
     """
     from safetensors.numpy import save_file
 
+    place = Path(out)
+    refuse_taken(place, "vectors.safetensors")
     bundle = model if isinstance(model, Bundle) else load(model, base=base)
     faiss = _faiss() if graph else None
     texts = read(data, text=text, labelled=False).texts
@@ -130,7 +132,6 @@ def index(
         parts.append(bundle.embed(texts[begin : begin + PORTION]))
         tell(News("progress", "embedding", min(begin + PORTION, len(texts)), len(texts)))
     vectors = np.concatenate(parts)
-    place = Path(out)
     with new_folder(place) as aside:
         lines = [
             (json.dumps(one, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass") for one in texts

@@ -11,6 +11,7 @@ from penjing.bundle import Bundle, load, save
 from penjing.bundle_card import chosen
 from penjing.device import choose
 from penjing.errors import NotSupported
+from penjing.files import refuse_taken
 from penjing.jobs.seen import hand_on
 from penjing.models.model import Model
 from penjing.models.wrap import merged
@@ -27,8 +28,9 @@ def merge(
     Raises:
         NotSupported: no bundle there, what was learned is no change of the base's weights (prompts,
         bottlenecks, ensembles), or the base is not the one it was made with.
-        CannotWrite: no room or no right.
+        SpecError: the folder holds something other than a bundle. CannotWrite: no room or no right.
     """
+    refuse_taken(Path(folder), "card.json")
     bundle = load(run, base=base, machine=choose("cpu", "fp32"), trust=trust)
     card = bundle.card
     model = bundle.model

@@ -11,7 +11,7 @@ from penjing.bundle import Bundle, load
 from penjing.device import choose
 from penjing.errors import NotSupported
 from penjing.exporters.sentence_transformers import write
-from penjing.files import new_folder
+from penjing.files import new_folder, refuse_taken
 from penjing.jobs.export import sent_of
 from penjing.models.model import Model
 
@@ -25,8 +25,10 @@ def sentences(
     Raises:
         NotSupported: the bundle makes no vectors, or what its method learned is no change of the base's
             weights.
-        CannotWrite: no room or no right.
+        SpecError: the folder holds something other than an earlier one. CannotWrite: no room or no right.
     """
+    place = Path(folder)
+    refuse_taken(place, "modules.json")
     bundle = (
         run if isinstance(run, Bundle) else load(run, base=base, machine=choose("cpu", "fp32"), trust=trust)
     )
@@ -37,7 +39,6 @@ def sentences(
             f"A model of sentences was wanted; {bundle!r} makes no vectors, or by parts that "
             f"sentence-transformers does not know. Tune with `task: embed` by `full`, `lora` or `top`."
         )
-    place = Path(folder)
     with new_folder(place) as aside:
         write(sent_of(bundle, merges=True), aside)
     return place

@@ -12,8 +12,8 @@ from penjing.data.passages import files_of, passages
 from penjing.data.vocab.learn import learn
 from penjing.data.vocab.measure import batched, measure
 from penjing.data.vocab.settings import settled
-from penjing.errors import DataError, SpecError
-from penjing.files import new_folder, write_json
+from penjing.errors import DataError
+from penjing.files import new_folder, refuse_taken, write_json
 from penjing.jobs.news import News, Tell, silent
 from penjing.models.extend import Word, extend, worth
 from penjing.models.load import find, tokenizer_at
@@ -41,7 +41,8 @@ def train_tokenizer(
         SpecError: settings that cannot be, a vocabulary without room, or a folder that holds something else.
     """
     settings = settled(**asked)
-    place = _free(Path(out))
+    place = Path(out)
+    refuse_taken(place, CARD)
     files = _places(source)
     tell(News("stage", f"learning a tokenizer ({settings.kind}) from {counted(len(files), 'file')}"))
     began = time.perf_counter()
@@ -79,20 +80,6 @@ def _texts(places: list[str], text: str | None, encoding: str | None) -> Iterato
             yield from passages(place, text=text, encoding=encoding)
         else:
             yield from ((source, body) for body, source in open_corpus(place).texts("train"))
-
-
-def _free(place: Path) -> Path:
-    """The folder, if writing there destroys nothing but an older tokenizer.
-
-    Raises:
-        SpecError: it holds something else.
-    """
-    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not (place / CARD).is_file()):
-        raise SpecError(
-            f"A tokenizer was to be written to {place}; something else is there. Give a new folder with "
-            "`--out`."
-        )
-    return place
 
 
 def report_tokenizers(
@@ -158,10 +145,7 @@ def extend_tokenizer(
         SpecError: the folder holds something else.
     """
     place = Path(out)
-    if place.exists() and (place.is_file() or any(place.iterdir())):
-        raise SpecError(
-            f"A base was to be written to {place}; something is there. Give a new folder with `--out`."
-        )
+    refuse_taken(place)
     files = _places(source)
     old = tokenizer_at(find(name))
 
