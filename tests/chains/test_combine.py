@@ -1,6 +1,7 @@
 """Ensembles and soups of real bundles: one folder that answers as its members do together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ def test_only_a_gain_beyond_two_standard_errors_counts(judge: Judge, members: li
     assert sharp.alone(right).better
     assert sharp.alone(right).gain == 1
     assert not sharp.alone(wrong).better
+    loss = Judge(replace(judge.task, lower=True), judge.targets, judge.names, 0, wrong)  # less is better
+    assert not loss.alone(right).better
+    assert loss.worth(loss.alone(right)) < loss.worth(loss.alone(wrong))
+    silent = Judge(replace(judge.task, difference=None), judge.targets, judge.names, 0, wrong)
+    assert not silent.alone(right).better
 
 
 def test_a_soup_holds_the_mean_of_every_weight_and_opens_as_one_bundle(

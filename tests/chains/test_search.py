@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from conftest import tickets
-from penjing import Run, load
+from penjing import Run, load, tune
 from penjing.chains import crowd
 from penjing.chains import search as chain
 from penjing.chains import trial as trials
@@ -115,8 +115,6 @@ def test_the_page_speaks_both_languages_of_one_mind() -> None:
 
 @pytest.mark.slow
 def test_what_repeats_the_winner_gives_its_weights(found: Run, tmp_path: Path) -> None:
-    from penjing import tune
-
     again = tune(found.folder / "spec.yaml", sets=("name=again", f"out={tmp_path}"))
     heads = [load_file(run.folder / "best" / "head.safetensors") for run in (again, found)]
     assert heads[0].keys() == heads[1].keys()
@@ -124,6 +122,47 @@ def test_what_repeats_the_winner_gives_its_weights(found: Run, tmp_path: Path) -
     near = {"rtol": 1e-4, "atol": 1e-6} if banked else {"rtol": 0, "atol": 0}
     for key, weight in heads[0].items():
         torch.testing.assert_close(weight, heads[1][key], **near)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["chat", "prefer"])
+def test_where_lower_is_better_the_lowest_wins_and_the_page_says_plain_numbers(
+    task: str, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Neither task has a cheap baseline, and `prefer` compares no two models row by row."""
+
+    def row(i: int) -> dict[str, Any]:
+        asked = {"role": "user", "content": f"order {i}"}
+        good, bad = ({"role": "assistant", "content": f"{word} {i}"} for word in ("lost in", "fee fee"))
+        if task == "chat":
+            return {"messages": [asked, good]}
+        return {"prompt": [asked], "chosen": [good], "rejected": [bad]}
+
+    for name, rows in (("train", range(24)), ("valid", range(24, 32))):
+        text = "".join(json.dumps(row(i)) + "\n" for i in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    values = {
+        "base": str(tiny("qwen3")),
+        "task": {task: {"template": "chatml", "max_new": 4}},
+        "method": "lora",
+        "data": {"train": str(tmp_path / "train.jsonl"), "valid": str(tmp_path / "valid.jsonl")},
+        "train": {"steps": 6, "evals": 1, "batch": 8, "lr": {"choose": [1e-5, 3e-3]}},
+        "search": {"trials": 2, "sampler": "grid", "first_share": 1.0},
+        "device": "cpu", "precision": "fp32", "out": str(tmp_path / "runs"),
+    }  # fmt: skip
+    said: list[str] = []
+    run = search(values, tell=lambda news: said.append(news.text))
+    found = run.read("search.json")
+    losses = {one["trial"]: -one["score"] for one in found["trials"]}
+    assert found["trial"] == min(losses, key=lambda trial: losses[trial])
+    alone = tune(Run(run.folder / "trials" / f"{found['trial']:03d}").spec, name="alone")
+    for one in (run, alone):  # each trial has a head of its own, that of its base's words
+        assert one.result["after"]["values"]["loss"] <= min(losses.values()) + 1e-4
+    assert any(f"trial 1: {losses[1]:.4f} after" in text for text in said)
+    page = (run.folder / "search.html").read_text(encoding="utf-8")
+    assert f"{losses[1]:.3f}" in page
+    assert f"{100 * losses[1]:.1f}\u00a0%" not in page
+    assert ("compares no two models" in " ".join(said)) == (task == "prefer")
 
 
 def test_a_trial_paused_at_a_rung_equals_one_never_paused(found: Run) -> None:

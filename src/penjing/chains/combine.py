@@ -32,18 +32,21 @@ STRENGTH = 0.1  # C of the stack's logistic regression: M C inputs want a strong
 @dataclass(frozen=True)
 class Member:
     """A bundle that might be a part, with its (S, C) logits of the validation rows; `found` in their place
-    where the task predicts in its own way, such as entities, which cannot be averaged."""
+    where the task predicts in its own way, such as entities, which cannot be averaged. `targets`: those of
+    the rows as it reads them."""
 
     name: str
     folder: Path
     card: dict[str, Any]
     logits_SC: Tensor | None
     found: Any = None
+    targets: Any = None
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to answer: its validation score, and its gain over the single best with one standard error."""
+    """One way to answer: its validation score, and its gain over the single best with one standard error;
+    both 0 where the task compares no answers."""
 
     name: str
     way: str  # single, mean, vote, stack or soup
@@ -69,10 +72,10 @@ class Candidate:
 
 def member(name: str, bundle: Bundle, rows: Rows) -> Member:
     """A bundle's answers on the validation rows."""
-    part = bundle.part(rows, labelled=False)
+    part, own = bundle.part(rows), (name, bundle.folder, bundle.card)
     if bundle.task.infer:
-        return Member(name, bundle.folder, bundle.card, None, bundle.infer(part))
-    return Member(name, bundle.folder, bundle.card, outputs(bundle.model, part.tokens))
+        return Member(*own, None, bundle.infer(part), part.targets)
+    return Member(*own, outputs(bundle.model, part.tokens), None, part.targets)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,10 @@ class Judge:
     names: list[str]
     seed: int
     single: Member
+
+    def worth(self, one: Candidate) -> float:
+        """Its score, higher being better."""
+        return -one.score if self.task.lower else one.score
 
     def alone(self, one: Member) -> Candidate:
         """One model."""
@@ -128,10 +135,11 @@ class Judge:
         task, targets, theirs = self.task, self.targets, self._found(self.single)
         tuned = task.tune(ours, targets)
         score = task.score(ours, targets, self.names, tuned, self.seed).values[task.best]
-        assert task.difference is not None
-        theirs_tuned = task.tune(theirs, targets)
-        gain, (low, high) = task.difference(ours, theirs, targets, tuned, theirs_tuned, self.seed)
-        error = (high - low) / (2 * 1.96)
+        gain = error = 0.0
+        if task.difference is not None:
+            theirs_tuned = task.tune(theirs, targets)
+            mean, (low, high) = task.difference(ours, theirs, targets, tuned, theirs_tuned, self.seed)
+            gain, error = -mean if task.lower else mean, (high - low) / (2 * 1.96)
         return Candidate(
             name, way, tuple(members), folder or members[0].folder, tuned, score, gain, error, mix
         )

@@ -16,7 +16,7 @@ from penjing.chains.space import axes
 from penjing.chains.words import WORDS
 from penjing.files import write_bytes
 from penjing.jobs.figures import Bar, bars
-from penjing.jobs.numbers import duration, memory, percent, points, short_count
+from penjing.jobs.numbers import IN_PERCENT, duration, gain, memory, percent, score, short_count
 from penjing.jobs.report import rendered
 from penjing.jobs.scatter import Spot, scatter
 from penjing.jobs.sections import Part, Table
@@ -41,6 +41,8 @@ def write_page(run: Run, asked: Asked, journal: Journal, shares: tuple[float, ..
         return WORDS[language][key].format(**blanks) if key in WORDS[language] else plain(key, **blanks)
 
     found = run.read("search.json")
+    name, lower = run.result["best_name"], run.result["lower"]
+    trials = [{**one, "score": -one["score"]} if lower and one["score"] else one for one in found["trials"]]
     page = rendered(
         "search.html.jinja",
         say=say,
@@ -48,9 +50,9 @@ def write_page(run: Run, asked: Asked, journal: Journal, shares: tuple[float, ..
         name=run.folder.resolve().name,
         **_top(run, found, journal, shares, say),
         importance=_importance(asked, journal, shares, say),
-        prices=_prices(found["trials"], shares, say),
-        candidates=_candidates(found["candidates"], say),
-        trials=_trials(found["trials"], say),
+        prices=_prices(trials, shares, say) if name in IN_PERCENT else [],
+        candidates=_candidates(found["candidates"], name, say),
+        trials=_trials(trials, name, say),
         failures=[(one["trial"], one["failed"]) for one in found["trials"] if one["failed"]],
         spec_text=(run.folder / "search.yaml").read_text(encoding="utf-8"),
     )
@@ -64,12 +66,14 @@ def _top(
 ) -> dict[str, Any]:
     chosen, result = found["chosen"], run.result
     name = result["best_name"]
-    values = {"score": percent(result["after"]["values"][name]), "name": say(name)}
+    values = {"score": score(name, result["after"]["values"][name]), "name": say(name)}
     blanks = {**values, "split": say(result["splits_scored"]), "settings": told(found["settings"])}
-    sentences = [say("baseline_was", score=percent(result["baseline"]["values"][name]))]
+    cheap = result["baseline"].get("values")
+    sentences = [say("baseline_was", score=score(name, cheap[name]))] if cheap else []
     if chosen["way"] != "single":
-        gain, error = points(chosen["gain"], signed=True), points(chosen["error"])
-        blanks_of = {"what": chosen["name"], "n": len(chosen["members"]), "gain": gain, "error": error}
+        more, error = gain(name, chosen["gain"], signed=True), gain(name, chosen["error"])
+        more = say("points", n=more) if name in IN_PERCENT else more
+        blanks_of = {"what": chosen["name"], "n": len(chosen["members"]), "gain": more, "error": error}
         sentences.insert(0, say("is_" + ("soup" if chosen["way"] == "soup" else "ensemble"), **blanks_of))
     budget = sum(shares[outcomes[-1].rung] for outcomes in journal.outcomes.values())
     n_whole = sum(1 for outcomes in journal.outcomes.values() if outcomes[-1].rung == len(shares) - 1)
@@ -132,27 +136,28 @@ def _point(one: dict[str, Any]) -> str:
     return f"{one['trial']}: {percent(one['score'])}, {told(one['settings'])}"
 
 
-def _candidates(candidates: list[dict[str, Any]], say: Say) -> Table:
+def _candidates(candidates: list[dict[str, Any]], name: str, say: Say) -> Table:
     rows: list[tuple[str, ...]] = [
         (
             one["name"],
             str(len(one["members"])),
-            percent(one["score"]),
-            points(one["gain"], signed=True),
-            points(one["error"]),
+            score(name, one["score"]),
+            gain(name, one["gain"], signed=True),
+            gain(name, one["error"]),
         )
         for one in candidates
     ]
-    return Table(tuple(say(k) for k in ("candidate", "models", "score", "gain", "error_one")), rows)
+    gained = "gain" if name in IN_PERCENT else "gain_plain"
+    return Table(tuple(say(k) for k in ("candidate", "models", "score", gained, "error_one")), rows)
 
 
-def _trials(trials: list[dict[str, Any]], say: Say) -> Table:
+def _trials(trials: list[dict[str, Any]], name: str, say: Say) -> Table:
     rows: list[tuple[str, ...]] = []
     for one in trials:
-        spread = "" if one["spread"] is None else f"\n± {points(one['spread'])}"
-        score = say("failed") if one["score"] is None else percent(one["score"]) + spread
+        spread = "" if one["spread"] is None else f"\n± {gain(name, one['spread'])}"
+        value = say("failed") if one["score"] is None else score(name, one["score"]) + spread
         about = (f"{one['step']}/{one['steps']}", short_count(one["trainable"]), memory(one["mib"]))
         price = (duration(one["seconds"], say), f"{one['latency_ms']:.3g} ms")
-        rows.append((f"{one['trial']}: {told(one['settings'])}", score, *about, *price))
+        rows.append((f"{one['trial']}: {told(one['settings'])}", value, *about, *price))
     keys = ("trial", "score", "steps", "x_trainable", "x_memory", "x_seconds", "x_latency")
     return Table(tuple(say(key) for key in keys), rows)

@@ -124,7 +124,7 @@ def _carry(run: Run, asked: Asked, draw: Draw, shared: Pool, on: str | None, tel
         wanted = asked.search.at_once
         journal.settle(min(runner.seats, asked.search.trials) if wanted == "auto" else wanted)
     try:
-        _look(asked, shares, journal, draw, runner, tell)
+        _look(asked, shares, journal, draw, runner, tell, lower=shared.task.lower)
     except KeyboardInterrupt:
         tell(News("note", f"stopped; `penjing search --resume {run.folder}` goes on"))
         raise
@@ -152,7 +152,14 @@ def _refuse_short(asked: Asked, draw: Draw, shared: Pool) -> None:
 
 
 def _look(
-    asked: Asked, shares: tuple[float, ...], journal: Journal, draw: Draw, runner: Runner, tell: Tell
+    asked: Asked,
+    shares: tuple[float, ...],
+    journal: Journal,
+    draw: Draw,
+    runner: Runner,
+    tell: Tell,
+    *,
+    lower: bool,
 ) -> None:
     """Begin legs and take their outcomes until there is nothing left to begin."""
     began = time.perf_counter() - journal.seconds
@@ -181,7 +188,7 @@ def _look(
         flying -= 1
         journal.end(outcome, time.perf_counter() - began)
         journal.prune(asked.search.trials)
-        _tell(asked, journal, outcome, tell)
+        _tell(journal, outcome, tell, lower=lower)
 
 
 def _left_s(asked: Asked, spent: float) -> float:
@@ -223,16 +230,13 @@ def _owed_s(journal: Journal, shares: tuple[float, ...]) -> float:
     return _whole_s(journal, shares) * sum(parts)
 
 
-def _tell(asked: Asked, journal: Journal, outcome: Outcome, tell: Tell) -> None:
+def _tell(journal: Journal, outcome: Outcome, tell: Tell, *, lower: bool) -> None:
     trial = outcome.trial
     text = ", ".join(f"{key} {value}" for key, value in journal.settings[trial].items())
     if outcome.score is None:
         tell(News("note", f"trial {trial} ({text}) failed: {outcome.failed}"))
         return
     spread = "" if outcome.spread is None else f" ± {outcome.spread:.4f}"
-    tell(
-        News(
-            "score",
-            f"trial {trial}: {outcome.score:.4f}{spread} after {outcome.step}/{outcome.steps} steps: {text}",
-        )
-    )
+    score = -outcome.score if lower else outcome.score
+    far = f"{outcome.step}/{outcome.steps} steps"
+    tell(News("score", f"trial {trial}: {score:.4f}{spread} after {far}: {text}"))

@@ -93,9 +93,9 @@ class Pool:
         """A trial's job on one fold; `whole` takes train and validation rows as `data` has them."""
         if spec.origin not in self.bases:
             self.bases[spec.origin] = load_base(spec, self.machine, self.tell)
-        base = self.bases[spec.origin]
-        task = bound(self.task, base, self.data)
-        job = Job(spec, task, self.machine, self.data, copy_of(base), silent)
+        own = copy_of(self.bases[spec.origin])
+        task = bound(self.task, own, self.data)  # a head that says words is its base's own
+        job = Job(spec, task, self.machine, self.data, own, silent)
         if whole and self.folds:
             return job
         key = (spec.origin, spec.data.max_length)

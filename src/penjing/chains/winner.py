@@ -113,11 +113,13 @@ def _chosen(
     shared, search = table.shared, table.asked.search
     single = table.member("winner", it.run.folder)
     task = it.job.task
-    targets = task.encode(shared.data.valid, shared.data.names)
-    judge = Judge(task, targets, shared.data.names, spec.seed, single)
+    judge = Judge(task, single.targets, shared.data.names, spec.seed, single)
     candidates = [judge.alone(single)]
     seeds = [single, *_seeds(table, spec)]
-    if search.combine:
+    if search.combine and task.difference is None:
+        told = f"`task: {task.name}` compares no two models' answers, so the best trial stands alone"
+        table.tell(News("note", told))
+    elif search.combine:
         table.tell(News("stage", "trying ensembles and soups on the validation rows"))
         trials = [] if shared.folds else _best_trials(table, single, ranked)
         groups = {"seeds": seeds, "best trials": trials, "folds": _folds(table, ranked[0])}
@@ -128,7 +130,7 @@ def _chosen(
     else:
         candidates += [judge.alone(one) for one in seeds[1:]]
     better = [c for c in candidates if c.better]
-    chosen = max(better, key=lambda c: c.score) if better else candidates[0]
+    chosen = max(better, key=judge.worth) if better else candidates[0]
     text = f"{chosen.name}: {chosen.score:.4f} on validation rows"
     if chosen.way != "single":
         text += f", {chosen.gain:+.4f} (standard error {chosen.error:.4f}) over the best trial alone"
@@ -181,7 +183,7 @@ def _soup(table: Table, judge: Judge, nth: int, group: Sequence[Member]) -> Cand
         cook(folder, members)
         return judge.soup(f"soup {nth} of best trials", members, table.member(folder.name, folder))
 
-    return cooked(greedy(group, lambda members: cooked(members).score))
+    return cooked(greedy(group, lambda members: judge.worth(cooked(members))))
 
 
 def _place(table: Table, chosen: Candidate) -> None:

@@ -6,9 +6,9 @@ WORDS: dict[str, dict[str, str]] = {
     "en": {
         "search": "search",
         "headline": "{settings}: {score} {name} on the {split} rows",
-        "is_ensemble": "The winner is an ensemble ({what}) of {n} models: {gain} points over the best one "
+        "is_ensemble": "The winner is an ensemble ({what}) of {n} models: {gain} over the best one "
         "on the validation rows, with a standard error of {error}.",
-        "is_soup": "The winner is a soup ({what}), the mean of the weights of {n} trials: {gain} points "
+        "is_soup": "The winner is a soup ({what}), the mean of the weights of {n} trials: {gain} "
         "over the best one on the validation rows, with a standard error of {error}.",
         "baseline_was": "The cheap baseline reaches {score} on the same rows.",
         "repeat": "This trains the best settings again:",
@@ -45,6 +45,8 @@ WORDS: dict[str, dict[str, str]] = {
         "models": "models",
         "score": "score",
         "gain": "gain, points",
+        "gain_plain": "gain",
+        "points": "{n} points",
         "error_one": "standard error",
         "steps": "steps",
         "failed": "failed",
@@ -53,10 +55,10 @@ WORDS: dict[str, dict[str, str]] = {
     "zh": {
         "search": "搜索",
         "headline": "{settings}：在{split}数据上{name}为 {score}",
-        "is_ensemble": "胜出的是由 {n} 个模型组成的集成（{what}）：在验证数据上比最好的单个模型高 {gain} 个"
-        "百分点，标准误 {error}。",
-        "is_soup": "胜出的是 {n} 次试验权重的平均（{what}）：在验证数据上比最好的单个模型高 {gain} 个百"
-        "分点，标准误 {error}。",
+        "is_ensemble": "胜出的是由 {n} 个模型组成的集成（{what}）：在验证数据上比最好的单个模型高 {gain}，"
+        "标准误 {error}。",
+        "is_soup": "胜出的是 {n} 次试验权重的平均（{what}）：在验证数据上比最好的单个模型高 {gain}，"
+        "标准误 {error}。",
         "baseline_was": "廉价基线在同样的数据上为 {score}。",
         "repeat": "用最佳设置重新训练：",
         "proof": "胜出者与基线、未调优底座的逐类对比",
@@ -91,6 +93,8 @@ WORDS: dict[str, dict[str, str]] = {
         "models": "模型数",
         "score": "得分",
         "gain": "增益（百分点）",
+        "gain_plain": "增益",
+        "points": "{n} 个百分点",
         "error_one": "标准误",
         "steps": "步数",
         "failed": "失败",
