@@ -75,3 +75,17 @@ def test_what_is_too_large_is_refused() -> None:
     with pytest.raises(SpecError) as error:
         machine_of(Times(Times(text("abc"), 0, 3000), 0, 3000))
     told(error, "more than 60,000 states", "Lower those numbers")
+
+
+@pytest.mark.slow
+def test_what_takes_too_long_is_refused_however_few_its_states_are() -> None:
+    with pytest.raises(SpecError) as error:
+        machine_of(Times(maybe(text("a")), 3000, 3000))
+    told(error, "or as much work")
+
+
+def test_nothing_repeated_without_end_is_refused() -> None:
+    empty = Times(Times(Times(then(), 9000, 9000), 9000, 9000), 9000, 9000)
+    with pytest.raises(SpecError) as error:
+        machine_of(empty)
+    told(error, "or as much work", "a repetition")

@@ -1,7 +1,9 @@
 """Texts drawn from a schema's automaton are JSON that jsonschema takes; what cannot be kept to is refused."""
 
+import itertools
 import json
 import random
+import re
 from typing import Any
 
 import jsonschema
@@ -28,6 +30,14 @@ CHAIN = {
     "$ref": "#/$defs/n",
 }  # fmt: skip
 NULL = {"type": "null"}
+LOOP = {"$ref": "#/$defs/a"}
+TANGLED = {
+    "$ref": "#/$defs/0",
+    "$defs": {
+        str(n): {"properties": {"x": {"anyOf": [{"$ref": f"#/$defs/{m}"} for m in range(6)]}}}
+        for n in range(6)
+    },
+}  # fmt: skip
 KEYED = [
     {"type": "object", "properties": {"k": {"const": k}, "x": {"type": "integer"}}, "required": ["k"]}
     for k in "ab"
@@ -135,6 +145,16 @@ def test_numbers_keep_within_their_bounds(bounds: tuple[int | None, int | None])
 
 
 @pytest.mark.parametrize(
+    "pattern", ["a$|b", "a|^b", "^a|b", "^a$|^b$", "^(?:a|b$)", r"a\Z|\Ab", "^a", "b$", "a|b", "^ab$"]
+)
+def test_an_anchor_holds_for_its_own_alternative(pattern: str) -> None:
+    machine = machine_of(piece_of({"type": "string", "pattern": pattern}))
+    for text in map("".join, itertools.product("abx", repeat=3)):
+        for one in (text, text[:2], text[:1]):
+            assert machine.takes(json.dumps(one)) == bool(re.search(pattern, one)), one
+
+
+@pytest.mark.parametrize(
     ("schema", "parts"),
     [
         ({"type": "array", "uniqueItems": True}, ["`/uniqueItems` is True", "cannot be watched"]),
@@ -150,6 +170,8 @@ def test_numbers_keep_within_their_bounds(bounds: tuple[int | None, int | None])
         ({"type": "string", "format": "dates"}, ["Did you mean `date`?"]),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ["`/oneOf`", "use `anyOf`"]),
         ({"anyOf": [{}], "type": "object"}, ["`/type`", "stands beside `anyOf`"]),
+        ({"allOf": [LOOP], "$defs": {"a": LOOP}}, ["`/$ref` is '#/$defs/a'", "leads back to itself"]),
+        (TANGLED, ["at most 10,000 values", "seen at /properties/", "Let fewer of them"]),
         ({"$ref": "other.json"}, ["`/$ref` is 'other.json'", "a place of this schema"]),
         ({"enum": [1], "type": "string"}, ["None of its values is of the type"]),
         ({"type": "string", "minLength": -1}, ["`/minLength` is -1", "at least 0"]),

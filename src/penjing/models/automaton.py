@@ -20,6 +20,7 @@ from penjing.errors import SpecError
 
 DEAD = 0  # the state that no text leaves
 MOST = 60_000  # states before a form is refused as too large
+WORK = 2_000_000  # steps before it is, of those that make states deterministic: `(a?){3000}` has few states
 Span = tuple[int, int]  # first and last code point, or byte
 LAST = 0x10FFFF
 SURROGATES = (0xD800, 0xDFFF)  # no text has them
@@ -125,6 +126,7 @@ class _Net:
 
     reads: list[list[tuple[int, int, int]]] = field(default_factory=list)  # first byte, last byte, target
     free: list[list[int]] = field(default_factory=list)
+    pieces: int = 0  # written so far; an empty one adds no state, however often it is repeated
 
     def state(self) -> int:
         if len(self.reads) >= 4 * MOST:
@@ -146,23 +148,32 @@ def machine_of(piece: Piece) -> Machine:
     useful = [bool(net.reads[s]) or s == end for s in range(len(net.reads))]
     closures: dict[int, frozenset[int]] = {}
 
-    def closure(state: int) -> frozenset[int]:
-        """What is reached without reading, of states that matter."""
-        if state not in closures:
-            seen, open_ = {state}, [state]
-            while open_:
-                new = [t for t in net.free[open_.pop()] if t not in seen]
-                seen.update(new)
-                open_ += new
-            closures[state] = frozenset(s for s in seen if useful[s])
-        return closures[state]
+    def closure(states: set[int]) -> frozenset[int]:
+        """What is reached from some states without reading, of those that matter."""
+        only = next(iter(states)) if len(states) == 1 else None
+        if only is not None and only in closures:
+            return closures[only]
+        seen, open_ = set(states), [*states]
+        while open_:
+            new = [t for t in net.free[open_.pop()] if t not in seen]
+            seen.update(new)
+            open_ += new
+        found = frozenset(s for s in seen if useful[s])
+        if only is not None:
+            closures[only] = found
+        return found
 
-    known: dict[frozenset[int], int] = {frozenset(): DEAD, closure(begin): 1}
-    rows, waiting = [np.zeros(256, np.int32)], deque([closure(begin)])
+    first_ones = closure({begin})
+    known: dict[frozenset[int], int] = {frozenset(): DEAD, first_ones: 1}
+    rows, waiting, work = [np.zeros(256, np.int32)], deque([first_ones]), 0
     while waiting:
         row = np.zeros(256, np.int32)
-        for first, last, targets in _apart([read for s in waiting.popleft() for read in net.reads[s]]):
-            reached = frozenset().union(*map(closure, targets))
+        reads = [read for s in waiting.popleft() for read in net.reads[s]]
+        work += len(reads)
+        if work > WORK:
+            raise _too_large()
+        for first, last, targets in _apart(reads):
+            reached = closure(targets)
             if reached not in known:
                 if len(known) > MOST:
                     raise _too_large()
@@ -176,13 +187,16 @@ def machine_of(piece: Piece) -> Machine:
 
 def _too_large() -> SpecError:
     return SpecError(
-        f"The form that answers shall have needs more than {MOST:,} states: a repetition or `maxLength` of "
-        "thousands, or forms deep within forms. Lower those numbers, or leave a bound out."
+        f"The form that answers shall have needs more than {MOST:,} states, or as much work: a repetition or "
+        "`maxLength` of thousands, or forms deep within forms. Lower those numbers, or leave a bound out."
     )
 
 
 def _put(net: _Net, piece: Piece, begin: int) -> int:
     """Write a piece behind a state; the state behind it."""
+    net.pieces += 1
+    if net.pieces > 8 * MOST:
+        raise _too_large()
     if isinstance(piece, Chars):
         return _put_chars(net, piece, begin)
     if isinstance(piece, Then):

@@ -18,8 +18,9 @@ from penjing.models.automaton import NOTHING, Chars, Piece, Span, Then, Times, b
 MANY = 10_000  # repetitions before a pattern is refused
 
 
-def piece_of(pattern: str, *, key: str = "regex") -> Piece:
-    """What a regular expression matches as a whole.
+def piece_of(pattern: str, *, key: str = "regex", around: Piece = NOTHING) -> Piece:
+    """What a regular expression matches as a whole. `around` may stand where no anchor (`^`, `$`) says that
+    the text begins or ends there.
 
     Raises:
         SpecError: it is none, or asks for what a finite automaton cannot follow; `key` says where it stands.
@@ -34,25 +35,26 @@ def piece_of(pattern: str, *, key: str = "regex") -> Piece:
             f"`{key}` must be a regular expression; {pattern[:80]!r} is none: {error}. Escape what "
             "stands for itself with a backslash."
         ) from error
-    return _Reader(pattern, key).whole(parsed, parsed.state.flags)
+    return _Reader(pattern, key, around).whole(parsed, parsed.state.flags)
 
 
 class _Reader:
     """Walks what Python parsed; knows the pattern to name it."""
 
-    def __init__(self, pattern: str, key: str) -> None:
-        self.pattern, self.key = pattern, key
+    def __init__(self, pattern: str, key: str, around: Piece) -> None:
+        self.pattern, self.key, self.around = pattern, key, around
 
-    def whole(self, parsed: Any, flags: int) -> Piece:
-        """The top: `^` and `$` at its ends say what is so anyway."""
+    def whole(self, parsed: Any, flags: int, *, begun: bool = False, ended: bool = False) -> Piece:
+        """The top, or one of its alternatives: `^` and `$` at its ends leave no room for anything around."""
         items = [(str(op), given) for op, given in parsed]
         while items and items[0][0] == "AT" and str(items[0][1]) in ("AT_BEGINNING", "AT_BEGINNING_STRING"):
-            items = items[1:]
+            items, begun = items[1:], True
         while items and items[-1][0] == "AT" and str(items[-1][1]) in ("AT_END", "AT_END_STRING"):
-            items = items[:-1]
+            items, ended = items[:-1], True
         if len(items) == 1 and items[0][0] == "BRANCH":
-            return either(self.whole(branch, flags) for branch in items[0][1][1])
-        return Then(tuple(self.one(op, given, flags) for op, given in items))
+            return either(self.whole(one, flags, begun=begun, ended=ended) for one in items[0][1][1])
+        before, behind = (() if there else (self.around,) for there in (begun, ended))
+        return Then((*before, *(self.one(op, given, flags) for op, given in items), *behind))
 
     def inner(self, parsed: Any, flags: int) -> Piece:
         return Then(tuple(self.one(str(op), given, flags) for op, given in parsed))

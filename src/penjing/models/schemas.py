@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from penjing.errors import SpecError, nearest
@@ -33,6 +33,7 @@ from penjing.models.json_pieces import (
 )
 
 DEEP = 2  # how often a definition stands within itself, and containers within anything
+MOST = 10_000  # values before a schema is refused: definitions that hold each other grow as powers do
 _ABOUT = """title description default examples $schema $id $anchor $comment $defs definitions deprecated
 readOnly writeOnly discriminator"""
 ABOUT = frozenset(_ABOUT.split())  # what restricts nothing
@@ -60,9 +61,16 @@ def piece_of(schema: Any) -> Piece:
 @dataclass(frozen=True)
 class _Reader:
     root: Any
+    number: Iterator[int] = field(default_factory=count)  # of values so far
 
     def value(self, schema: Any, at: str, within: tuple[str, ...]) -> Piece:
         """Texts of one value. at: where the schema stands; within: the references that led here."""
+        if next(self.number) == MOST:
+            raise SpecError(
+                f"A schema with at most {MOST:,} values within values was wanted; its definitions stand "
+                f"within each other in more ways than that (seen at {at or 'the top'}). Let fewer of them "
+                "hold each other."
+            )
         if schema is True or schema == {}:
             return anything(DEEP)
         if schema is False:
@@ -120,7 +128,11 @@ class _Reader:
         """Several schemas that all hold, as one."""
         whole: dict[str, Any] = {}
         for one in schemas:
+            passed: list[Any] = []
             while isinstance(one, Mapping) and set(one) - ABOUT == {"$ref"}:
+                if one["$ref"] in passed:
+                    raise _refused(at, "$ref", one["$ref"], " It leads back to itself.")
+                passed.append(one["$ref"])
                 one = self.found(one["$ref"], at)
             for key, given in (one if isinstance(one, Mapping) else {}).items():
                 if key in ABOUT or key not in whole or whole[key] == given:
@@ -281,17 +293,13 @@ def _string(told: Mapping[str, Any], at: str) -> Piece:
 def _searched(pattern: str, at: str) -> Piece:
     """Texts that hold what the pattern matches, as `pattern` means it: anchored only where it says so."""
     key = f"{at}/pattern"
-    body = regexes.piece_of(pattern, key=key)
-    table = machine_of(body).table
+    table = machine_of(regexes.piece_of(pattern, key=key)).table
     if any((table[:, byte] > 0).any() for byte in (*range(32), 34, 92, 127)):
         raise _refused(
             at, "pattern", pattern, " It might say a quote, a backslash or a control character; take "
             '`[^"\\\\]` in place of a dot, or letters.',
         )  # fmt: skip
-    free = many(LETTER)
-    before = () if re.match(r"\^|\\A", pattern) else (free,)
-    behind = () if re.search(r"(?<!\\)(\\\\)*(\$|\\Z)$", pattern) else (free,)
-    return then(*before, body, *behind)
+    return regexes.piece_of(pattern, key=key, around=many(LETTER))
 
 
 def _count(told: Mapping[str, Any], key: str, at: str) -> int | None:
