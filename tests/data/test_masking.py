@@ -61,7 +61,19 @@ def test_spans_are_runs_of_several_tokens() -> None:
     found = spans(LENGTHS, 0.15, draw()).reshape(500, 256)
     runs = np.maximum(np.diff(found.astype(int), axis=1), 0).sum()
     assert 2.0 < found.sum() / runs < 5.0  # single tokens would give about 1.2
-    assert 0.15 <= found.mean() < 0.19
+
+
+@pytest.mark.parametrize("n", [7, 12, 24, 256])
+def test_spans_end_where_the_share_is_reached(n: int) -> None:
+    found = spans(np.full(200, n), 0.15, draw()).reshape(200, n)
+    assert set(found.sum(1)) == {max(1, round(0.15 * n))}
+
+
+def test_spans_are_as_long_as_spanberts() -> None:
+    """Section 3.1: clipped at 10, the lengths of Geo(0.2) have the mean 3.8."""
+    found = spans(np.full(60, 50_000), 0.004, draw()).reshape(60, 50_000)
+    runs = np.maximum(np.diff(found.astype(int), axis=1), 0).sum()
+    assert 3.65 < found.sum() / runs < 3.95
 
 
 def test_rows_are_framed() -> None:

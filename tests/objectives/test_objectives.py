@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from common import gap
 from penjing import plugin
 from penjing.data.batches import halves, packed
 from penjing.data.feed import Document, feed_of, pieces_of
+from penjing.engine.scoring import each
 from penjing.errors import NotSupported, SpecError
 from penjing.models.load import Base, load
 from penjing.models.model import Model
@@ -89,10 +92,6 @@ def test_packed_equals_padded(tiny: Tiny, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_finite_and_name_the_best(tiny: Tiny, name: str) -> None:
-    from functools import partial
-
-    from penjing.engine.scoring import each
-
     task, _, model, part = made(tiny, name)
     assert task.infer is not None
     found = task.infer(model, partial(each, model, tokens=64), part)
@@ -120,6 +119,34 @@ def test_masked_asks_for_what_stood_there_and_never_for_special_tokens(tiny: Tin
     n = int(inside.sum())
     assert torch.equal(whole[inside], torch.from_numpy(part.tokens.ids[:n].astype(np.int64)))
     assert not asked[~inside].any()
+
+
+@pytest.mark.parametrize("units", ["tokens", "words", "spans"])
+def test_masked_leaves_words_that_are_not_known_as_they_are(tiny: Tiny, units: str) -> None:
+    task, base, _, part = made(tiny, "masked", units=units, share=0.8)
+    ids, unknown = part.tokens.ids.astype(np.int64), base.tokenizer.unk_token_id
+    ids[::3] = unknown
+    part = replace(part, tokens=replace(part.tokens, ids=ids))
+    own = part.tokens.starts[8]
+    found = shown(task, part).tokens
+    assert found.labels is not None
+    whole = np.where(found.labels == -100, found.ids, found.labels)
+    inside = np.ones(len(whole), bool)
+    inside[[*found.starts[:-1], *(found.starts[1:] - 1)]] = False
+    assert np.array_equal(whole[inside], ids[:own])
+    asked = found.labels[inside] != -100
+    assert not asked[ids[:own] == unknown].any()
+    assert asked[ids[:own] != unknown].mean() > 0.6
+
+
+def test_a_piece_without_a_word_that_is_known_asks_for_nothing(tiny: Tiny) -> None:
+    task, base, model, part = made(tiny, "masked")
+    nothing = np.full_like(part.tokens.ids, base.tokenizer.unk_token_id)
+    part = replace(part, tokens=replace(part.tokens, ids=nothing))
+    assert packed(shown(task, part), np.arange(8)).n_targets == 0
+    assert task.infer is not None
+    found = task.infer(model, partial(each, model, tokens=64), part)
+    assert not found.any()
 
 
 def test_whole_words_are_hidden_whole(tiny: Tiny) -> None:

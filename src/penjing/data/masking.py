@@ -8,6 +8,8 @@ Legend: rows lie end to end; `lengths` (n,) says where each ends.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 MASKED, RANDOM = 0.8, 0.1  # of the chosen tokens; the rest stay as they are (Devlin et al. 2018)
@@ -59,8 +61,8 @@ def chosen(
 def spans(
     lengths: np.ndarray, share: float, generator: np.random.Generator, heads: np.ndarray | None = None
 ) -> np.ndarray:
-    """True at spans of whole words whose lengths are geometric (p = .2, at most 10), until the share is
-    reached (SpanBERT, section 3.1); without `heads` each token is a word.
+    """True at spans of whole words until the share is reached, where the last one ends (SpanBERT, section
+    3.1); without `heads` each token is a word.
     """
     found = np.zeros(int(lengths.sum()), bool)
     first = 0
@@ -70,15 +72,25 @@ def spans(
         ends = np.append(begins[1:], n)
         here = found[first : first + n]
         for _ in range(10 * int(budget)):
-            if here.sum() >= budget:
+            left = budget - here.sum()
+            if left <= 0:
                 break
             at = int(generator.integers(len(begins)))
-            last = min(at + min(int(generator.geometric(SPAN_P)), SPAN_MOST), len(begins))
-            here[begins[at] : ends[last - 1]] = True
+            begin, end = begins[at], ends[min(at + _words_of_span(generator), len(begins)) - 1]
+            new = np.cumsum(~here[begin:end])
+            if new[-1] > left:  # the word that fills the share is the last
+                end = ends[np.searchsorted(ends, begin + np.searchsorted(new, left), side="right")]
+            here[begin:end] = True
             if here.sum() > 2 * budget and here.all():  # one long word: something must be left to go by
                 here[: n // 2] = False
         first += n
     return found
+
+
+def _words_of_span(generator: np.random.Generator) -> int:
+    """1 to 10, geometric (p = .2) but for what lies beyond: 3.8 in the mean, as in the paper."""
+    within = 1 - (1 - SPAN_P) ** SPAN_MOST
+    return max(1, math.ceil(math.log1p(-within * generator.random()) / math.log1p(-SPAN_P)))
 
 
 def corrupted(

@@ -34,7 +34,7 @@ def masked(
     units: Literal["tokens", "words", "spans"] = "tokens",
     across: bool = False,
 ) -> Task:
-    """Hide some tokens and learn to say them.
+    """Hide some tokens and learn to say them. Special ones, such as that of words not known, are left alone.
 
     share: of the tokens that are asked for. units: what is drawn: tokens, whole words (Chinese ones by
     a segmenter), or spans of words. across: pieces run across the ends of documents, in place of ending with
@@ -63,6 +63,7 @@ def masked(
             heads = None if tokens.heads is None or units == "tokens" else tokens.heads[places]
             ids = np.asarray(tokens.ids[places], np.int64)
             asked = draw(lengths, share, generator, heads)
+            asked &= ~np.isin(ids, special)  # nothing is learned from saying that a word is not known
             shown, whole, inside = framed(
                 corrupted(ids, asked, generator, mask, ordinary), lengths, before, after
             )
