@@ -121,6 +121,15 @@ def test_the_budget_falls_by_the_papers_cube_and_ranks_end_at_the_target(tiny: T
 
 
 @pytest.mark.slow
+def test_ranks_are_settled_also_where_fp16_left_that_step_out(tiny: Tiny) -> None:
+    model, technique = ready(tiny("bert"), warm_share=0.1, final_share=0.3, allocate_every=1)
+    n_layers, last, settled = 12, 2, 14
+    optimizer = optimizer_of(model)
+    trained(model, technique, optimizer, stop=settled - 1)
+    trained(model, technique, optimizer, start=settled)
+    assert sum(int((e != 0).sum()) for e in triplets(model).values()) == n_layers * last
+
+
 def test_the_budget_is_pefts_own(tiny: Tiny) -> None:
     """The same training with peft's `update_and_allocate` called by hand after each step."""
     model, technique = ready(tiny("bert"))

@@ -159,6 +159,16 @@ def test_the_prior_of_neutral_texts_is_taken_off(tiny: Tiny) -> None:
     torch.testing.assert_close(found, wanted / wanted.sum(1, keepdim=True), atol=1e-5, rtol=1e-5)
 
 
+def test_the_prior_of_words_that_are_hardly_ever_said_is_a_number(tiny: Tiny) -> None:
+    _, made = asked(tiny("bert"), how="mask", templates=["{text} It is about {mask}."])
+    head: Any = made.head("cls")
+    scores = torch.zeros(2, *head.prior.shape)
+    scores[..., 0] = -300.0  # as a probability, 0 in fp32
+    head.calibrate(scores)
+    wanted = scores.double().softmax(-1).mean(0).log()
+    torch.testing.assert_close(head.prior.double(), wanted, atol=1e-4, rtol=1e-6)
+
+
 @pytest.mark.parametrize("template", ["{text} It is about {mask}.", "About {mask}: {text}"])
 def test_only_the_text_is_cut_and_every_mask_survives(template: str, tiny: Tiny) -> None:
     base, made = asked(tiny("bert"), how="mask", templates=[template])

@@ -41,6 +41,15 @@ def test_a_sentence_without_another_of_its_class_teaches_nothing_and_breaks_noth
     assert embedded.grad.abs().max() == 0
 
 
+def test_a_sentence_alone_in_its_step_teaches_nothing() -> None:
+    embedded = F.normalize(torch.randn(1, 5), dim=1).requires_grad_()
+    found = supervised_contrast(embedded, torch.tensor([0]), temperature=0.05)
+    found.sum().backward()
+    assert found.tolist() == [0.0]
+    assert embedded.grad is not None
+    assert embedded.grad.abs().max() == 0
+
+
 def test_cosent_is_the_sum_over_pairs_of_unequal_scores() -> None:
     cosines, scores = torch.tensor([0.1, 0.9, 0.3, 0.5]), torch.tensor([2.0, 1.0, 2.0, 0.0])
     total = sum(

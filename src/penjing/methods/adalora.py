@@ -137,8 +137,11 @@ class _Budget:
         return Loss(found.mean + weight * term, parts, found.outputs)
 
     def allocate(self, model: nn.Module, step: int) -> None:
+        settled = self.config.total_step - self.config.tfinal
+        if step > settled and not self.config.rank_pattern:
+            step = settled  # whose own update fp16 left out: ranks are settled now
         self.tuner.update_and_allocate(step)
-        if step < self.config.total_step - self.config.tfinal:
+        if step < settled:
             # Until they are settled, triplets let go may come back, and peft would save without them.
             self.config.rank_pattern = None
 

@@ -17,6 +17,8 @@ def supervised_contrast(embedded_SD: Tensor, labels_S: Tensor, *, temperature: f
     `embedded_SD` are of length one. Every pair of the step is compared once, without a list of pairs.
     """
     similar = embedded_SD @ embedded_SD.T / temperature
+    if len(labels_S) == 1:  # no other to be compared with: the softmax below would be over nothing
+        return 0 * similar[:, 0]
     itself = torch.eye(len(labels_S), dtype=torch.bool, device=similar.device)
     alike = (labels_S[:, None] == labels_S[None, :]) & ~itself
     unlikely = similar.masked_fill(itself, float("-inf")).logsumexp(1, keepdim=True) - similar

@@ -27,8 +27,8 @@ OFFSET = 0.9677083  # the outermost quantile of the paper's code, (1/2)(31/32 + 
 
 @functools.cache
 def levels() -> tuple[float, ...]:
-    """The 16 values of NF4, rising: 8 quantiles of the negative half, 0, and 7 of the positive half mirrored
-    at another spacing, over the largest.
+    """The 16 values of NF4, rising: 7 quantiles of the negative half, 0, and 8 of the positive half, which
+    lie closer, over the largest.
     """
 
     def half(n: int) -> Tensor:

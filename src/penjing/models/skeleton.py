@@ -43,7 +43,7 @@ def save(trunk: nn.Module, folder: Path, places: dict[str, dict[str, Any]]) -> N
     once: dict[Any, str] = {}
     state = whole_state(bare(trunk))
     for name, tensor in state.items():
-        once.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if len(tensor) else name, name)
+        once.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name, name)
     save_file({name: state[name].contiguous() for name in once.values()}, folder / WEIGHTS, {"format": "pt"})
 
 

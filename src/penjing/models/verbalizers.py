@@ -6,6 +6,7 @@ classes, D width, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +64,8 @@ class WordHead(nn.Module):
 
     def calibrate(self, scores_NAC: Tensor) -> None:
         """Set the prior from the scores of N texts without content, taken while it was 0."""
-        self.prior.copy_(scores_NAC.softmax(-1).mean(0).log())
+        # the log of the mean probability; of words far less likely than others it would be that of 0
+        self.prior.copy_(scores_NAC.log_softmax(-1).logsumexp(0) - math.log(len(scores_NAC)))
 
 
 class EntailHead(nn.Module):
