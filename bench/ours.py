@@ -66,6 +66,7 @@ def build(job: Job, *, dropout: bool = True) -> Ours:
         batch=given.batch,
         steps=steps,
         lr=given.rate(job.system.method),
+        head_lr=given.head_lr,
         schedule=given.schedule,
         warmup=given.warm_steps(steps),
         weight_decay=given.weight_decay,

@@ -142,6 +142,8 @@ def build(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    if given.head_lr is not None:
+        _with_head_rate(trainer, given.head_lr)
     return Peer(trainer, rows, names, counts, steps)
 
 
@@ -245,6 +247,18 @@ def _recording(kind: Any) -> Any:
             return loss
 
     return Recording
+
+
+def _with_head_rate(trainer: Any, rate: float) -> None:
+    """Trainer's own optimizer, in which pooler and classifier have a rate of their own."""
+    optimizer = trainer.create_optimizer()
+    named = trunk_of(trainer.model).named_parameters()
+    below = {id(parameter) for name, parameter in named if not name.startswith("pooler.")}
+    for group in [*optimizer.param_groups]:
+        above = [parameter for parameter in group["params"] if id(parameter) not in below]
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) in below]
+        if above:
+            optimizer.add_param_group({**group, "params": above, "lr": rate})
 
 
 def _counting(

@@ -17,7 +17,7 @@ from bench.sets import Split
 from bench.systems import SYSTEMS, Job, Settings
 from bench.worker import Child
 
-FREE = ("lr", "lora_lr", "seed")  # settings that a cell has of its own
+FREE = ("lr", "lora_lr", "head_lr", "seed")  # settings that a cell has of its own
 
 
 def quality(
@@ -43,7 +43,7 @@ def quality(
     sweeps: dict[str, dict[str, float]] = {}
 
     def run(name: str, rate: float, seed: int) -> dict[str, Any] | None:
-        key = f"{name} lr={rate:g} seed={seed}"
+        key = _key(name, rate, seed, settings)
         if key not in cells and _wanted(only, split.name, name, seed):
             cells[key] = _cell(name, rate, seed, split, settings, out)
             write(path, {**facts(settings, split), "cells": cells})
@@ -68,7 +68,7 @@ def quality(
         for seed in seeds:
             run(name, chosen[name], seed)
     scores = {
-        name: {seed: cells[key] for seed in seeds if (key := f"{name} lr={rate:g} seed={seed}") in cells}
+        name: {seed: cells[key] for seed in seeds if (key := _key(name, rate, seed, settings)) in cells}
         for name, rate in chosen.items()
     }
     found = _summary(scores, chosen)
@@ -76,6 +76,11 @@ def quality(
     whole = {**facts(settings, split), "seeds": seeds, "sweeps": sweeps, "systems": found, "cells": cells}
     write(path, whole)
     return whole
+
+
+def _key(name: str, rate: float, seed: int, settings: Settings) -> str:
+    head = "" if settings.head_lr is None else f" head={settings.head_lr:g}"
+    return f"{name} lr={rate:g}{head} seed={seed}"
 
 
 def _cell(name: str, rate: float, seed: int, split: Split, settings: Settings, out: Path) -> dict[str, Any]:
@@ -155,7 +160,8 @@ def _sd(values: list[float]) -> float:
 def _show(split: Split, settings: Settings, found: dict[str, dict[str, Any]]) -> None:
     print(
         f"\nTest accuracy on {split.name} ({split.n_rows['test']:,} test rows), {settings.epochs:g} epochs; "
-        f"heads: Penjing {settings.ours_head}, peers {settings.peer_head}; validation: {split.note}"
+        f"heads: Penjing {settings.ours_head}, peers {settings.peer_head}, rate {settings.head_lr or 'lr'}; "
+        f"validation: {split.note}"
     )
     table(
         [

@@ -68,6 +68,7 @@ class Settings:
     epochs: float = 10.0
     lr: float = 1e-4
     lora_lr: float = 1e-3
+    head_lr: float | None = None  # of pooler and classifier; the method's own rate where not given
     schedule: str = "linear"
     warmup: float = 0.1  # share of the steps; handed to each system as a number of steps
     weight_decay: float = 0.01

@@ -83,6 +83,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         epochs=given.epochs,
         lr=given.lr,
         lora_lr=given.lora_lr,
+        head_lr=given.head_lr,
         schedule=given.schedule,
         warmup=given.warmup,
         weight_decay=given.weight_decay,
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--max-length", type=int, default=128)
     shared.add_argument("--lr", type=float, default=1e-4, help="full fine-tuning")
     shared.add_argument("--lora-lr", type=float, default=1e-3)
+    shared.add_argument("--head-lr", type=float, help="of pooler and classifier; else as all that trains")
     shared.add_argument("--schedule", choices=["linear", "cosine", "constant"], default="linear")
     shared.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
     shared.add_argument("--weight-decay", type=float, default=0.01)
