@@ -168,3 +168,13 @@ def test_teachers_and_their_rows_are_anchored(tmp_path: Path, monkeypatch: pytes
     found = given.anchored().techniques[0].settings
     assert found["teacher"] == [str(tmp_path / "runs/t"), "minilm"]
     assert found["unlabelled"] == str(tmp_path / "more.csv")
+
+
+def test_a_task_and_a_method_with_settings_are_read_from_one_line() -> None:
+    spec = read(
+        task="{classify: {label_smoothing: 0.1}}", method="{lora: {rank: 4}}", sets=["method.alpha=8"]
+    )
+    assert spec.task.settings["label_smoothing"] == 0.1
+    assert (spec.method.settings["rank"], spec.method.settings["alpha"]) == (4, 8)
+    with pytest.raises(SpecError, match=r"--task \{classify: \[1.*is not YAML"):
+        read(task="{classify: [1")

@@ -1,4 +1,4 @@
-"""The keys of a spec's sections, with their types, ranges, defaults and meanings."""
+"""The keys of a spec's sections: their types, ranges, defaults and meanings, and which exclude each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penjing.errors import SpecError
+
+FILE_KEYS = ("train", "valid", "test", "probe")
 # Key of `train`: optimizers that use it.
 USED_BY = {
     "betas": ("adamw", "lion", "muon"),
@@ -107,3 +110,50 @@ class TrainSpec(BaseModel):
 
 
 SECTIONS: dict[str, type[BaseModel]] = {"train": TrainSpec, "data": DataSpec}
+
+
+def refuse_contradictions(train: TrainSpec, data: DataSpec, *, task: str) -> None:
+    """Settings that exclude each other, and settings that would be ignored.
+
+    Raises:
+        SpecError: the first such.
+    """
+    for one, other in (("epochs", "steps"), ("lr", "lr_scale")):
+        if None not in (first := getattr(train, one), second := getattr(train, other)):
+            raise SpecError(
+                f"`train.{one}` ({first:g}) and `train.{other}` ({second:g}) are both given; they say the "
+                f"same thing twice. Keep one; `--set train.{one}=null` takes one back that a file gives."
+            )
+    for key, users in USED_BY.items():
+        if train.optimizer not in users and getattr(train, key) != TrainSpec.model_fields[key].default:
+            raise SpecError(
+                f"`train.{key}` is {getattr(train, key)}; the optimizer `{train.optimizer}` does not use it. "
+                f"Drop it, or choose `train.optimizer: {users[0]}`."
+            )
+    split = next((key for key in FILE_KEYS if isinstance(getattr(data, key), dict)), None)
+    if split and task != "multitask":
+        raise SpecError(
+            f"`data.{split}` is a mapping, which gives each of several tasks its rows; `task: "
+            f"{task}` is one. Name its files, or say `tasks:`."
+        )
+    if train.optimizer in NEED_A_RATE and train.lr is None:
+        raise SpecError(
+            f"`train.lr` is not given; methods bring rates for AdamW, and no factor makes one fit "
+            f"`train.optimizer: {train.optimizer}`. Say `train.lr: {NEED_A_RATE[train.optimizer]}` and try "
+            f"three times more and less."
+        )
+    if train.strategy == "fsdp" and train.optimizer not in SHARED_OUT:
+        raise SpecError(
+            f"`train.strategy: fsdp` leaves each process a share of a weight; `train.optimizer: "
+            f"{train.optimizer}` needs the whole. Take {', '.join(SHARED_OUT)}, or `strategy: ddp`."
+        )
+    if data.valid is not None and data.valid_share != DataSpec.model_fields["valid_share"].default:
+        raise SpecError(
+            f"`data.valid_share` is {data.valid_share:g} and `data.valid` names rows of their own, so "
+            f"nothing would be cut from train. Keep one."
+        )
+    if train.patience is not None and train.evals == 0:
+        raise SpecError(
+            f"`train.patience` ({train.patience}) counts validations; `train.evals` is 0, so there would be "
+            f"none to count. Drop one."
+        )

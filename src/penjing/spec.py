@@ -16,12 +16,11 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from penjing.errors import SpecError, nearest
-from penjing.keys import NEED_A_RATE, SECTIONS, SHARED_OUT, STRICT, USED_BY, DataSpec, TrainSpec
+from penjing.keys import FILE_KEYS, SECTIONS, STRICT, DataSpec, TrainSpec, refuse_contradictions
 from penjing.plugin import Choice, advice, choice, found, signature
 from penjing.tasks_key import spread
 from penjing.yaml_file import read_yaml
 
-FILE_KEYS = ("train", "valid", "test", "probe")
 CHOICES = {
     "task": ("tasks", "classify"),
     "method": ("methods", "full"),
@@ -143,6 +142,8 @@ def laid(
     pairs = [_split_pair(pair) for pair in sets]
     for key, value in keywords.items():
         full = _full_key(key, value)
+        if full in CHOICES and isinstance(value, str) and value.lstrip()[:1] == "{":
+            value = _of_yaml(value, f"--{full} {value}")  # --task '{classify: {label_smoothing: 0.1}}'
         inner = value.items() if full in SECTIONS and isinstance(value, Mapping) else None
         pairs += [(full, value)] if inner is None else [(f"{full}.{k}", v) for k, v in inner]
     # `method=lora` before `method.rank=8`, whichever was said first.
@@ -174,20 +175,24 @@ def _from_source(source: str | Path | Mapping[str, Any] | Spec | None) -> dict[s
 
 
 def _split_pair(pair: str) -> tuple[str, Any]:
-    import yaml
-
     key, equals, text = pair.partition("=")
     key = key.strip()
     if not equals or not key:
         raise SpecError(f"`--set` takes key=value, such as train.lr=1e-4; it got `{pair}`.")
-    try:
-        value = yaml.safe_load(text) if text else None
-    except (yaml.YAMLError, ValueError) as error:
-        said = str(error).splitlines()[0]
-        raise SpecError(f"`--set {pair}`: the value is not YAML ({said}). Put quotes around it.") from error
+    value = _of_yaml(text, f"--set {pair}") if text else None
     if not isinstance(value, str | list | dict | None) and _is_text(key):
         return key, text  # name=007 is a name
     return key, value
+
+
+def _of_yaml(text: str, said: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise SpecError(f"`{said}`: the value is not YAML ({why}). Put quotes around it.") from error
 
 
 def _field(key: str) -> FieldInfo | None:
@@ -297,7 +302,12 @@ def _validated(given: dict[str, Any]) -> Spec:
         raise SpecError(
             f"{' '.join(said.values())} Change it in the spec or with `--set {first}=…`."
         ) from error
-    _refuse_contradictions(spec)
+    refuse_contradictions(spec.train, spec.data, task=spec.task.name)
+    if spec.name is not None and (not spec.name.strip(". ") or {"/", "\\"} & {*spec.name}):
+        raise SpecError(
+            f"`name` must be the name of one folder below `out`; it is {spec.name!r}. Give the folder with "
+            "`out:`."
+        )
     return spec
 
 
@@ -349,52 +359,3 @@ def _number(value: Any) -> Any:
         with contextlib.suppress(ValueError):
             return float(value)
     return value
-
-
-def _refuse_contradictions(spec: Spec) -> None:
-    """Settings that exclude each other, and settings that would be ignored."""
-    train, data = spec.train, spec.data
-    for one, other in (("epochs", "steps"), ("lr", "lr_scale")):
-        if None not in (first := getattr(train, one), second := getattr(train, other)):
-            raise SpecError(
-                f"`train.{one}` ({first:g}) and `train.{other}` ({second:g}) are both given; they say the "
-                f"same thing twice. Keep one; `--set train.{one}=null` takes one back that a file gives."
-            )
-    for key, users in USED_BY.items():
-        if train.optimizer not in users and getattr(train, key) != TrainSpec.model_fields[key].default:
-            raise SpecError(
-                f"`train.{key}` is {getattr(train, key)}; the optimizer `{train.optimizer}` does not use it. "
-                f"Drop it, or choose `train.optimizer: {users[0]}`."
-            )
-    split = next((key for key in FILE_KEYS if isinstance(getattr(data, key), dict)), None)
-    if split and spec.task.name != "multitask":
-        raise SpecError(
-            f"`data.{split}` is a mapping, which gives each of several tasks its rows; `task: "
-            f"{spec.task.name}` is one. Name its files, or say `tasks:`."
-        )
-    if train.optimizer in NEED_A_RATE and train.lr is None:
-        raise SpecError(
-            f"`train.lr` is not given; methods bring rates for AdamW, and no factor makes one fit "
-            f"`train.optimizer: {train.optimizer}`. Say `train.lr: {NEED_A_RATE[train.optimizer]}` and try "
-            f"three times more and less."
-        )
-    if train.strategy == "fsdp" and train.optimizer not in SHARED_OUT:
-        raise SpecError(
-            f"`train.strategy: fsdp` leaves each process a share of a weight; `train.optimizer: "
-            f"{train.optimizer}` needs the whole. Take {', '.join(SHARED_OUT)}, or `strategy: ddp`."
-        )
-    if data.valid is not None and data.valid_share != DataSpec.model_fields["valid_share"].default:
-        raise SpecError(
-            f"`data.valid_share` is {data.valid_share:g} and `data.valid` names rows of their own, so "
-            f"nothing would be cut from train. Keep one."
-        )
-    if train.patience is not None and train.evals == 0:
-        raise SpecError(
-            f"`train.patience` ({train.patience}) counts validations; `train.evals` is 0, so there would be "
-            f"none to count. Drop one."
-        )
-    if spec.name is not None and (not spec.name.strip(". ") or {"/", "\\"} & {*spec.name}):
-        raise SpecError(
-            f"`name` must be the name of one folder below `out`; it is {spec.name!r}. Give the folder with "
-            "`out:`."
-        )

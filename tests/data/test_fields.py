@@ -128,3 +128,12 @@ def test_the_column_of_numbers_is_found(tmp_path: Path) -> None:
     rows = read_fields(str(path), find)
     assert (rows.labels, rows.texts) == ([("2.5",), ("1",)], [A, B])
     assert "numbers from column `how_good`" in rows.notes[-1]
+
+
+def test_rows_on_which_people_did_not_agree_are_left_out_and_counted(tmp_path: Path) -> None:
+    table = [(A, B, "neutral"), (C, D, "-"), (A, D, "entailment")]
+    rows = read(tmp_path, "sentence1,sentence2,gold_label", table)
+    assert rows.labels == [("neutral",), ("entailment",)]
+    assert "1 of 3 rows left out, unlabelled: `gold_label` is `-`" in rows.notes[-1]
+    assert len(read(tmp_path, "sentence1,sentence2,gold_label", table, labelled=False)) == 3
+    assert len(read(tmp_path, "sentence1,sentence2,sign", table, label="sign")) == 3  # there it is a class

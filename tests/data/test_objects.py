@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from common import ROWS, complaint, pairs, put
 from penjing.data.read import read
 
@@ -70,3 +72,30 @@ def test_cells_that_read_like_several_labels_are_told(tmp_path: Path) -> None:
     assert any("`account;refund` read like several" in note for note in read(path).notes)
     path = put(tmp_path, "b.csv", "text,label\na,Sport; leisure\nb,Trade; tax\n")
     assert not any("read like several" in note for note in read(path).notes)
+
+
+def test_values_one_behind_the_other_are_all_read(tmp_path: Path) -> None:
+    pretty = "".join(json.dumps(one, indent=1) + "\n" for one in OBJECTS)  # as jq writes them
+    found = read(put(tmp_path, "a.json", pretty))
+    assert pairs(found) == ROWS
+    assert [*found.lines[:2]] == [1, 5]
+    two = json.dumps(OBJECTS[:2], indent=1) + "\n" + json.dumps(OBJECTS[2:], indent=1)
+    assert pairs(read(put(tmp_path, "b.json", two))) == ROWS
+
+
+def test_a_list_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.json", json.dumps(OBJECTS, indent=1))
+    assert "asks for the list under `test`" in complaint(f"{path}#test")
+
+
+def test_rows_that_are_all_empty_are_told(tmp_path: Path) -> None:
+    assert "all of them are empty objects" in complaint(put(tmp_path, "a.json", "[{}, {}]"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_half_a_character_is_replaced_and_counted(name: str, tmp_path: Path) -> None:
+    text = r"half \ud83d, whole \ud83d\ude00, \\ud83d as it stands"
+    body = f'{{"text": "{text}", "label": "a"}}\n'
+    found = read(put(tmp_path, name, body * 2))
+    assert found.texts[0] == "half \ufffd, whole \U0001f600, \\ud83d as it stands"
+    assert "2 halves of characters" in found.notes[0]

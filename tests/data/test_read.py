@@ -157,7 +157,7 @@ def test_conll_sentences_are_rows_with_the_comment_as_label(tmp_path: Path) -> N
 
 def test_conll_sentences_keep_their_tag_columns(tmp_path: Path) -> None:
     first = next(sentences(put(tmp_path, "a.txt", CONLL)))
-    assert (first.tokens, first.columns) == (["Hello", "Ann"], [["UH", "NNP"], ["O", "B-PER"]])
+    assert first.columns == [["Hello", "Ann"], ["UH", "NNP"], ["O", "B-PER"]]
 
 
 def test_conll_without_a_column_is_named_by_line(tmp_path: Path) -> None:

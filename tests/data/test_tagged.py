@@ -110,7 +110,7 @@ def test_numbered_tags_of_a_parquet_file_have_the_names_of_its_schema(tmp_path: 
     import pyarrow.parquet as pq
 
     names = ["O", "B-ORG", "B-PER", "I-PER"]
-    features = {"ner_tags": {"_type": "ClassLabel", "names": names}}
+    features = {"ner_tags": {"_type": "Sequence", "feature": {"_type": "ClassLabel", "names": names}}}
     table = pa.table({"tokens": [TEXT.split()], "ner_tags": [[1, 0, 2, 3]]})
     about = json.dumps({"info": {"features": features}})
     pq.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "a.parquet")
@@ -211,7 +211,6 @@ def test_tags_that_contradict_are_counted_and_named_with_their_line(
         ({"text": "  ", "entities": [[0, 1, "X"]]}, r"line 1: the text is empty.*drop_empty"),
         ({"tokens": ["", ""], "tags": ["O", "O"]}, r"line 1: the text is empty"),
         ({"text": "abc", "score": "x"}, r"which column holds the tags or the entities.*`text` .*label:"),
-        ({"text": "abc", "tags": ["O"], "n": 1}, r"which column holds the tags or the entities"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_read_say_why(row: dict[str, Any], text: str, tmp_path: Path) -> None:
@@ -220,9 +219,142 @@ def test_rows_that_cannot_be_read_say_why(row: dict[str, Any], text: str, tmp_pa
 
 
 def test_tags_of_a_text_without_tokens_are_told(tmp_path: Path) -> None:
-    row = {"text": "abc", "tags": ["O"]}
-    with pytest.raises(DataError, match=r"`tags` holds a list of tags a row, and `text` a text.*`text:`"):
+    row = {"text": "abc de", "tags": ["O"]}
+    with pytest.raises(DataError, match=r"line 1: .*it has 1, and `text` 2 words and 6 characters.*`text:`"):
         read(lines(tmp_path, row, row), label="tags")
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "wanted"),
+    [
+        ("EU rejects Peter B", "B-ORG O B-PER I-PER", WANTED),
+        ("李雷 来", "B-PER I-PER O O", [("李雷", "PER")]),  # a tag a character, the blank's too
+        ("李雷 来", "B-PER I-PER O", [("李雷", "PER")]),
+    ],
+)
+def test_tags_of_a_text_are_of_its_words_or_its_characters(
+    text: str, tags: str, wanted: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    rows = read(lines(tmp_path, *[{"text": text, "labels": tags.split()}] * 2))
+    assert (rows.texts[0], found(rows)) == (text, wanted)
+
+
+@pytest.mark.parametrize("name", ["a.bio", "a.txt"])
+def test_tags_in_front_of_their_tokens_are_known_by_what_they_are(name: str, tmp_path: Path) -> None:
+    path = put(tmp_path, name, "B-ORG\tEU\nO\trejects\nB-PER\tPeter\nI-PER\tB\n\nO\tBonn\n")
+    rows = read(path)
+    assert (rows.texts, found(rows)) == ([TEXT, "Bonn"], WANTED)
+    assert "tags stand in the first column" in rows.notes[0]
+    assert found(read(path, text="2", label="1")) == WANTED
+
+
+def test_columns_of_conll_u_have_the_numbers_of_its_standard(tmp_path: Path) -> None:
+    line = "{}\t{}\t_\t{}\t_\t_\t0\troot\t_\t_\n"
+    body = "# text = a\n1-2\tam\t_\t_\t_\t_\t_\t_\t_\t_\n"
+    path = put(tmp_path, "a.conllu", body + line.format(1, "an", "ADP") + line.format(2, "dem", "DET"))
+    assert found(read(path, label="4")) == [("an", "ADP"), ("dem", "DET")]
+    with pytest.raises(DataError, match="which column holds the tags"):  # remarks are no tags
+        read(path)
+
+
+def test_a_first_column_that_counts_is_not_the_tokens(tmp_path: Path) -> None:
+    head = "#\thttp://a.example/1\t[2009]\n"
+    rows = read(put(tmp_path, "a.tsv", f"{head}1\tEU\tB-ORG\n2\tran\tO\n\n{head}1\tBonn\tB-LOC\n"))
+    assert (rows.texts, found(rows)) == (["EU ran", "Bonn"], [("EU", "ORG")])
+
+
+def test_a_token_that_looks_like_a_comment_stays(tmp_path: Path) -> None:
+    rows = read(put(tmp_path, "a.conll", "# id = 7\n#now: O\nBonn B-LOC\n\n#now: O\nEU B-ORG\n"))
+    assert rows.texts == ["#now: Bonn", "#now: EU"]
+
+
+@pytest.mark.parametrize("tags", ["b-org o b-per i-per", "B-ORG _ B-PER I-PER", "B-ORG 0 B-PER I-PER"])
+def test_tags_written_otherwise_are_understood_and_told(tags: str, tmp_path: Path) -> None:
+    body = "".join(f"{token} {tag}\n" for token, tag in zip(TEXT.split(), tags.split(), strict=True))
+    rows = read(put(tmp_path, "a.conll", body))
+    assert [(text, label.upper()) for text, label in found(rows)] == WANTED
+    assert f"`{tags.split()[1]}` is O" in rows.notes[0]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("tokens,ner_tags", "['EU', 'rejects', 'Peter', 'B']", "['B-ORG', 'O', 'B-PER', 'I-PER']"),
+        ("text,entities", TEXT, '[[0, 2, ""ORG""], [11, 18, ""PER""]]'),
+        ("sentence,tags", TEXT, "B-ORG O B-PER I-PER"),
+    ],
+)
+def test_lists_in_the_cells_of_a_csv_are_read(cells: tuple[str, str, str], tmp_path: Path) -> None:
+    rows = read(put(tmp_path, "a.csv", f"{cells[0]}\n" + f'"{cells[1]}","{cells[2]}"\n' * 3))
+    assert found(rows) == WANTED
+
+
+def test_arrays_that_numpy_printed_are_refused(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", "tokens,tags\n" + "['EU' 'ran'],['B-ORG' 'O']\n" * 2)
+    with pytest.raises(DataError, match=r"a.csv, line 2: .*no commas between them, as numpy prints them"):
+        read(path)
+
+
+def test_a_token_may_be_a_number_of_json(tmp_path: Path) -> None:
+    row = {"tokens": ["in", 1996, None], "tags": ["O", "B-YEAR", "O"]}
+    assert found(read(lines(tmp_path, row, row))) == [("1996", "YEAR")]
+
+
+def test_words_with_their_tags_are_an_entity_each(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.txt", "[中央/n 电台/n]nt 播/v //w\n李雷/nr 来/v 了/u 。/w\n")
+    rows = read(path)
+    assert rows.texts[1] == "李雷来了。"
+    assert found(rows) == [("中央", "n"), ("电台", "n"), ("播", "v"), ("/", "w")]
+    assert "1 bracket around several words left out" in rows.notes[1]
+    assert "units: characters" in rows.notes[-1]
+    assert read_texts(path, labelled=False).texts[1] == "李雷/nr 来/v 了/u 。/w"
+
+
+def test_words_with_tags_may_say_what_is_no_entity(tmp_path: Path) -> None:
+    msra = read(put(tmp_path, "a.txt", "中共中央/nt 致/o 贺词/o\n各/o 位/o 北京/ns 上海/ns\n"))
+    assert (found(msra), found(msra, 1)) == ([("中共中央", "nt")], [("北京", "ns"), ("上海", "ns")])
+    bio = read(put(tmp_path, "b.txt", "EU/B-ORG rejects/O Peter/B-PER B/I-PER\nBonn/B-LOC too/O\n"))
+    assert found(bio) == WANTED
+
+
+def test_a_word_without_its_tag_is_named_with_its_line(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.txt", "李雷/nr 来/v 了/u 。/w\n" * 9 + "李雷/nr 来/v 了\n")
+    with pytest.raises(DataError, match=r"a.txt, line 10: a word and its tag were wanted.*`了`"):
+        read(path)
+
+
+NAMES = ["O", "B-ORG", "B-PER", "I-PER"]
+LABEL = {"names": NAMES, "_type": "ClassLabel"}
+CARD = [{"name": "ner_tags", "sequence": {"class_label": {"names": dict(zip("0123", NAMES, strict=True))}}}]
+
+
+@pytest.mark.parametrize(
+    ("file", "about"),
+    [
+        ("dataset_info.json", {"features": {"ner_tags": {"feature": LABEL, "_type": "Sequence"}}}),
+        ("dataset_infos.json", {"en": {"features": {"ner_tags": [LABEL]}}}),
+        ("README.md", {"dataset_info": {"features": CARD}}),
+    ],
+)
+def test_numbered_tags_have_the_names_of_the_files_beside_them(file: str, about: str, tmp_path: Path) -> None:
+    body = json.dumps(about)  # which is YAML, too
+    put(tmp_path, file, f"---\n{body}\n---\n# Set\n" if file == "README.md" else body)
+    (tmp_path / "data").mkdir()
+    row = {"tokens": TEXT.split(), "ner_tags": [1, 0, 2, 3]}
+    rows = read(lines(tmp_path / "data", row, row))
+    assert found(rows) == WANTED
+    assert f"numbers in column `ner_tags` have their names from {tmp_path / file}" in rows.notes[0]
+
+
+def test_configurations_that_number_otherwise_give_no_names(tmp_path: Path) -> None:
+    label = {"names": ["O", "B-ORG"], "_type": "ClassLabel"}
+    odd = {
+        "one": {"features": {"tags": label}},
+        "two": {"features": {"tags": label | {"names": ["B-X", "O"]}}},
+    }
+    put(tmp_path, "dataset_infos.json", json.dumps(odd))
+    with pytest.raises(DataError, match="tags by name were wanted"):
+        read(lines(tmp_path, *[{"tokens": ["EU"], "tags": [1]}] * 2))
 
 
 def test_empty_rows_are_left_out_when_asked_and_counted(tmp_path: Path) -> None:

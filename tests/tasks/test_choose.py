@@ -62,6 +62,16 @@ def test_places_are_counted_from_one_where_none_is_zero(tmp_path: Path) -> None:
     assert rows.notes[-1] == "the right choice is counted from 1"
 
 
+def test_numbers_are_places_unless_all_of_them_are_choices(tmp_path: Path) -> None:
+    def places(*rows: tuple[str, str]) -> list[Any]:
+        lines = [{"question": "q", "choices": choices.split(), "answer": own} for choices, own in rows]
+        found = read_choices(str(put(tmp_path, "r.jsonl", "\n".join(map(json.dumps, lines)))))
+        return [item[2] for item in found.items or ()]
+
+    assert places(("3 2 1 0", "3"), ("a b c d", "0")) == [3, 0]  # as in MMLU
+    assert places(("3 2 1 0", "3"), ("7 8 9 4", "8")) == [0, 1]
+
+
 def test_rows_that_cannot_be_are_told(tmp_path: Path) -> None:
     one = put(tmp_path, "one.jsonl", '{"question": "q", "choices": ["x"], "answer": "A"}\n')
     with pytest.raises(DataError) as error:

@@ -17,7 +17,8 @@ from penjing import spec as specs
 from penjing.chains.space import Settings, corners, filled
 from penjing.chains.usual import opened
 from penjing.errors import SpecError, nearest
-from penjing.spec import FILE_KEYS, Spec
+from penjing.keys import FILE_KEYS
+from penjing.spec import Spec
 
 # What all trials share; `data` but for `max_length`, too: other rows would be another question.
 SHARED = ("task", "data", "device", "precision", "out", "name", "language")

@@ -59,6 +59,7 @@ def read_choices(
     )
     split = [_taken(item, widths[0]) for item in found.items or ()]
     base, notes = _base([own[0] if own else "" for own in found.labels], [choices for _, choices in split])
+    words = not notes
     items = []
     for i, (asked, choices) in enumerate(split):
         if len(choices) < 2:
@@ -68,7 +69,8 @@ def read_choices(
                 f"{len(split):,} rows are so; add choices or leave them out."
             )
         own = found.labels[i]
-        items.append((asked, choices, _place(own[0], choices, base, found, i) if own else None))
+        place = _place(own[0], choices, base, found, i, words=words) if own else None
+        items.append((asked, choices, place))
     texts = ["\n".join((asked, *choices)) for asked, choices, _ in items]
     return replace(found, texts=texts, items=items, labels=[()] * len(items), notes=(*found.notes, *notes))
 
@@ -167,20 +169,23 @@ def _said(parts: Sequence[str]) -> str:
 
 
 def _base(labels: Sequence[str], choices: Sequence[tuple[str, ...]]) -> tuple[int, tuple[str, ...]]:
-    """Whether places are counted from 0 or 1, and what is told of that."""
-    numbers = [int(own) for own in labels if own.isdigit()]
-    if not numbers or any(own in row for own, row in zip(labels, choices, strict=True)):
+    """Whether places are counted from 0 or 1, and what is told of that; nothing where labels are words.
+
+    Numbers that are choices of their rows are words only where all are: `2` of 3, 2, 1, 0 is the third.
+    """
+    numbers = [int(own) for own in labels if own.isdecimal()]
+    if not numbers or all(not own or own in row for own, row in zip(labels, choices, strict=True)):
         return 0, ()
     base = 0 if 0 in numbers else 1
     return base, (f"the right choice is counted from {base}",)
 
 
-def _place(own: str, choices: tuple[str, ...], base: int, rows: Rows, i: int) -> int:
-    if own in choices:
+def _place(own: str, choices: tuple[str, ...], base: int, rows: Rows, i: int, *, words: bool) -> int:
+    if own in choices and (words or not own.isdecimal()):
         return choices.index(own)
     place = (
         int(own) - base
-        if own.isdigit()
+        if own.isdecimal()
         else ord(own.upper()) - ord("A")
         if re.fullmatch("[A-Ha-h]", own)
         else -1

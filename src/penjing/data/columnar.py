@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from penjing.data.features import class_names
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError, NotSupported, nearest
 
@@ -31,8 +32,9 @@ def read_parquet(path: Path, *, name: str) -> Table:
     schema = file.schema_arrow
     if file.metadata.num_rows == 0:
         raise DataError(f"{name} has columns ({', '.join(schema.names)}) and no rows. Give another file.")
-    names = _class_names((schema.metadata or {}).get(b"huggingface"))
     file.close()
+    written = json.loads((schema.metadata or {}).get(b"huggingface") or b"{}")
+    names = class_names(written.get("info", {}).get("features", {}))
 
     def rows(wanted: Sequence[str]) -> Cells:
         line = 0
@@ -44,16 +46,6 @@ def read_parquet(path: Path, *, name: str) -> Table:
                     yield line, cells
 
     return Table(name, tuple(schema.names), rows, (name,), typed=True, names=names)
-
-
-def _class_names(metadata: bytes | None) -> dict[str, Sequence[str]]:
-    """Label names that datasets keeps in the schema of the files it writes."""
-    if not metadata:
-        return {}
-    features = json.loads(metadata).get("info", {}).get("features", {})
-    return {
-        k: v["names"] for k, v in features.items() if isinstance(v, dict) and v.get("_type") == "ClassLabel"
-    }
 
 
 def is_saved_dataset(folder: Path) -> bool:

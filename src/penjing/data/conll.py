@@ -1,16 +1,15 @@
 """CoNLL-style files: a token and its tags a line, a blank line between sentences, comments above.
 
-`read_conll` gives a table of sentences: the text, what comments say, and as lists the tokens and each further
-column by its number; `read_parallel` gives the same of a folder with a file a column.
+`read_conll` gives a table of sentences: the text, what comments say, and as lists the tokens, their tags and
+each column by its number; `read_parallel` gives the same of a folder with a file a column.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from penjing.data.encoding import find_encoding, open_text, plain_name
 from penjing.data.table import Cells, Table
@@ -25,18 +24,25 @@ WIDE = re.compile(rf"[{_SIGNS}\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence: first line (1-based), tokens, further columns (one list a column), comments."""
+    """One sentence: first line (1-based), the columns as they stand (one list a column), comments."""
 
     line: int
-    tokens: list[str]
     columns: list[list[str]]
     comments: dict[str, str] = field(default_factory=dict)
 
 
-def sentences(path: Path, *, name: str | None = None, encoding: str | None = None) -> Iterator[Sentence]:
-    """The sentences of a CoNLL-style file; `-DOCSTART-` lines are passed over.
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns of a file, counted from 0, hold the tokens and the tags (None: no telling)."""
 
-    In CoNLL-U the token is the second column and ranges such as `1-2` are passed over.
+    tokens: int
+    tags: int | None
+    told: str = ""
+
+
+def sentences(path: Path, *, name: str | None = None, encoding: str | None = None) -> Iterator[Sentence]:
+    """The sentences of a CoNLL-style file; `-DOCSTART-` lines, and CoNLL-U's ranges such as `1-2`, are passed
+    over.
 
     Raises:
         DataError: a line with more or fewer columns than the line before it.
@@ -54,11 +60,13 @@ def sentences(path: Path, *, name: str | None = None, encoding: str | None = Non
                     yield _sentence(first, lines, comments)
                     lines, comments = [], {}
                 continue
-            match = _COMMENT.match(body) if not lines else None
-            if match or (not lines and body.startswith("# ") and len(_fields(body)) != width):
+            cells = _fields(body)
+            # The first token of a sentence may be `#NowPlaying:`.
+            may_be_token = len(cells) == (width or len(cells)) and _TAG.match(cells[-1])
+            match = _COMMENT.match(body) if not lines and not may_be_token else None
+            if match or (not lines and body.startswith(("# ", "#\t")) and len(cells) != width):
                 comments |= {match[1].lower(): match[2]} if match else {}
                 continue
-            cells = _fields(body)
             width = width or len(cells)
             if len(cells) != width:
                 raise DataError(
@@ -80,12 +88,39 @@ def _sentence(first: int, lines: list[list[str]], comments: dict[str, str]) -> S
     columns = [list(column) for column in zip(*lines, strict=True)]
     if len(columns) >= 8 and all(re.match(r"\d+([-.]\d+)?$", cell) for cell in columns[0]):
         kept = [i for i, cell in enumerate(columns[0]) if cell.isdigit()]
-        columns = [[column[i] for i in kept] for column in columns[1:]]
-    return Sentence(first, columns[0], columns[1:], comments)
+        columns = [[column[i] for i in kept] for column in columns]
+    return Sentence(first, columns, comments)
+
+
+def _layout(name: str, found: Iterable[Sentence]) -> _Layout:
+    """Tokens stand first and tags last, but where the first column counts the tokens, or of two columns the
+    first alone holds tags."""
+    width = n_tokens = longest = n_first = n_last = 0
+    counted = True
+    for sentence in found:
+        first, last = sentence.columns[0], sentence.columns[-1]
+        width = len(sentence.columns)
+        n_tokens += len(first)
+        longest = max(longest, len(first))
+        n_first += sum(bool(_TAG.match(cell)) for cell in first)
+        n_last += sum(bool(_TAG.match(cell)) for cell in last)
+        counted = counted and first[:1] in (["0"], ["1"]) and _counts(first)
+    if width > 2 and counted and longest > 1:
+        # CoNLL-U ends with remarks, of which nothing says that they are tags.
+        tags = None if width >= 8 and n_last < 0.95 * n_tokens else width - 1
+        return _Layout(1, tags)
+    if width == 2 and n_first >= 0.95 * n_tokens > n_last:
+        return _Layout(1, 0, f"{name}: tags stand in the first column, tokens in the second")
+    return _Layout(0, width - 1 if width > 1 else None)
+
+
+def _counts(cells: list[str]) -> bool:
+    return cells == [str(i) for i in range(int(cells[0]), int(cells[0]) + len(cells))]
 
 
 def is_conll(lines: Sequence[str]) -> bool:
-    """Whether lines are tokens and tags: as many columns everywhere, a tag such as `B-PER` last."""
+    """Whether lines are tokens and tags: as many columns everywhere, a tag such as `B-PER` last, or first of
+    two."""
     rows = [
         _fields(line.rstrip("\r\n"))
         for line in lines
@@ -93,8 +128,10 @@ def is_conll(lines: Sequence[str]) -> bool:
     ]
     if len(rows) < 2 or len(rows[0]) < 2:
         return False
-    fit = sum(len(row) == len(rows[0]) and bool(_TAG.match(row[-1])) for row in rows)
-    return fit >= 0.95 * len(rows)
+    even = [row for row in rows if len(row) == len(rows[0])]
+    last = sum(bool(_TAG.match(row[-1])) for row in even)
+    first = sum(len(row) == 2 and bool(_TAG.match(row[0])) and " " not in row[1].strip() for row in even)
+    return max(first, last) >= 0.95 * len(rows)
 
 
 def joined(tokens: Sequence[str]) -> str:
@@ -119,31 +156,36 @@ def laid_out(tokens: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
 
 def read_conll(path: Path, *, name: str, encoding: str | None = None) -> Table:
     """A table of sentences: column `text` (or the comment `# text = …`), one for each key of comments; lists
-    `tokens`, `tags` (the last column of the file), and its further columns by number, `2`, `3`, …"""
+    `tokens`, `tags` where the file has them, and each of its columns by number, `1`, `2`, …"""
     _, note = find_encoding(path, encoding=encoding)
     keys: dict[str, None] = {}
-    n_sentences = n_columns = 0
-    for sentence in sentences(path, name=name, encoding=encoding):
-        keys.update(dict.fromkeys(sentence.comments))
-        n_sentences += 1
-        n_columns = len(sentence.columns)
-    if not n_sentences:
+    n_columns = 0
+
+    def seen() -> Iterator[Sentence]:
+        nonlocal n_columns
+        for sentence in sentences(path, name=name, encoding=encoding):
+            keys.update(dict.fromkeys(sentence.comments))
+            n_columns = len(sentence.columns)
+            yield sentence
+
+    layout = _layout(name, seen())
+    if not n_columns:
         raise DataError(
             f"{name} was to hold sentences; it is empty. Give one token a line and a blank line between "
             f"sentences."
         )
     columns = ("text", *(key for key in keys if key != "text"))
-    numbers = tuple(str(i + 2) for i in range(n_columns))
+    places = {"tokens": layout.tokens} | ({} if layout.tags is None else {"tags": layout.tags})
+    places |= {str(i + 1): i for i in range(n_columns)}
 
     def rows(names: Sequence[str]) -> Cells:
         for sentence in sentences(path, name=name, encoding=encoding):
-            lists: dict[str, Any] = dict(zip(numbers, sentence.columns, strict=True))
-            lists |= {"tokens": sentence.tokens, "tags": sentence.columns[-1] if numbers else None}
-            cells = {"text": joined(sentence.tokens), **sentence.comments}
+            lists = {key: sentence.columns[i] for key, i in places.items()}
+            cells = {"text": joined(lists["tokens"]), **sentence.comments}
             yield sentence.line, [lists[n] if n in lists else cells.get(n) for n in names]
 
-    lists = ("tokens", "tags", *numbers) if numbers else ("tokens",)
-    return Table(name, columns, rows, (name,), (note,) if note else (), typed=True, lists=lists)
+    notes = tuple(one for one in (note, layout.told) if one)
+    return Table(name, columns, rows, (name,), notes, typed=True, lists=tuple(places))
 
 
 PARALLEL = ("seq.in", "seq.out")  # tokens and tags; beside them `label`, the intents

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from penjing.data.columns import simple
 from penjing.data.gather import text_of
 from penjing.data.labels import is_missing, label_names
 from penjing.data.sources import tables
 from penjing.data.table import Table, opened
 from penjing.errors import DataError
+from penjing.plural import counted
 from penjing.records import Rows
 
 Cell = str | tuple[str, ...]
+GOLD, UNDECIDED = "gold_label", "-"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class _Found:
     lines: array[int] = field(default_factory=lambda: array("q"))
     notes: list[str] = field(default_factory=list)
     n_rows: int = 0
+    n_undecided: int = 0
     lacking: list[tuple[int, int, str]] = field(default_factory=list)  # file, line, what is empty
 
 
@@ -73,6 +77,11 @@ def read_fields(
         columns = find(table)
         found.notes += [*table.notes, *columns.notes]
         _gather(table, columns, found, labelled=labelled)
+    if found.n_undecided:
+        found.notes.append(
+            f"{found.n_undecided:,} of {counted(found.n_rows, 'row')} left out, unlabelled: `{GOLD}` is "
+            f"`{UNDECIDED}`, as people did not agree"
+        )
     if found.lacking and not drop_empty:
         raise _empty(found)
     if found.lacking:
@@ -81,8 +90,7 @@ def read_fields(
         )
     if not found.items:
         raise DataError(
-            f"{source}: all {found.n_rows:,} rows lack a text or a label, and `drop_empty` left them out. "
-            f"Fill some."
+            f"{source}: all {found.n_rows:,} rows lack a text or a label, and are left out. Fill some."
         )
     return Rows(
         ["\n".join(each for cell in item for each in flat(cell) if each) for item in found.items],
@@ -123,6 +131,9 @@ def _gather(table: Table, columns: Columns, found: _Found, *, labelled: bool) ->
     for n, (line, cells) in enumerate(table.rows([*columns.texts, *columns.labels])):
         file = first_file + (n if table.file_a_row else 0)
         found.n_rows += 1
+        if labelled and any(map(_is_undecided, columns.labels, cells[n_texts:])):
+            found.n_undecided += 1
+            continue
         item = tuple(
             _cell(cell, table, line, lists=name in columns.lists)
             for name, cell in zip(columns.texts, cells[:n_texts], strict=True)
@@ -163,6 +174,11 @@ def _cell(cell: Any, table: Table, line: int, *, lists: bool) -> Cell:
         if isinstance(cell, list | tuple):
             return tuple(text_of(one, table, line).strip() for one in cell)
     return text_of(cell, table, line).strip()
+
+
+def _is_undecided(column: str, cell: Any) -> bool:
+    """Whether a label is that of SNLI and MultiNLI for rows without a majority."""
+    return simple(column) == GOLD and isinstance(cell, str) and cell.strip() == UNDECIDED
 
 
 def _labels(cell: Any, table: Table, column: str, line: int) -> tuple[str, ...]:

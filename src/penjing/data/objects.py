@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ from penjing.data.columns import is_known
 from penjing.data.encoding import find_encoding, open_text, plain_name
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError, nearest
+from penjing.plural import counted
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[\s\ufeff]*")
+# An escape: both halves of a character beyond U+FFFF, one half alone (which no tokenizer takes), any other.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
 
 
 def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = None) -> Table:
@@ -28,26 +34,34 @@ def read_json(path: Path, *, name: str, encoding: str | None, key: str | None = 
         DataError: not JSON (with the line), no list of rows, several lists and no key.
     """
     codec, note = find_encoding(path, encoding=encoding)
-    notes = (note,) if note else ()
+    notes: tuple[str, ...] = (note,) if note else ()
+    halves: dict[int, int] = {}
     with open_text(path, codec) as stream:
         by_line = _is_lines(stream, named=".json" not in plain_name(path)[-5:])
     if by_line and key is None:
-        return _table(name, lambda: _elements_of_lines(path, codec, name), notes)
+        table = _table(name, lambda: _elements_of_lines(path, codec, name, halves), notes)
+        return replace(table, notes=(*table.notes, *_told(name, halves)))
     with open_text(path, codec) as stream:
-        text = stream.read()
+        text = _paired(stream.read(), 1, halves)
+    notes += _told(name, halves)
     start = _skip(text, 0)
     if start == len(text):
         raise DataError(
             f'{name} was to hold rows; it is empty. Give a list of objects such as {{"text": …, "label": …}}.'
         )
-    if text[start] == "[":
-        return _table(name, lambda: _elements(text, start, name), notes)
-    if text[start] != "{":
+    if text[start] not in "[{":
         raise DataError(
             f"{name} was to hold a JSON list or object; it begins with {text[start : start + 20]!r}. Give "
             f"rows as JSON lines."
         )
-    members = _members(text, start, name)
+    members, end = _members(text, start, name) if text[start] == "{" else ({}, start)
+    if end == start or _skip(text, end) < len(text):
+        if key is not None:
+            raise DataError(
+                f"`{name}#{key}` asks for the list under `{key}`; {name} is not one object with lists. Leave "
+                f"`#{key}` out."
+            )
+        return _table(name, lambda: _values(text, start, name), notes)
     by_key = {k: value for k, (_, value) in members.items()}
     if key is None and _is_rows_by_key(by_key):
         places = [text.count("\n", 0, at) + 1 for at, _ in members.values()]
@@ -84,17 +98,37 @@ def _is_lines(stream: Iterator[str], *, named: bool) -> bool:
     return False
 
 
-def _elements_of_lines(path: Path, codec: str, name: str) -> Iterator[tuple[int, Any]]:
+def _elements_of_lines(
+    path: Path, codec: str, name: str, halves: dict[int, int]
+) -> Iterator[tuple[int, Any]]:
     with open_text(path, codec) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.isspace():
                 try:
-                    yield number, json.loads(line.lstrip("\ufeff"))
+                    yield number, json.loads(_paired(line.lstrip("\ufeff"), number, halves))
                 except ValueError as error:
                     raise DataError(
                         f"{name}, line {number}: not a JSON value: {error}; it begins {line[:40]!r}. Mend "
                         f"the line."
                     ) from error
+
+
+def _paired(text: str, line: int, halves: dict[int, int]) -> str:
+    """JSON with U+FFFD in the place of lone halves of characters; how many, is kept under the line."""
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    n = sum(match[1] is not None for match in _ESCAPE.finditer(text))
+    if not n:
+        return text
+    halves[line] = n
+    return _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
+
+
+def _told(name: str, halves: dict[int, int]) -> tuple[str, ...]:
+    n = sum(halves.values())
+    return (f"{name}: {counted(n, 'half', 'halves')} of characters (lone surrogates) read as U+FFFD",) * (
+        n > 0
+    )
 
 
 def _skip(text: str, at: int) -> int:
@@ -113,8 +147,21 @@ def _decode(text: str, at: int, name: str) -> tuple[Any, int]:
         ) from error
 
 
-def _elements(text: str, start: int, name: str) -> Iterator[tuple[int, Any]]:
-    """(line, element) of the list that opens at `start`."""
+def _values(text: str, start: int, name: str) -> Iterator[tuple[int, Any]]:
+    """(line, element) of the lists and objects that stand one behind the other, as `jq` writes them."""
+    line, counted, at = 1, 0, start
+    while at < len(text):
+        line, counted = line + text.count("\n", counted, at), at
+        if text[at] == "[":
+            end = yield from _elements(text, at, name)
+        else:
+            value, end = _decode(text, at, name)
+            yield line, value
+        at = _skip(text, end)
+
+
+def _elements(text: str, start: int, name: str) -> Generator[tuple[int, Any], None, int]:
+    """(line, element) of the list that opens at `start`; gives where it ends."""
     line, counted = 1, 0
     at = _skip(text, start + 1)
     while text[at : at + 1] != "]":
@@ -130,10 +177,11 @@ def _elements(text: str, start: int, name: str) -> Iterator[tuple[int, Any]]:
                 f"{name}, line {here}: `,` or `]` was wanted after a row; found {text[at : at + 20]!r}. The "
                 f"file may be cut short."
             )
+    return at + 1
 
 
-def _members(text: str, start: int, name: str) -> dict[str, tuple[int, Any]]:
-    """Key to (position, value) of the object that opens at `start`."""
+def _members(text: str, start: int, name: str) -> tuple[dict[str, tuple[int, Any]], int]:
+    """Key to (position, value) of the object that opens at `start`, and where it ends."""
     found: dict[str, tuple[int, Any]] = {}
     at = _skip(text, start + 1)
     while text[at : at + 1] != "}":
@@ -145,7 +193,7 @@ def _members(text: str, start: int, name: str) -> dict[str, tuple[int, Any]]:
         at = _skip(text, end)
         if text[at : at + 1] == ",":
             at = _skip(text, at + 1)
-    return found
+    return found, at + 1
 
 
 def _is_rows_by_key(value: Mapping[str, Any]) -> bool:
@@ -242,6 +290,11 @@ def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
         )
     kind = kinds.pop()
     columns = columns if kind is not str else {"1": None}
+    if not columns:
+        raise DataError(
+            f"{name} was to hold rows; all of them are empty objects. Give rows such as "
+            f'{{"text": …, "label": …}}.'
+        )
 
     def rows(names: Sequence[str]) -> Cells:
         at = [] if kind is dict else [int(n) - 1 for n in names]

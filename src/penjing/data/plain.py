@@ -1,4 +1,5 @@
-"""Text files whose content tells the format: tab-separated, `__label__x text`, CoNLL, one text a line."""
+"""Text files whose content tells the format: tab-separated, `__label__x text`, CoNLL, words with tags, one
+text a line."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from penjing.data.conll import is_conll, read_conll
 from penjing.data.delimited import read_delimited
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.objects import read_json
+from penjing.data.slashed import is_slashed, read_slashed
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError
 
@@ -36,6 +38,8 @@ def read_plain(path: Path, *, name: str, encoding: str | None, wanted: Sequence[
         return _blocks(path, codec, name, note)
     if is_conll(head):
         return read_conll(path, name=name, encoding=encoding)
+    if is_slashed(head):
+        return read_slashed(path, codec, name=name, note=note)
     if all(line.startswith("__label__") for line in head):
         return _fast_text(path, codec, name, note)
     cells = re.split(r"[,;|]", head[0].strip())

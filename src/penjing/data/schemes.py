@@ -13,7 +13,7 @@ Legend: C tags of a model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ OUTSIDE = ("O", "")
 _PREFIXED = re.compile(r"([BIESMLU])[-_](.+)$", re.DOTALL)
 _AS = {"L": "E", "U": "S", "M": "I"}
 _EDGE = ("O", "")
+_ALSO_OUTSIDE = ("o", "_", "-", "0")
 
 Span = tuple[int, int, str]  # first token, the one after the last, label
 
@@ -57,6 +58,21 @@ def find_scheme(sequences: Iterable[Sequence[str]]) -> str:
     if prefixes & {"E", "S"}:
         return "bioes"
     return "bio1" if lone_start and not needless_b else "bio2"
+
+
+def spelled(tags: Collection[str]) -> dict[str, str]:
+    """What the distinct tags of a file mean that are not written as usual: `b-per` is B-per, and where no tag
+    is O and all others have a prefix, `o`, `_`, `-` and `0` are O."""
+    others = [tag for tag in tags if tag not in (*OUTSIDE, *_ALSO_OUTSIDE)]
+    large = {tag: tag[0].upper() + tag[1:] for tag in others}
+    if not others or not all(map(_PREFIXED.match, large.values())):
+        return {}
+    begins = {tag[0] for tag in others}
+    small = begins <= set("biesmlu") and ("b" in begins or begins == {"i"})  # or `e-mail` is a label
+    if not small and not begins <= set("BIESMLU"):
+        return {}
+    outside = {} if "O" in tags else {tag: "O" for tag in _ALSO_OUTSIDE if tag in tags}
+    return (large if small else {}) | outside
 
 
 def taken_apart(tag: str) -> tuple[str, str] | None:

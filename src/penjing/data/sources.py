@@ -16,6 +16,7 @@ from penjing.data.columnar import is_saved_dataset, read_hub, read_parquet, read
 from penjing.data.conll import is_conll, parallel_files, read_conll, read_parallel
 from penjing.data.delimited import read_delimited
 from penjing.data.encoding import find_encoding, find_encodings, open_text, plain_name
+from penjing.data.features import with_names
 from penjing.data.objects import read_json
 from penjing.data.plain import read_plain
 from penjing.data.table import Cells, Table
@@ -86,7 +87,7 @@ def _of_file(path: Path, name: str, key: str | None, encoding: str | None, wante
     plain = plain_name(path)
     suffix = os.path.splitext(plain)[1]
     if suffix in (".json", ".jsonl", ".ndjson"):
-        return read_json(path, name=name, encoding=encoding, key=key)
+        return with_names(read_json(path, name=name, encoding=encoding, key=key), path)
     if key is not None:
         raise DataError(
             f"`{name}#{key}`: `#` chooses a list of a JSON file or a split of a saved dataset; {name} is "
@@ -100,7 +101,7 @@ def _of_file(path: Path, name: str, key: str | None, encoding: str | None, wante
         return read_conll(path, name=name, encoding=encoding)
     with path.open("rb") as stream:
         if stream.read(4) == b"PAR1":
-            return read_parquet(path, name=name)
+            return with_names(read_parquet(path, name=name), path)
     if suffix == ".parquet":
         raise DataError(
             f"{name} was to be a Parquet file; it does not begin with PAR1. Copy it anew, or give it its "

@@ -5,29 +5,28 @@ Whatever the format, a row becomes a text, where its words stand in it, and enti
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from penjing.data.columns import named, text_by_name
-from penjing.data.conll import laid_out
-from penjing.data.entities import Entity, Tagged, characters_of, entities_in, overlapping, words_of
+from penjing.data.conll import WIDE, laid_out
+from penjing.data.entities import Entity, Place, Tagged, characters_of, entities_in, overlapping, words_of
 from penjing.data.labels import label_names
-from penjing.data.schemes import find_scheme, spans_of
+from penjing.data.lists import with_lists
+from penjing.data.roles import ENTITIES, TAGS, TOKENS, Roles, roles_of, said_of
+from penjing.data.schemes import find_scheme, spans_of, spelled
 from penjing.data.sources import tables
-from penjing.data.table import Table, sample
+from penjing.data.table import Table
 from penjing.data.token_rows import sentences_of
 from penjing.errors import DataError
 from penjing.records import Rows
 
-TOKENS = ("tokens", "words", "token", "word_list", "text_tokens", "text")
-TAGS = ("tags", "ner_tags", "ner", "slots", "slot_tags", "bio", "tag", "labels", "label")
-ENTITIES = ("entities", "entity", "spans", "entity_list", "mentions", "annotations", "labels", "label", "ner")
-INTENTS = ("intent", "intents", "label", "category", "domain", "class", "意图", "类别")
+Laying = Callable[[Any], tuple[str, tuple[Place, ...]]]  # a cell to a text and where its tokens stand
 FLAWS = {
     "tags": "contradicting the scheme",
     "entities": "not where they are said to stand",
@@ -38,17 +37,6 @@ REPAIRS = {
     "entities": "moved to where they stand, or left out",
     "overlaps": "left out",
 }
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which column is what. `tags` names a list of tags, `entities` a cell of spans; else there are none."""
-
-    body: str
-    tokens: bool  # the body is a list of tokens, else a text
-    tags: str | None = None
-    entities: str | None = None
-    intent: str | None = None
 
 
 @dataclass
@@ -97,13 +85,15 @@ def read(
             "be ignored. Leave it out."
         )
     found = _Found()
-    for given in tables(source, encoding=encoding):
-        table = (sentences_of(given) if text is None and label is None else None) or given
-        roles = _roles(table, text, label, intent if labelled else False, labelled)
-        found.notes += [*table.notes, *_said(table, roles, text, label)]
+    wanted = {*TOKENS, *TAGS, *ENTITIES, text, label, intent} - {None, True, False}
+    for given in tables(source, encoding=encoding, wanted=[str(name) for name in wanted]):
+        table = (sentences_of(given) if text is None and label is None else None) or with_lists(given)
+        roles = roles_of(table, text, label, intent if labelled else False, labelled)
+        found.notes += [*table.notes, *said_of(table, roles, text, label)]
         _gather(table, roles, found, units=units, overlaps=overlaps, drop_empty=drop_empty)
     if found.n_empty:
         found.notes.append(f"{found.n_empty:,} rows left out, their text is empty")
+    found.notes += _cut_otherwise(found.items) if labelled else []
     _judge(found, repair)
     if not found.items:
         raise DataError(f"{source}: every row is empty, and `drop_empty` left them out. Give texts.")
@@ -128,7 +118,7 @@ def asked(inputs: Sequence[Any], *, units: str = "words") -> Rows:
     for i, one in enumerate(inputs):
         body = _under(one) if isinstance(one, dict) else one
         if isinstance(body, list | tuple) and body and all(isinstance(token, str) for token in body):
-            items.append(_of_tokens([*body], units))
+            items.append(_of_laid(*laid_out(body), units))
         elif isinstance(body, str):
             items.append(_of_text(body, units))
         else:
@@ -146,109 +136,12 @@ def _under(one: dict[str, Any]) -> Any:
     return next((one[key] for key in ("tokens", "text") if key in one), None)
 
 
-def _of_tokens(tokens: list[str], units: str) -> Tagged:
-    text, places = laid_out(tokens)
+def _of_laid(text: str, places: tuple[Place, ...], units: str) -> Tagged:
     return Tagged(text, places if units == "words" else characters_of(text), (), given=units == "words")
 
 
 def _of_text(text: str, units: str) -> Tagged:
     return Tagged(text, words_of(text) if units == "words" else characters_of(text), ())
-
-
-# ---- columns
-
-
-def _roles(table: Table, text: str | None, label: str | None, intent: bool | str, labelled: bool) -> Roles:
-    """Which column is what, as named, else by usual names and by what cells are."""
-    kinds = _kinds(table)
-    body = _column(table, text, "text") if text else _first(kinds, TOKENS, ("list",))
-    if body is None:
-        body = next(iter(text_by_name(table)), None) or _first(kinds, table.columns, ("text",))
-    if body is None:
-        raise _unclear(table, kinds, "text or the tokens", "text")
-    tokens = kinds.get(body) == "list"
-    whole = _intent(table, kinds, intent, body) if intent else None
-    besides = {name: kind for name, kind in kinds.items() if name not in (body, whole)}
-    if label:
-        marks = _column(table, label, "label") if labelled or label in kinds else None
-    elif tokens:
-        marks = _first(besides, TAGS, ("list", "numbers")) or _first(besides, ENTITIES, ("spans", "empty"))
-    else:
-        marks = _first(besides, ENTITIES, ("spans", "empty"))
-    spans = [name for name, kind in besides.items() if kind == "spans"]
-    if marks is None and len(spans) == 1:
-        marks = spans[0]
-    if marks is None and labelled:
-        raise _unclear(table, kinds, "tags or the entities", "label")
-    is_tags = marks is not None and kinds.get(marks) in ("list", "numbers")
-    if is_tags and not tokens:
-        raise DataError(
-            f"{table.name}: `{marks}` holds a list of tags a row, and `{body}` a text. Tags want tokens: "
-            "name their column with `text:`."
-        )
-    return Roles(body, tokens, marks if is_tags else None, None if is_tags else marks, whole)
-
-
-def _kinds(table: Table) -> dict[str, str]:
-    """What the cells of each column are: list (of strings), numbers, spans, text, or empty (lists)."""
-    kinds = {name: "numbers" if name != "tokens" and name in table.names else "list" for name in table.lists}
-    if table.lists and not all(name in table.columns for name in table.lists):
-        return kinds | {name: "text" for name in table.columns if name not in kinds}
-    cells = sample(table, n_rows=200)
-    for i, name in enumerate(table.columns):
-        full = [row[i] for row in cells if row[i] not in (None, "", [], {})]
-        first = full[0] if full else None
-        if first is None:
-            kinds[name] = "empty"
-        elif isinstance(first, dict) or (isinstance(first, list) and isinstance(first[0], dict | list)):
-            kinds[name] = "spans"
-        elif isinstance(first, list):
-            kinds[name] = "list" if isinstance(first[0], str) else "numbers"
-        else:
-            kinds[name] = "text"
-    return kinds
-
-
-def _first(kinds: dict[str, str], names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    return next((name for kind in wanted for name in names if kinds.get(name) == kind), None)
-
-
-def _column(table: Table, given: str, key: str) -> str:
-    if given in table.lists:
-        return given
-    return named(replace(table, columns=(*table.columns, *table.lists)), given, key=key, must=True)[0]
-
-
-def _intent(table: Table, kinds: dict[str, str], intent: bool | str, body: str) -> str:
-    if isinstance(intent, str):
-        return _column(table, intent, "tag.intent")
-    hit = _first({name: kind for name, kind in kinds.items() if name != body}, INTENTS, ("text",))
-    if hit is None:
-        raise _unclear(table, kinds, "intent", "tag.intent")
-    return hit
-
-
-def _unclear(table: Table, kinds: dict[str, str], what: str, key: str) -> DataError:
-    shown = ", ".join(f"`{name}` ({kind})" for name, kind in list(kinds.items())[:12])
-    return DataError(
-        f"{table.name}: which column holds the {what} could not be found. Columns: {shown or 'none'}. Say "
-        f"which with `{key}:`; wanted are tokens and tags as lists, or a text and its entities as spans."
-    )
-
-
-def _said(table: Table, roles: Roles, text: str | None, label: str | None) -> list[str]:
-    """What was guessed, in words."""
-    if (text and label) or (not text and not label and table.lists and roles.intent is None):
-        return []
-    marks = roles.tags or roles.entities
-    parts = [f"{'tokens' if roles.tokens else 'text'} from column `{roles.body}`"] if not text else []
-    if marks and not label:
-        parts.append(f"{'tags' if roles.tags else 'entities'} from column `{marks}`")
-    parts += [f"intent from `{roles.intent}`"] if roles.intent else []
-    return [f"{table.name}: {', '.join(parts)} (found out)"] if parts else []
-
-
-# ---- rows
 
 
 def _gather(
@@ -259,16 +152,13 @@ def _gather(
     found.files += table.files
     columns = [name for name in (roles.body, roles.tags or roles.entities, roles.intent) if name]
     whole = [(line, dict(zip(columns, cells, strict=True))) for line, cells in table.rows(columns)]
-    scheme = None
-    if roles.tags:
-        scheme = find_scheme(_tags(table, roles, row, f"{table.name}, line {line}") for line, row in whole)
-        found.notes.append(f"{table.name}: tags are read as {scheme.upper()}")
-    for line, row in whole:
+    tags = [_tags(table, roles, row, f"{table.name}, line {line}") for line, row in whole]
+    scheme = _scheme(table, tags, found) if roles.tags else None
+    laid = _laying(table, roles, whole, tags)
+    for i, (line, row) in enumerate(whole):
         where = f"{table.name}, line {line}"
         body = row[roles.body]
-        if isinstance(body, float):
-            body = None
-        if not (any(body) if isinstance(body, list) else str(body or "").strip()):
+        if _is_empty(body):
             if not drop_empty:
                 raise DataError(
                     f"{where}: the text is empty; a row needs at least one token. Fill it, or pass "
@@ -276,9 +166,10 @@ def _gather(
                 )
             found.n_empty += 1
             continue
-        item = _of_tokens([str(t) for t in body], units) if roles.tokens else _of_text(str(body), units)
+        text, places = laid(body) if laid else (str(body), ())
+        item = _of_laid(text, places, units) if laid else _of_text(text, units)
         if scheme:
-            entities = _of_tags(item, body, _tags(table, roles, row, where), scheme, where, table, found)
+            entities = _of_tags(text, places, tags[i], scheme, where, table, found)
         else:
             entities = _of_spans(item, row.get(roles.entities or ""), where, table, found)
         if not overlaps:
@@ -290,6 +181,67 @@ def _gather(
         found.items.append(replace(item, entities=tuple(entities)))
         found.intents.append(_whole(row[roles.intent], table, roles.intent, where) if roles.intent else ())
         found.places.append((file, line))
+
+
+def _is_empty(body: Any) -> bool:
+    if body is None or isinstance(body, float):  # float: not a number, as pandas writes what is missing
+        return True
+    return not (any(body) if isinstance(body, list) else str(body).strip())
+
+
+def _scheme(table: Table, tags: list[list[str]], found: _Found) -> str:
+    """The scheme of a table's tags, told; tags spelled otherwise are mended in place."""
+    meant = spelled({tag for each in tags for tag in each})
+    if meant:
+        tags[:] = [[meant.get(tag, tag) for tag in each] for each in tags]
+    scheme = find_scheme(tags)
+    first = sorted(meant.items(), key=lambda pair: (pair[1] != "O", pair))[:3]
+    ways = ", ".join(f"`{tag}` is {way}" for tag, way in first)
+    found.notes.append(f"{table.name}: tags are read as {scheme.upper()}{f' ({ways})' if ways else ''}")
+    return scheme
+
+
+def _laying(
+    table: Table, roles: Roles, whole: list[tuple[int, dict[str, Any]]], tags: list[list[str]]
+) -> Laying | None:
+    """How a row becomes a text with its tokens' places; None where it is a text without tags.
+
+    The tags of a text are a tag a word between blanks, or a tag a character, as all rows have them.
+    """
+    if roles.tokens:
+        return lambda body: laid_out(["" if token is None else str(token) for token in body])
+    if roles.tags is None:
+        return None
+    ways: list[Laying] = [
+        lambda body: (str(body), tuple(m.span() for m in re.finditer(r"\S+", str(body)))),
+        lambda body: (str(body), tuple((i, i + 1) for i in range(len(str(body))))),
+        lambda body: (str(body), characters_of(str(body))),
+    ]
+    rows = [(line, row[roles.body], len(own)) for (line, row), own in zip(whole, tags, strict=True)]
+    rows = [one for one in rows if not _is_empty(one[1])]
+    odd = [[row for row in rows if len(way(row[1])[1]) != row[2]] for way in ways]
+    least = min(range(len(ways)), key=lambda i: len(odd[i]))
+    if odd[least]:
+        line, body, n = odd[least][0]
+        raise DataError(
+            f"{table.name}, line {line}: a tag a word or a character was wanted in `{roles.tags}`; it has "
+            f"{n}, and `{roles.body}` {len(ways[0](body)[1])} words and {len(str(body))} characters. "
+            f"{len(odd[least]):,} of {len(rows):,} rows are so; mend them, or name a column of tokens with "
+            "`text:`."
+        )
+    return ways[least]
+
+
+def _cut_otherwise(items: Sequence[Tagged]) -> list[str]:
+    """A note where rows bring Chinese words, and running text would be cut into characters."""
+    for item in items:
+        for start, end in item.words if item.given else ():
+            if end - start > 1 and all(map(WIDE.match, item.text[start:end])):
+                return [
+                    f"rows bring words such as `{item.text[start:end]}`, and a text to predict is cut into "
+                    "its characters; `units: characters` (`task: {tag: {units: characters}}`) learns so, too"
+                ]
+    return []
 
 
 def _whole(cell: Any, table: Table, column: str, where: str) -> tuple[str, ...]:
@@ -304,7 +256,8 @@ def _whole(cell: Any, table: Table, column: str, where: str) -> tuple[str, ...]:
 
 def _tags(table: Table, roles: Roles, row: dict[str, Any], where: str) -> list[str]:
     """The tags of a row by name; whole numbers look their names up in the file's own schema."""
-    assert roles.tags
+    if roles.tags is None:
+        return []
     cell = row[roles.tags]
     names = table.names.get(roles.tags)
     tags = []
@@ -323,19 +276,18 @@ def _tags(table: Table, roles: Roles, row: dict[str, Any], where: str) -> list[s
 
 
 def _of_tags(
-    item: Tagged, tokens: list[str], tags: list[str], scheme: str, where: str, table: Table, found: _Found
+    text: str, places: Sequence[Place], tags: list[str], scheme: str, where: str, table: Table, found: _Found
 ) -> list[Entity]:
-    if len(tags) != len(tokens):
+    if len(tags) != len(places):
         raise DataError(
-            f"{where}: a tag a token was wanted; there are {len(tokens)} tokens and {len(tags)} tags. Mend "
+            f"{where}: a tag a token was wanted; there are {len(places)} tokens and {len(tags)} tags. Mend "
             "the row."
         )
     spans, flaws = spans_of(tags, scheme)
     conll = table.lists and table.lists[-1].isdigit()  # a token a line
     for flaw in flaws:
         at = f"{table.name}, line {int(where.rpartition(' ')[2]) + flaw.token}" if conll else where
-        found.flaws.append(("tags", at, f"{flaw.text} (token `{tokens[flaw.token]}`)"))
-    places = laid_out(tokens)[1]
+        found.flaws.append(("tags", at, f"{flaw.text} (token `{text[slice(*places[flaw.token])]}`)"))
     return [Entity(places[first][0], places[last - 1][1], label) for first, last, label in spans]
 
 

@@ -1,0 +1,78 @@
+"""Lists that a CSV file holds as text, as pandas writes them: `['EU', 'rejects']`, `[{"start": 0, …}]`."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from penjing.data.schemes import OUTSIDE, taken_apart
+from penjing.data.table import Cells, Table, sample
+from penjing.errors import DataError
+
+_ARRAY = re.compile(r"""['"]\s+['"]""")  # numpy's ['EU' 'rejects'], which Python would read as one string
+
+
+def with_lists(table: Table) -> Table:
+    """The table with the columns that hold a list or object as text, or a tag a word (`B-PER O O`), opened;
+    itself where it has none or its cells have types of their own.
+
+    Raises:
+        DataError: a cell of such a column cannot be read as the others; with its line.
+    """
+    if table.typed or not table.columns:
+        return table
+    cells = sample(table, n_rows=200)
+    columns = {name: [row[i].strip() for row in cells if row[i]] for i, name in enumerate(table.columns)}
+    ways: dict[str, Any] = {}
+    for name, full in columns.items():
+        if full and _is_list(full[0]) and all(one[:1] + one[-1:] in ("[]", "{}", "") for one in full):
+            ways[name] = _literal
+        elif full and _all_tags(full):
+            ways[name] = str.split
+    if not ways:
+        return table
+
+    def rows(names: Sequence[str]) -> Cells:
+        for line, row in table.rows(names):
+            yield line, [_opened(table, line, n, ways, cell) for n, cell in zip(names, row, strict=True)]
+
+    return replace(table, rows=rows, typed=True)
+
+
+def _is_list(cell: str) -> bool:
+    """Whether a cell is a list or object as text; an array of numpy's counts, so that it will be named."""
+    try:
+        return isinstance(_literal(cell), list | dict)
+    except (ValueError, SyntaxError):
+        return bool(_ARRAY.search(cell)) and cell[:1] == "["
+
+
+def _all_tags(cells: Sequence[str]) -> bool:
+    """Whether cells are tags of words, some of them with a prefix."""
+    found = {tag for cell in cells for tag in cell.split()}
+    return all(tag in OUTSIDE or taken_apart(tag) for tag in found) and not found <= {*OUTSIDE}
+
+
+def _opened(table: Table, line: int, name: str, ways: dict[str, Any], cell: str) -> Any:
+    if name not in ways or not cell.strip():
+        return cell
+    try:
+        return ways[name](cell.strip())
+    except (ValueError, SyntaxError) as error:
+        raise DataError(
+            f"{table.name}, line {line}: a list was wanted in `{name}`, as in other rows; it is "
+            f'{cell.strip()[:60]!r} ({error}). Write it as JSON, such as ["EU", "rejects"].'
+        ) from error
+
+
+def _literal(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        if _ARRAY.search(cell):
+            raise ValueError("its parts have no commas between them, as numpy prints them") from None
+        return ast.literal_eval(cell)
