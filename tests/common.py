@@ -56,6 +56,12 @@ def pairs(rows: Rows) -> list[tuple[str, ...]]:
     return [(text, *labels) for text, labels in zip(rows.texts, rows.labels, strict=True)]
 
 
+def entities_of(rows: Rows, row: int = 0) -> list[tuple[str, str]]:
+    """(text, label) of a row's entities."""
+    item = (rows.items or [])[row]
+    return [(item.text[e.start : e.end], e.label) for e in item.entities]
+
+
 def complaint(source: Any, **keywords: Any) -> str:
     with pytest.raises(DataError) as caught:
         read(source, **keywords)

@@ -171,10 +171,10 @@ def test_teachers_and_their_rows_are_anchored(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_task_and_a_method_with_settings_are_read_from_one_line() -> None:
-    spec = read(
+    found = spec.read(
         task="{classify: {label_smoothing: 0.1}}", method="{lora: {rank: 4}}", sets=["method.alpha=8"]
     )
-    assert spec.task.settings["label_smoothing"] == 0.1
-    assert (spec.method.settings["rank"], spec.method.settings["alpha"]) == (4, 8)
+    assert found.task.settings["label_smoothing"] == 0.1
+    assert (found.method.settings["rank"], found.method.settings["alpha"]) == (4, 8)
     with pytest.raises(SpecError, match=r"--task \{classify: \[1.*is not YAML"):
-        read(task="{classify: [1")
+        spec.read(task="{classify: [1")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common import put
+from common import entities_of, put
 from penjing.data.entities import characters_of, words_of
 from penjing.data.read import read as read_texts
 from penjing.data.tagged import asked, read
@@ -20,12 +20,6 @@ TEXT = "EU rejects Peter B"
 WANTED = [("EU", "ORG"), ("Peter B", "PER")]
 
 
-def found(rows: Rows, row: int = 0) -> list[tuple[str, str]]:
-    """(text, label) of a row's entities."""
-    item = (rows.items or [])[row]
-    return [(item.text[e.start : e.end], e.label) for e in item.entities]
-
-
 def words(rows: Rows, row: int = 0) -> list[str]:
     item = (rows.items or [])[row]
     return [item.text[a:b] for a, b in item.words]
@@ -33,15 +27,6 @@ def words(rows: Rows, row: int = 0) -> list[str]:
 
 def lines(folder: Path, *rows: Any) -> Path:
     return put(folder, "rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def test_conll_columns_are_tokens_and_tags(tmp_path: Path) -> None:
-    rows = read(put(tmp_path, "a.conll", CONLL))
-    assert rows.texts == [TEXT, "Bonn"]
-    assert (found(rows), found(rows, 1)) == (WANTED, [("Bonn", "LOC")])
-    assert words(rows) == TEXT.split()
-    assert rows.lines.tolist() == [3, 8]
-    assert rows.notes == (f"{tmp_path / 'a.conll'}: tags are read as BIO2",)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +42,8 @@ def test_conll_columns_are_tokens_and_tags(tmp_path: Path) -> None:
 def test_schemes_are_found_out_and_told(tags: str, scheme: str, tmp_path: Path) -> None:
     body = "".join(f"{token}\t{tag}\n" for token, tag in zip(TEXT.split(), tags.split(), strict=True))
     rows = read(put(tmp_path, "a.conll", body))
-    assert found(rows) == WANTED
+    assert entities_of(rows) == WANTED
     assert scheme in rows.notes[0]
-
-
-def test_a_column_of_a_conll_file_is_named_by_its_number(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.conll", "EU B-ORG B-NP\nrejects O B-VP\n")
-    assert found(read(path, label="2")) == [("EU", "ORG")]
-    assert found(read(path)) == [("EU", "NP"), ("rejects", "VP")]
-
-
-def test_a_tsv_of_tokens_is_told_from_a_table(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.tsv", "EU\tB-ORG\nrejects\tO\n\nBonn\tB-LOC\nagain\tO\n")
-    assert found(read(path)) == [("EU", "ORG")]
 
 
 def test_a_folder_of_parallel_files_has_intents_too(tmp_path: Path) -> None:
@@ -77,7 +51,7 @@ def test_a_folder_of_parallel_files_has_intents_too(tmp_path: Path) -> None:
     put(tmp_path, "seq.in", "play hey jude\nwhat now\n")
     put(tmp_path, "label", "Play\nAsk\n")
     rows = read(tmp_path, intent=True)
-    assert (found(rows), rows.labels) == ([("hey jude", "song")], [("Play",), ("Ask",)])
+    assert (entities_of(rows), rows.labels) == ([("hey jude", "song")], [("Play",), ("Ask",)])
     assert read_texts(tmp_path).labels == [("Play",), ("Ask",)]  # and classify reads it as texts and intents
 
 
@@ -96,13 +70,13 @@ def test_a_folder_of_parallel_files_has_intents_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["entities", "label"])
 def test_spans_are_read_in_the_usual_forms(entities: Any, column: str, tmp_path: Path) -> None:
     rows = read(lines(tmp_path, {"text": TEXT, column: entities}, {"text": "nothing here", column: []}))
-    assert (found(rows), found(rows, 1)) == (WANTED, [])
+    assert (entities_of(rows), entities_of(rows, 1)) == (WANTED, [])
 
 
 @pytest.mark.parametrize(("tokens", "tags"), [("tokens", "ner_tags"), ("words", "labels"), ("text", "label")])
 def test_lists_of_tokens_and_tags_are_read(tokens: str, tags: str, tmp_path: Path) -> None:
     row = {tokens: TEXT.split(), tags: ["B-ORG", "O", "B-PER", "I-PER"]}
-    assert found(read(lines(tmp_path, row, row))) == WANTED
+    assert entities_of(read(lines(tmp_path, row, row))) == WANTED
 
 
 def test_numbered_tags_of_a_parquet_file_have_the_names_of_its_schema(tmp_path: Path) -> None:
@@ -114,7 +88,7 @@ def test_numbered_tags_of_a_parquet_file_have_the_names_of_its_schema(tmp_path: 
     table = pa.table({"tokens": [TEXT.split()], "ner_tags": [[1, 0, 2, 3]]})
     about = json.dumps({"info": {"features": features}})
     pq.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "a.parquet")
-    assert found(read(tmp_path / "a.parquet")) == WANTED
+    assert entities_of(read(tmp_path / "a.parquet")) == WANTED
 
 
 def test_numbered_tags_without_names_are_told(tmp_path: Path) -> None:
@@ -175,14 +149,14 @@ def test_spans_that_cannot_be_are_told_with_their_place_or_mended(
     with pytest.raises(DataError, match=rf"rows.jsonl, line 2: .*{text}.*In all 1 entity.*repair: true"):
         read(path)
     rows = read(path, repair=True)
-    assert found(rows, 1) == kept
+    assert entities_of(rows, 1) == kept
     assert any("1 entity" in note and "repair" in note for note in rows.notes)
 
 
 def test_overlaps_are_kept_where_they_may_be(tmp_path: Path) -> None:
     row = {"text": TEXT, "entities": [[0, 18, "ORG"], [11, 16, "PER"]]}
     path = lines(tmp_path, row, row)
-    assert found(read(path, overlaps=True)) == [(TEXT, "ORG"), ("Peter", "PER")]
+    assert entities_of(read(path, overlaps=True)) == [(TEXT, "ORG"), ("Peter", "PER")]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +174,7 @@ def test_tags_that_contradict_are_counted_and_named_with_their_line(
         DataError, match=rf"a.conll, line 3: .*{text} \(token `c`\).*In all 1 tag.*repair: true"
     ):
         read(path)
-    assert found(read(path, repair=True)) == kept
+    assert entities_of(read(path, repair=True)) == kept
 
 
 @pytest.mark.parametrize(
@@ -236,125 +210,20 @@ def test_tags_of_a_text_are_of_its_words_or_its_characters(
     text: str, tags: str, wanted: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     rows = read(lines(tmp_path, *[{"text": text, "labels": tags.split()}] * 2))
-    assert (rows.texts[0], found(rows)) == (text, wanted)
-
-
-@pytest.mark.parametrize("name", ["a.bio", "a.txt"])
-def test_tags_in_front_of_their_tokens_are_known_by_what_they_are(name: str, tmp_path: Path) -> None:
-    path = put(tmp_path, name, "B-ORG\tEU\nO\trejects\nB-PER\tPeter\nI-PER\tB\n\nO\tBonn\n")
-    rows = read(path)
-    assert (rows.texts, found(rows)) == ([TEXT, "Bonn"], WANTED)
-    assert "tags stand in the first column" in rows.notes[0]
-    assert found(read(path, text="2", label="1")) == WANTED
-
-
-def test_columns_of_conll_u_have_the_numbers_of_its_standard(tmp_path: Path) -> None:
-    line = "{}\t{}\t_\t{}\t_\t_\t0\troot\t_\t_\n"
-    body = "# text = a\n1-2\tam\t_\t_\t_\t_\t_\t_\t_\t_\n"
-    path = put(tmp_path, "a.conllu", body + line.format(1, "an", "ADP") + line.format(2, "dem", "DET"))
-    assert found(read(path, label="4")) == [("an", "ADP"), ("dem", "DET")]
-    with pytest.raises(DataError, match="which column holds the tags"):  # remarks are no tags
-        read(path)
-
-
-def test_a_first_column_that_counts_is_not_the_tokens(tmp_path: Path) -> None:
-    head = "#\thttp://a.example/1\t[2009]\n"
-    rows = read(put(tmp_path, "a.tsv", f"{head}1\tEU\tB-ORG\n2\tran\tO\n\n{head}1\tBonn\tB-LOC\n"))
-    assert (rows.texts, found(rows)) == (["EU ran", "Bonn"], [("EU", "ORG")])
-
-
-def test_a_token_that_looks_like_a_comment_stays(tmp_path: Path) -> None:
-    rows = read(put(tmp_path, "a.conll", "# id = 7\n#now: O\nBonn B-LOC\n\n#now: O\nEU B-ORG\n"))
-    assert rows.texts == ["#now: Bonn", "#now: EU"]
+    assert (rows.texts[0], entities_of(rows)) == (text, wanted)
 
 
 @pytest.mark.parametrize("tags", ["b-org o b-per i-per", "B-ORG _ B-PER I-PER", "B-ORG 0 B-PER I-PER"])
 def test_tags_written_otherwise_are_understood_and_told(tags: str, tmp_path: Path) -> None:
     body = "".join(f"{token} {tag}\n" for token, tag in zip(TEXT.split(), tags.split(), strict=True))
     rows = read(put(tmp_path, "a.conll", body))
-    assert [(text, label.upper()) for text, label in found(rows)] == WANTED
+    assert [(text, label.upper()) for text, label in entities_of(rows)] == WANTED
     assert f"`{tags.split()[1]}` is O" in rows.notes[0]
-
-
-@pytest.mark.parametrize(
-    "cells",
-    [
-        ("tokens,ner_tags", "['EU', 'rejects', 'Peter', 'B']", "['B-ORG', 'O', 'B-PER', 'I-PER']"),
-        ("text,entities", TEXT, '[[0, 2, ""ORG""], [11, 18, ""PER""]]'),
-        ("sentence,tags", TEXT, "B-ORG O B-PER I-PER"),
-    ],
-)
-def test_lists_in_the_cells_of_a_csv_are_read(cells: tuple[str, str, str], tmp_path: Path) -> None:
-    rows = read(put(tmp_path, "a.csv", f"{cells[0]}\n" + f'"{cells[1]}","{cells[2]}"\n' * 3))
-    assert found(rows) == WANTED
-
-
-def test_arrays_that_numpy_printed_are_refused(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.csv", "tokens,tags\n" + "['EU' 'ran'],['B-ORG' 'O']\n" * 2)
-    with pytest.raises(DataError, match=r"a.csv, line 2: .*no commas between them, as numpy prints them"):
-        read(path)
 
 
 def test_a_token_may_be_a_number_of_json(tmp_path: Path) -> None:
     row = {"tokens": ["in", 1996, None], "tags": ["O", "B-YEAR", "O"]}
-    assert found(read(lines(tmp_path, row, row))) == [("1996", "YEAR")]
-
-
-def test_words_with_their_tags_are_an_entity_each(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.txt", "[中央/n 电台/n]nt 播/v //w\n李雷/nr 来/v 了/u 。/w\n")
-    rows = read(path)
-    assert rows.texts[1] == "李雷来了。"
-    assert found(rows) == [("中央", "n"), ("电台", "n"), ("播", "v"), ("/", "w")]
-    assert "1 bracket around several words left out" in rows.notes[1]
-    assert "units: characters" in rows.notes[-1]
-    assert read_texts(path, labelled=False).texts[1] == "李雷/nr 来/v 了/u 。/w"
-
-
-def test_words_with_tags_may_say_what_is_no_entity(tmp_path: Path) -> None:
-    msra = read(put(tmp_path, "a.txt", "中共中央/nt 致/o 贺词/o\n各/o 位/o 北京/ns 上海/ns\n"))
-    assert (found(msra), found(msra, 1)) == ([("中共中央", "nt")], [("北京", "ns"), ("上海", "ns")])
-    bio = read(put(tmp_path, "b.txt", "EU/B-ORG rejects/O Peter/B-PER B/I-PER\nBonn/B-LOC too/O\n"))
-    assert found(bio) == WANTED
-
-
-def test_a_word_without_its_tag_is_named_with_its_line(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.txt", "李雷/nr 来/v 了/u 。/w\n" * 9 + "李雷/nr 来/v 了\n")
-    with pytest.raises(DataError, match=r"a.txt, line 10: a word and its tag were wanted.*`了`"):
-        read(path)
-
-
-NAMES = ["O", "B-ORG", "B-PER", "I-PER"]
-LABEL = {"names": NAMES, "_type": "ClassLabel"}
-CARD = [{"name": "ner_tags", "sequence": {"class_label": {"names": dict(zip("0123", NAMES, strict=True))}}}]
-
-
-@pytest.mark.parametrize(
-    ("file", "about"),
-    [
-        ("dataset_info.json", {"features": {"ner_tags": {"feature": LABEL, "_type": "Sequence"}}}),
-        ("dataset_infos.json", {"en": {"features": {"ner_tags": [LABEL]}}}),
-        ("README.md", {"dataset_info": {"features": CARD}}),
-    ],
-)
-def test_numbered_tags_have_the_names_of_the_files_beside_them(file: str, about: str, tmp_path: Path) -> None:
-    body = json.dumps(about)  # which is YAML, too
-    put(tmp_path, file, f"---\n{body}\n---\n# Set\n" if file == "README.md" else body)
-    (tmp_path / "data").mkdir()
-    row = {"tokens": TEXT.split(), "ner_tags": [1, 0, 2, 3]}
-    rows = read(lines(tmp_path / "data", row, row))
-    assert found(rows) == WANTED
-    assert f"numbers in column `ner_tags` have their names from {tmp_path / file}" in rows.notes[0]
-
-
-def test_configurations_that_number_otherwise_give_no_names(tmp_path: Path) -> None:
-    label = {"names": ["O", "B-ORG"], "_type": "ClassLabel"}
-    odd = {
-        "one": {"features": {"tags": label}},
-        "two": {"features": {"tags": label | {"names": ["B-X", "O"]}}},
-    }
-    put(tmp_path, "dataset_infos.json", json.dumps(odd))
-    with pytest.raises(DataError, match="tags by name were wanted"):
-        read(lines(tmp_path, *[{"tokens": ["EU"], "tags": [1]}] * 2))
+    assert entities_of(read(lines(tmp_path, row, row))) == [("1996", "YEAR")]
 
 
 def test_empty_rows_are_left_out_when_asked_and_counted(tmp_path: Path) -> None:
@@ -382,7 +251,7 @@ def test_a_folder_of_brats_has_a_document_a_row_and_tells_what_it_leaves_out(tmp
     lines = ["T1\tPER 0 4\tAnna", "T2\tLOC 13 18\tParis", "T3\tPER 0 2;3 4\tAn a", "R1\tIn Arg1:T1 Arg2:T2"]
     (tmp_path / "a.ann").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = read(tmp_path)
-    assert found(rows) == [("Anna", "PER"), ("Paris", "LOC")]
+    assert entities_of(rows) == [("Anna", "PER"), ("Paris", "LOC")]
     assert any("left out: 1 entities of several pieces, 1 relations" in note for note in rows.notes)
 
 
@@ -400,13 +269,13 @@ def test_a_table_with_a_token_a_row_is_sentences(tmp_path: Path) -> None:
     rows = read(path)
     assert rows.texts == ["Anna left", "She saw Bob"]
     assert rows.where(1) == f"{path}, line 4"
-    assert [found(rows, row) for row in range(2)] == [[("Anna", "per")], [("Bob", "per")]]
+    assert [entities_of(rows, row) for row in range(2)] == [[("Anna", "per")], [("Bob", "per")]]
 
 
 def test_spans_in_the_way_of_spacy_2_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([["Anna left", {"entities": [[0, 4, "PER"]]}]] * 2), encoding="utf-8")
-    assert found(read(path)) == [("Anna", "PER")]
+    assert entities_of(read(path)) == [("Anna", "PER")]
 
 
 def test_spans_of_label_studio_are_read(tmp_path: Path) -> None:
