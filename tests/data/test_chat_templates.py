@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ def test_tool_calls_are_learned_and_their_answers_not(tiny: Tiny) -> None:
     call = '<tool_call>\n{"name": "find", "arguments": {"order": 12}}\n</tool_call><|im_end|>'
     assert runs(tokenizer, written.ids, written.learned) == [call, "it is lost<|im_end|>"]
     assert '{"name": "find", "parameters": {}}' in template.text(CALLS)
+
+
+@pytest.mark.parametrize("chat", ["", TAGGED])
+def test_a_reply_of_weight_0_is_read_and_not_learned(chat: str, tiny: Tiny) -> None:
+    tokenizer = tokenizer_of(tiny, "qwen3", chat)
+    mute = Conversation(tuple(replace(m, learned="lost" in m.content) for m in TALK.messages))
+    template = template_of(tokenizer)
+    whole, written = template.write(TALK), template.write(mute)
+    assert [*written.ids] == [*whole.ids]
+    assert (len(runs(tokenizer, whole.ids, whole.learned)), written.replies) == (2, whole.replies)
+    (text,) = runs(tokenizer, written.ids, written.learned)
+    assert "it is lost" in text
 
 
 def test_masks_are_those_of_transformers_where_a_template_has_tags(tiny: Tiny) -> None:

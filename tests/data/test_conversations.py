@@ -88,6 +88,26 @@ def test_tool_calls_are_read_in_both_forms(tmp_path: Path) -> None:
     assert found.tools == ('{"name": "find"}',)
 
 
+def test_messages_in_the_cells_of_a_csv_are_read(tmp_path: Path) -> None:
+    turns = messages(("user", "hi"), ("assistant", "yes ?"))["messages"]
+    for cell in (json.dumps(turns).replace('"', '""'), repr(turns)):
+        assert (read(put(tmp_path, "a.csv", f'messages\n"{cell}"\n')).items or [])[0] == Conversation(PLAIN)
+    table = 'instruction,output,history\nhi,yes ?,[]\nhi,yes ?,"[[""a"", ""b""]]"\n'
+    first, second = read(put(tmp_path, "b.csv", table)).items or ()
+    assert first == Conversation(PLAIN)
+    assert second == Conversation((Message("user", "a"), Message("assistant", "b"), *PLAIN))
+    named = put(tmp_path, "c.csv", "q,a\nhi,yes ?\n")
+    assert (read(named, text="q", label="a").items or [])[0] == Conversation(PLAIN)
+
+
+def test_a_reply_of_weight_0_is_marked_and_counted(tmp_path: Path) -> None:
+    row = messages(("user", "hi"), ("assistant", "no"), ("user", "hi"), ("assistant", "yes ?"))
+    row["messages"][1]["weight"] = 0
+    rows = read(put(tmp_path, "a.jsonl", lines(row, row)))
+    assert [m.learned for m in (rows.items or [])[0].messages] == [True, False, True, True]
+    assert rows.notes[-1] == "2 replies of weight 0: read, and not learned"
+
+
 def test_columns_can_be_named(tmp_path: Path) -> None:
     assert one(tmp_path, {"q": "hi", "a": "yes ?"}, text="q", label="a") == Conversation(PLAIN)
     with pytest.raises(DataError) as error:
@@ -105,6 +125,10 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         (messages(("user", "a"), ("user", "b"), ("assistant", "c")), "message 2 is `user`"),
         (messages(("assistant", "a"), ("user", "b"), ("assistant", "c")), "message 1 is `assistant`"),
         (messages(("usr", "a"), ("assistant", "c")), "said by 'usr'. Did you mean `user`?"),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
+         "all replies have the weight 0"),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 2}]},
+         "the weight 2; 0 or 1 were wanted"),
     ],
 )  # fmt: skip
 def test_a_conversation_that_cannot_be_used_is_told_or_left_out(

@@ -29,6 +29,7 @@ def lines(*rows: dict[str, Any]) -> str:
         {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD]},
         {"messages": [ASKED], "chosen": "yes ?", "rejected": "no"},
         {"chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+        {"chosen": "\n\nHuman: hi\n\nAssistant: yes ?", "rejected": "\n\nHuman: hi\n\nAssistant: no"},
         {"conversations": [{"from": "human", "value": "hi"}], "chosen": {"from": "gpt", "value": "yes ?"},
          "rejected": {"from": "gpt", "value": "no"}},
     ],

@@ -55,6 +55,7 @@ def test_cmrcs_own_form_is_read_and_places_are_found(tmp_path: Path) -> None:
         {"answer": "Bonn"},
         {"answer": "Bonn", "answer_start": 38},
         {"answers": '{"text": ["Bonn"], "answer_start": [19]}'},
+        {"answers": "{'text': ['Bonn'], 'answer_start': [19]}"},  # as pandas writes it into a CSV
     ],
 )
 def test_flat_rows_hold_answers_in_any_usual_form(cell: dict[str, Any], tmp_path: Path) -> None:
@@ -81,6 +82,18 @@ def test_an_answer_goes_to_the_nearest_place_where_it_stands(
     assert (rows.items or [])[0].answers == (Answer(text, *place),)
     wanted = "1 answers stand nowhere" if place[0] < 0 else "1 answers do not stand where they are said to"
     assert any(wanted in note and "question q1" in note and repr(text) in note for note in rows.notes)
+
+
+def test_an_object_that_cannot_be_read_is_no_answer(tmp_path: Path) -> None:
+    cell = "{'text': array(['Bonn'], dtype=object)}"
+    path = put(tmp_path, "a.csv", f'question,context,answers\nWhere?,to Bonn,"{cell}"\n')
+    with pytest.raises(DataError, match=r"a.csv, line 2: answers were wanted as .*neither JSON nor Python"):
+        read(path)
+
+
+def test_columns_of_a_csv_that_are_named_are_its_header(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", "frage,stelle,wort\nwho?,Anna ran.,Anna\nwho?,Bo ran.,Bo\n")
+    assert len(read(path, text="frage+stelle", label="wort")) == 2
 
 
 def test_a_question_that_is_empty_is_told_and_can_be_left_out(tmp_path: Path) -> None:

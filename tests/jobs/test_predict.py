@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penjing.errors import DataError
-from penjing.jobs.predict import AT_ONCE, answers, answers_of_file, file_among, lines_of
+from penjing.jobs.predict import AT_ONCE, answers, answers_of_file, answers_to, file_among, lines_of
 
 Tuned = Callable[..., Any]
 
@@ -33,6 +33,11 @@ def test_the_bundle_is_opened_only_when_there_is_a_text() -> None:
 
     with pytest.raises(DataError, match="standard input"):
         list(answers(opens, lines_of(io.BytesIO(b"\n \n"))))
+
+
+def test_an_empty_text_is_told_whatever_the_task() -> None:
+    with pytest.raises(DataError, match=r"Text 2 of 2 is ' '; a text with words"):
+        answers_to(["hi", " "], io.BytesIO(), lambda: pytest.fail("opened"))
 
 
 def test_lines_are_texts_and_blank_lines_are_none() -> None:

@@ -71,12 +71,20 @@ def test_spans_and_marks_are_read(row: dict[str, Any], tmp_path: Path) -> None:
         ({"text": "<e1>a <e2>b</e2></e1>", "label": "x"}, r"line 1: the two entities overlap \(`a b`"),
         ({"text": "<e1></e1> <e2>b</e2>", "label": "x"}, r"line 1: an entity is empty"),
         ({"text": "ab", "head": [0, 9], "tail": [1, 2], "label": "x"}, r"line 1: the entity at 0–9 lies out"),
+        ({"text": "ab", "subj_start": None, "subj_end": 0, "label": "x"}, r"whole numbers were wanted"),
         ({"text": "<e1>a</e1> <e2>b</e2>", "n": 1}, r"which column holds the relation could not be found"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_are_told_with_their_line(row: dict[str, Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=text):
         read(lines(tmp_path, row, row))
+
+
+def test_numbered_relations_have_the_names_of_their_file(tmp_path: Path) -> None:
+    label = {"names": ["Other", "Message-Topic(e1,e2)"], "_type": "ClassLabel"}
+    put(tmp_path, "dataset_info.json", json.dumps({"features": {"relation": label}}))
+    row = {"sentence": "<e1>a</e1> <e2>b</e2>", "relation": 1}
+    assert read(lines(tmp_path, row, row)).labels == [("Message-Topic(e1,e2)",)] * 2
 
 
 def test_inputs_are_marked_texts_or_spans() -> None:

@@ -69,8 +69,8 @@ MARKS = {  # tokens that a named template is made of
 
 @dataclass(frozen=True)
 class Written:
-    """A conversation as tokens. `learned`: which of them a reply consists of, its stop token too; `replies`:
-    (first, the one after the last) of each."""
+    """A conversation as tokens. `learned`: which of them a reply that is learned consists of, its stop token
+    too; `replies`: (first, the one after the last) of each reply."""
 
     ids: np.ndarray  # (T,) int64
     learned: np.ndarray  # (T,) bool
@@ -113,7 +113,7 @@ class Template:
         spans = self._tagged(one, text) if tagged else self._spans(one, text)
         self._check_whole(one, [text[start:stop] for start, stop in spans])
         replies = []
-        for start, stop in spans:
+        for (start, stop), kept in zip(spans, self._kept(one, len(spans)), strict=True):
             inside = np.flatnonzero((begins >= start) & (ends <= stop) & (ends > begins))
             stops = [int(place) for place in inside if int(ids[place]) in self.stops]
             if not stops:
@@ -125,8 +125,20 @@ class Template:
             # Tags say themselves what else is learned behind the stop token, such as a line end.
             end = int(inside[-1]) + 1 if tagged else stops[-1] + 1
             replies.append((int(inside[0]), end))
-            learned[inside[0] : end] = True
+            learned[inside[0] : end] = kept
         return Written(ids, learned, tuple(replies))
+
+    def _kept(self, one: Conversation, n_spans: int) -> list[bool]:
+        """Of each span, whether its reply is learned."""
+        kept = [message.learned for message in one.messages if message.role == "assistant"]
+        if len(kept) == n_spans:
+            return kept
+        if all(kept):
+            return [True] * n_spans
+        raise NotSupported(
+            f"A reply has the weight 0; the template `{self.name}` marks {n_spans} places for {len(kept)} "
+            f"replies, so which is which cannot be told. Use another `chat.template` ({', '.join(NAMED)})."
+        )
 
     def _check_whole(self, one: Conversation, written: list[str]) -> None:
         """No part of a reply may be lost on the way."""

@@ -76,7 +76,8 @@ def read_code(
                 found.append((str(path), 0, Problem("", stream.read(), whole=True)))
         notes.append(f"{len(files):,} files of code")
     else:
-        for table in tables(source, encoding=encoding):
+        given = [name for name in (text, label) if name]
+        for table in tables(source, encoding=encoding, wanted=[*PROMPTS, *COMPLETIONS, *given]):
             found += _of_table(table, text, label, labelled, notes)
     lacking = [i for i, (_, _, one) in enumerate(found) if _lacks(one, labelled)]
     if lacking and not drop_empty:

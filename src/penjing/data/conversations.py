@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +23,11 @@ import numpy as np
 
 from penjing.data.columns import named, simple
 from penjing.data.fields import given_rows
+from penjing.data.lists import literal
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError, nearest
+from penjing.plural import counted
 from penjing.records import Rows
 
 ROLES = {
@@ -40,11 +44,13 @@ PROMPTS = ("prompt", "question", "query", "input", "问题", "提问", "咨询",
 
 @dataclass(frozen=True)
 class Message:
-    """What one side says. `calls` of a reply are (tool, arguments as JSON)."""
+    """What one side says. `calls` of a reply are (tool, arguments as JSON); with `learned` False (OpenAI's
+    `weight: 0`) it is read and not learned."""
 
     role: str  # system, user, assistant or tool
     content: str
     calls: tuple[tuple[str, str], ...] = ()
+    learned: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def read(
             "ignored. Leave it out."
         )
     found = _Found()
-    for table in tables(source, encoding=encoding):
+    wanted = [*TURNS, *PROMPTS, *REPLIES, "instruction", *(name for name in (text, label) if name)]
+    for table in tables(source, encoding=encoding, wanted=wanted):
         file = len(found.files)
         found.files += table.files
         form, rows = _form(table, text, label)
@@ -100,6 +107,8 @@ def read(
         for line, row in rows:
             _add(found, row, file, line, f"{table.name}, line {line}", labelled)
     _judge(found, repair or drop_empty)
+    mute = sum(not said.learned for one in found.items for said in one.messages if said.role == "assistant")
+    found.notes += [f"{counted(mute, 'reply', 'replies')} of weight 0: read, and not learned"] if mute else []
     if not found.items:
         raise DataError(f"{source}: no conversation is left. Give conversations with replies.")
     return Rows(
@@ -204,10 +213,10 @@ def conversation(row: dict[str, Any]) -> Conversation:
     Raises:
         ValueError, TypeError, KeyError: it is of none; the text says what was found.
     """
-    turns = next((row[name] for name in TURNS if row.get(name) is not None), None)
+    turns = listed(next((row[name] for name in TURNS if row.get(name) is not None), None))
     if turns is None and "instruction" in row:
         turns = []
-        for asked_, told in row.get("history") or []:
+        for asked_, told in listed(row.get("history")) or []:
             turns += [{"role": "user", "content": asked_}, {"role": "assistant", "content": told}]
         whole = "\n".join(str(part) for part in (row["instruction"], row.get("input")) if part)
         turns += [{"role": "user", "content": whole}, {"role": "assistant", "content": row.get("output")}]
@@ -222,7 +231,16 @@ def conversation(row: dict[str, Any]) -> Conversation:
     return Conversation(tuple(messages), _tools(row.get("tools")))
 
 
+def listed(cell: Any) -> Any:
+    """A cell of a CSV that holds a list of messages, or of pairs, as text, opened; any other as it is."""
+    if isinstance(cell, str) and re.match(r"\s*\[\s*[\[{\]]", cell):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return literal(cell.strip())
+    return cell
+
+
 def _side(cell: Any, role: str) -> list[Any]:
+    cell = listed(cell)
     if isinstance(cell, list | tuple):
         return [*cell]
     return [] if cell is None else [{"role": role, "content": cell}]
@@ -241,7 +259,10 @@ def _message(one: Any) -> Message:
     calls = one.get("tool_calls") or ()
     if role == "call":
         role, calls, content = "assistant", content if isinstance(content, list) else [content], ""
-    return Message(role, str(content or ""), tuple(_call(call) for call in calls))
+    weight = one.get("weight")
+    if weight not in (None, 0, 1):
+        raise ValueError(f"a message has the weight {weight!r}; 0 or 1 were wanted")
+    return Message(role, str(content or ""), tuple(_call(call) for call in calls), learned=weight != 0)
 
 
 def _call(one: Any) -> tuple[str, str]:
@@ -288,6 +309,8 @@ def flaw_of(one: Conversation, *, labelled: bool = True) -> str:
     sides = Counter(message.role for message in one.messages)
     if labelled and not sides["assistant"]:
         return "there is no reply, only one side speaks"
+    if labelled and not any(m.learned for m in one.messages if m.role == "assistant"):
+        return "all replies have the weight 0"
     if not sides["user"]:
         return "nobody asks, only one side speaks"
     last = ""

@@ -30,7 +30,7 @@ def with_lists(table: Table) -> Table:
     ways: dict[str, Any] = {}
     for name, full in columns.items():
         if full and _is_list(full[0]) and all(one[:1] + one[-1:] in ("[]", "{}", "") for one in full):
-            ways[name] = _literal
+            ways[name] = literal
         elif full and _all_tags(full):
             ways[name] = str.split
     if not ways:
@@ -46,7 +46,7 @@ def with_lists(table: Table) -> Table:
 def _is_list(cell: str) -> bool:
     """Whether a cell is a list or object as text; an array of numpy's counts, so that it will be named."""
     try:
-        return isinstance(_literal(cell), list | dict)
+        return isinstance(literal(cell), list | dict)
     except (ValueError, SyntaxError):
         return bool(_ARRAY.search(cell)) and cell[:1] == "["
 
@@ -69,7 +69,12 @@ def _opened(table: Table, line: int, name: str, ways: dict[str, Any], cell: str)
         ) from error
 
 
-def _literal(cell: str) -> Any:
+def literal(cell: str) -> Any:
+    """What JSON, or a value of Python written out, stands for.
+
+    Raises:
+        ValueError, SyntaxError: it is neither, or an array as numpy prints it.
+    """
     try:
         return json.loads(cell)
     except ValueError:

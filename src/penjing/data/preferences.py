@@ -6,10 +6,12 @@
 | OpenAI | `messages` or `prompt`, and `chosen` and `rejected` as messages or texts |
 | flat | `prompt` (or `question`, `instruction`), `chosen` and `rejected` as texts |
 | whole | `chosen` and `rejected` only, each a conversation that differs in its last reply |
+| hh-rlhf | the same as texts of `Human:` and `Assistant:` |
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from penjing.data.columns import simple
-from penjing.data.conversations import TURNS, Conversation, Message, conversation, flaw_of, said
+from penjing.data.conversations import TURNS, Conversation, Message, conversation, flaw_of, listed, said
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
@@ -28,6 +30,7 @@ from penjing.records import Rows
 PROMPTS = ("prompt", "question", "instruction", "query")
 BETTER = ("chosen", "better", "preferred")
 WORSE = ("rejected", "worse", "dispreferred")
+_SIDES = re.compile(r"\n\n(Human|Assistant):")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def read(
     places: list[tuple[int, int]] = []
     notes: list[str] = []
     flaws: list[tuple[str, str]] = []
-    for table in tables(source, encoding=encoding):
+    for table in tables(source, encoding=encoding, wanted=(*BETTER, *WORSE)):
         file = len(files)
         files += table.files
         notes += table.notes
@@ -122,8 +125,8 @@ def _columns(table: Table) -> dict[str, str]:
 
 
 def _preference(row: dict[str, Any]) -> Preference:
-    chosen, rejected = (_turns(row[key]) for key in ("chosen", "rejected"))
-    asked = row.get("asked")
+    chosen, rejected = (_turns(row[key], whole="asked" not in row) for key in ("chosen", "rejected"))
+    asked = listed(row.get("asked"))
     before = [{"role": "user", "content": asked}] if isinstance(asked, str) else [*(asked or [])]
     if not before:
         before = chosen[:-1]
@@ -137,7 +140,13 @@ def _preference(row: dict[str, Any]) -> Preference:
     )
 
 
-def _turns(cell: Any) -> list[Any]:
+def _turns(cell: Any, *, whole: bool) -> list[Any]:
+    """The messages of a reply; `whole`: nothing else says what was asked."""
+    cell = listed(cell)
+    if whole and isinstance(cell, str) and cell.lstrip().startswith("Human:"):
+        _, *said_by = _SIDES.split(f"\n\n{cell.strip()}")
+        sides = zip(said_by[::2], said_by[1::2], strict=True)
+        return [{"role": role, "content": content.strip()} for role, content in sides]
     if isinstance(cell, dict):
         return [cell]
     return [{"role": "assistant", "content": cell}] if isinstance(cell, str) else [*cell]

@@ -13,7 +13,6 @@ nowhere in the text cannot be learned, and is still scored with. Either is count
 from __future__ import annotations
 
 import contextlib
-import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import numpy as np
 from penjing.data.columns import named, simple
 from penjing.data.entities import Place
 from penjing.data.fields import as_object, given_rows
+from penjing.data.lists import literal
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
@@ -99,7 +99,8 @@ def read(
             "ignored. Leave it out."
         )
     found = _Found(placing=placing)
-    for table in tables(source, encoding=encoding):
+    wanted = [*QUESTIONS, *CONTEXTS, *(text or "").split("+"), *([label] if label else [])]
+    for table in tables(source, encoding=encoding, wanted=[name for name in wanted if name]):
         found.notes += table.notes
         file = len(found.files)
         found.files += table.files
@@ -246,8 +247,10 @@ def _add(found: _Found, one: dict[str, Any], file: int, line: int, where: str, d
 def _answers(cell: Any) -> Iterator[tuple[str, int | None]]:
     """(text, start or None) of each answer of a cell."""
     if isinstance(cell, str) and cell.lstrip()[:1] in ("{", "["):
-        with contextlib.suppress(ValueError):
-            cell = json.loads(cell)
+        with contextlib.suppress(ValueError, SyntaxError):
+            cell = literal(cell)
+        if isinstance(cell, str) and cell.lstrip()[:2] in ("{'", '{"'):
+            raise ValueError("an object that is neither JSON nor Python's")
     if cell is None or cell == "":
         return
     if isinstance(cell, str):

@@ -21,7 +21,7 @@ import numpy as np
 
 from penjing.data.conll import laid_out
 from penjing.data.entities import ENDS, LABELS, STARTS, Place
-from penjing.data.labels import is_missing
+from penjing.data.labels import label_names
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
@@ -80,7 +80,8 @@ def read(
     files: list[str] = []
     notes: list[str] = []
     n_empty = 0
-    for table in tables(source, encoding=encoding):
+    wanted = [*TEXTS, *RELATIONS, *(name for name in (text, label) if name)]
+    for table in tables(source, encoding=encoding, wanted=wanted):
         columns = (*table.columns, *table.lists)
         body = _column(table, columns, text, TEXTS, "text")
         relation = _column(table, columns, label, RELATIONS, "label") if labelled else None
@@ -90,8 +91,10 @@ def read(
         for line, cells in table.rows(columns):
             row = dict(zip(columns, cells, strict=True))
             where = f"{table.name}, line {line}"
-            name = "" if relation is None else row[relation]
-            if (labelled and is_missing(name, typed=table.typed)) or not row[body]:
+            names = ()
+            if relation is not None:
+                names = label_names(row[relation], names=table.names.get(relation), typed=table.typed)
+            if (labelled and not names) or not row[body]:
                 if not drop_empty:
                     raise DataError(
                         f"{where}: the {'relation' if row[body] else 'text'} is empty. Fill it, or pass "
@@ -100,7 +103,7 @@ def read(
                 n_empty += 1
                 continue
             items.append(related(row, row[body], where))
-            labels.append((str(name),) if labelled else ())
+            labels.append(names[:1])
             places.append((first_file, line))
     notes += [f"{n_empty:,} rows left out, their text or relation is empty"] if n_empty else []
     if not items:
@@ -161,7 +164,12 @@ def related(row: dict[str, Any], body: Any, where: str) -> Related:
     whole, words = laid_out(tokens) if tokens else (str(body or ""), ())
     found = []
     for keys in (FIRST, SECOND):
-        span = _span(row, keys, len(tokens) if tokens else None)
+        try:
+            span = _span(row, keys)
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{where}: whole numbers were wanted as the ends of `{keys[0]}` ({error}). Mend the row."
+            ) from error
         if span is None:
             raise DataError(
                 f"{where}: two entities were wanted, {_WANTED}; found {str(body)[:60]!r}. Mark them so."
@@ -205,7 +213,7 @@ def _checked(item: Related, where: str) -> Related:
     return item
 
 
-def _span(row: dict[str, Any], keys: Sequence[str], n_tokens: int | None) -> tuple[int, int, str] | None:
+def _span(row: dict[str, Any], keys: Sequence[str]) -> tuple[int, int, str] | None:
     """(start, the place after the end, type) of one entity of a row."""
     for key in keys:
         if f"{key}_start" in row and f"{key}_end" in row:  # TACRED: the end is inclusive

@@ -41,6 +41,12 @@ def answers_to(
 ) -> Iterator[Answered]:
     """Answers to what was given: texts, the rows of one file, or else the lines of a stream. With a `finder`
     of entities, the bundle says how those of each text stand to each other."""
+    empty = next((i for i, one in enumerate(given or (), 1) if not one.strip()), None)
+    if given and empty:
+        raise DataError(
+            f"Text {empty} of {len(given)} is {given[empty - 1]!r}; a text with words in it was wanted. "
+            "Leave it out."
+        )
     path = file_among(given or [])
     if finder:
         return _related(finder(), bundle(), path, given or lines_of(stream), **reading)

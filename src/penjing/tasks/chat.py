@@ -198,8 +198,8 @@ def _labels(found: Written, learn: str) -> np.ndarray:
         learned[: found.replies[0][0]][:1] = False  # nothing comes before the first token
     elif learn == "last":
         learned = np.zeros_like(learned)
-        first, end = found.replies[-1]
-        learned[first:end] = True
+    for first, end in found.replies[-1:] if learn == "last" else found.replies:
+        learned[first:end] = found.learned[first:end]  # but for replies of weight 0
     labels = np.full(len(found.ids), -100, dtype=np.int64)
     labels[:-1] = np.where(learned[1:], found.ids[1:], -100)
     return labels
