@@ -35,9 +35,12 @@ def test_the_bundle_is_opened_only_when_there_is_a_text() -> None:
         list(answers(opens, lines_of(io.BytesIO(b"\n \n"))))
 
 
-def test_an_empty_text_is_told_whatever_the_task() -> None:
-    with pytest.raises(DataError, match=r"Text 2 of 2 is ' '; a text with words"):
-        answers_to(["hi", " "], io.BytesIO(), lambda: pytest.fail("opened"))
+@pytest.mark.parametrize(
+    ("text", "wanted"), [(" ", r"' '; a text with words in it"), ("caf\udce9", r".*; a text in UTF-8")]
+)
+def test_a_text_that_is_none_is_told_whatever_the_task(text: str, wanted: str) -> None:
+    with pytest.raises(DataError, match=f"Text 2 of 2 is {wanted} was wanted"):
+        answers_to(["hi", text], io.BytesIO(), lambda: pytest.fail("opened"))
 
 
 def test_lines_are_texts_and_blank_lines_are_none() -> None:

@@ -91,7 +91,7 @@ def read(
         for line, cells in table.rows(columns):
             row = dict(zip(columns, cells, strict=True))
             where = f"{table.name}, line {line}"
-            names = ()
+            names: tuple[str, ...] = ()
             if relation is not None:
                 names = label_names(row[relation], names=table.names.get(relation), typed=table.typed)
             if (labelled and not names) or not row[body]:

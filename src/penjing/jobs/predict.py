@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import rows_from
 from penjing.jobs.relating import line_of, relations
 
+_HALF = re.compile("[\ud800-\udfff]")  # what Python makes of arguments that are not UTF-8
 AT_ONCE = 4096  # texts sorted by length together
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".gz")
 
@@ -41,12 +43,12 @@ def answers_to(
 ) -> Iterator[Answered]:
     """Answers to what was given: texts, the rows of one file, or else the lines of a stream. With a `finder`
     of entities, the bundle says how those of each text stand to each other."""
-    empty = next((i for i, one in enumerate(given or (), 1) if not one.strip()), None)
-    if given and empty:
-        raise DataError(
-            f"Text {empty} of {len(given)} is {given[empty - 1]!r}; a text with words in it was wanted. "
-            "Leave it out."
-        )
+    for i, one in enumerate(given or (), 1):
+        if not one.strip() or _HALF.search(one):
+            what = "a text with words in it" if not one.strip() else "a text in UTF-8"
+            raise DataError(
+                f"Text {i} of {len(given or ())} is {one[:60]!r}; {what} was wanted. Mend it or leave it out."
+            )
     path = file_among(given or [])
     if finder:
         return _related(finder(), bundle(), path, given or lines_of(stream), **reading)
