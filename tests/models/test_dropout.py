@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,3 +138,23 @@ def test_the_bases_dropout_leaves_that_of_lora(tiny: Tiny) -> None:
 def test_dropout_can_be_turned_on_in_every_family(family: str, tiny: Tiny) -> None:
     trained, evaluated = states(tiny(family), 0.2)
     assert not torch.allclose(trained, evaluated, atol=1e-3)
+
+
+def test_a_rate_of_dropout_leaves_no_layer_out(tiny: Tiny) -> None:
+    trunk = load(str(tiny("bart")), whole=True).trunk
+    stacks: list[Any] = [trunk.encoder, trunk.decoder]
+    set_dropout(trunk, 0.3)
+    assert [stack.layerdrop for stack in stacks] == [0.0, 0.0]
+    stacks[0].layerdrop = 0.2
+    set_dropout(trunk, 0.3)
+    assert stacks[0].layerdrop == 0.2
+    set_dropout(trunk, 0.0)
+    assert stacks[0].layerdrop == 0.0
+
+
+def test_a_rate_that_a_config_has_as_a_whole_number_is_one(tiny: Tiny) -> None:
+    trunk: Any = load(str(tiny("llama"))).trunk
+    attention = trunk.layers[0].self_attn
+    attention.attention_dropout = 0
+    set_dropout(trunk, 0.3)
+    assert attention.attention_dropout == 0.3

@@ -120,14 +120,21 @@ def declared_pooling(folder: Path) -> str | None:
         return None
     with contextlib.suppress(ValueError, AttributeError):
         says = json.loads(path.read_text(encoding="utf-8"))
-        for key, pooling in (("mean_tokens", "mean"), ("cls_token", "cls"), ("lasttoken", "last")):
-            if says.get(f"pooling_mode_{key}"):
+        # one name since release 6, a flag for each before
+        for name, flag, pooling in (
+            ("mean", "mean_tokens", "mean"),
+            ("cls", "cls_token", "cls"),
+            ("lasttoken", "lasttoken", "last"),
+        ):
+            if says.get("pooling_mode") == name or says.get(f"pooling_mode_{flag}"):
                 return pooling
     return None
 
 
-def longest(config: Any, tokenizer: Any) -> int:
-    """Longest sequence: positions the base has (less RoBERTa's two offsets), and what its tokenizer says."""
+def longest(config: Any, tokenizer: Any, offset: int = 0) -> int:
+    """Longest sequence: positions the base has, less those before the first (`offset`, as was found by trying
+    it; RoBERTa's two), and what its tokenizer says.
+    """
     positions = (
         getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
     )
@@ -135,6 +142,7 @@ def longest(config: Any, tokenizer: Any) -> int:
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "mpnet") and isinstance(
         pad, int
     ):
-        positions -= pad + 1
+        offset = pad + 1
+    positions -= offset
     said = tokenizer.model_max_length
     return int(min(positions, said if isinstance(said, int) and said < 10**9 else 10**9))

@@ -150,12 +150,14 @@ def hasten(trunk: nn.Module) -> None:
 
 
 def set_dropout(trunk: nn.Module, p: float) -> None:
-    """Give every dropout of a base the rate p, those kept as numbers too; adapters keep their own."""
+    """Give every dropout of a base the rate p, those kept as numbers too; adapters keep their own. BART's
+    `layerdrop` leaves out whole layers, which is another thing: nothing but 0 reaches it.
+    """
     for place, module in trunk.named_modules():
         if "lora_" in place:
             continue
         if isinstance(module, nn.Dropout | Dropout):
             module.p = p
         for name, value in list(vars(module).items()):
-            if isinstance(value, float) and "drop" in name:
+            if type(value) in (int, float) and "drop" in name and (not p or "layerdrop" not in name):
                 setattr(module, name, p)

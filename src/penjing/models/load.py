@@ -257,7 +257,7 @@ def _ready(
         n_layers=int(config.num_hidden_layers),
         pooling=(None if sight else declared_pooling(folder)) or usual,
         pooler=pooler,
-        limit=sight.n_tokens if sight else longest(config, tokenizer),
+        limit=sight.n_tokens if sight else longest(config, tokenizer, way.offset),
     )
 
 

@@ -1,0 +1,44 @@
+"""What a checkpoint's folder says of itself."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penjing.models.checkpoint import declared_pooling, longest
+
+
+@pytest.mark.parametrize(
+    ("says", "pooling"),
+    [
+        ({"pooling_mode": "mean"}, "mean"),  # sentence-transformers from release 6 on
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode": ["mean", "max"]}, None),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode_max_tokens": True}, None),
+    ],
+)
+def test_the_pooling_of_a_sentence_encoder_is_read(says: Any, pooling: str | None, tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(says))
+    assert declared_pooling(tmp_path) == pooling
+
+
+@pytest.mark.parametrize(
+    ("family", "offset", "said", "wanted"),
+    [
+        ("bert", 0, 10**30, 514),
+        ("roberta", 0, 10**30, 512),  # shapes alone: nothing was tried
+        ("roberta", 2, 10**30, 512),
+        ("data2vec-text", 2, 10**30, 512),
+        ("bert", 0, 128, 128),
+    ],
+)
+def test_positions_before_the_first_hold_no_token(family: str, offset: int, said: int, wanted: int) -> None:
+    config = SimpleNamespace(model_type=family, max_position_embeddings=514, pad_token_id=1)
+    assert longest(config, SimpleNamespace(model_max_length=said), offset) == wanted
