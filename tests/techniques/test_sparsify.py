@@ -9,6 +9,7 @@ import torch
 
 from penjing.errors import SpecError
 from penjing.models.layers import linears_of
+from penjing.models.masked import Masks
 from penjing.models.model import Model
 from penjing.records import Technique
 from penjing.techniques.sparsify import schedule, sparsify
@@ -69,6 +70,16 @@ def test_what_is_saved_has_all_its_zeros_at_any_time(tiny: Tiny) -> None:
     after = weights_of(bench.model)
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert shares(bench.model)[0] < 0.5
+
+
+def test_a_state_read_from_disk_goes_where_the_weights_are(tiny: Tiny) -> None:
+    """Saved tensors are read onto the CPU; `meta` stands for a card here."""
+    model = Bench(tiny("bert"), technique_of("sparsify")).model
+    masks = Masks("movement", "layer")
+    masks.renew(model, 0.5)
+    masks.load_state_dict(masks.state_dict())
+    masks.hold(model.to("meta"))
+    assert {kept.device.type for kept in (*masks.masks.values(), *masks.hidden.values())} == {"meta"}
 
 
 def test_movements_scores_are_minus_the_sum_of_weight_times_gradient(tiny: Tiny) -> None:

@@ -41,6 +41,9 @@ class Masks:
             self._names = _names(model.trunk)
         for name in self._names:
             layer = model.trunk.get_submodule(name)
+            for kept in (self.masks, self.scores, self.hidden):
+                if name in kept:  # as it was read, perhaps, from a saved state
+                    kept[name] = kept[name].to(layer.weight.device)
             yield name, layer.weight, not isinstance(layer, nn.Linear)
 
     @torch.no_grad()
