@@ -276,6 +276,16 @@ def test_mixed_gives_each_objective_its_share_of_the_steps(tiny: Tiny) -> None:
         assert found.parts == {("masked", "sentence_order")[kinds[seed]]: pytest.approx(found.mean.item())}
 
 
+def test_two_objectives_of_one_name_keep_their_scores_apart(tiny: Tiny) -> None:
+    task, _, model, part = made(tiny, "mixed", of=["masked", {"masked": {"share": 0.5}}], shares=[3, 1])
+    assert task.infer is not None
+    found = task.infer(model, partial(each, model, tokens=64), part)
+    values = task.score(found, part.targets, ["s0", "s1"], {}, 0).values
+    one, other = values["masked_loss"], values["masked_2_loss"]
+    assert one != other
+    assert values["loss"] == pytest.approx(0.75 * one + 0.25 * other)
+
+
 def test_what_a_base_cannot_do_is_refused(tiny: Tiny) -> None:
     with pytest.raises(NotSupported, match="needs a tokenizer with a mask token"):
         made(tiny, "masked", "gpt2")
@@ -293,6 +303,8 @@ def test_what_a_base_cannot_do_is_refused(tiny: Tiny) -> None:
         ("sentence_order", {"head_dropout": 1.0}, "`sentence_order.head_dropout`"),
         ("mixed", {"of": ["masked"]}, "must name two objectives or more; it names 1"),
         ("mixed", {"of": ["masked", "mixed"]}, "names `mixed` itself"),
+        ("mixed", {"of": ["span", "masked"]}, "names `span`, which reads sources and answers"),
+        ("mixed", {"of": ["masked", "masked_image"]}, "names `masked_image`, which reads images"),
         ("mixed", {"of": ["masked", "causal"], "shares": [1.0]}, "give each of the 2 objectives a share"),
     ],
 )

@@ -37,7 +37,15 @@ def mixed(*, of: list[Any], shares: list[float] | None = None) -> Task:
         )
     if any(one == "mixed" or (isinstance(one, dict) and "mixed" in one) for one in of):
         raise SpecError("`mixed.of` names `mixed` itself. Name the objectives that it holds.")
-    picked = [plugin.choice(one, kind="objectives", key="mixed.of") for one in of]
+    choices = [plugin.choice(one, kind="objectives", key="mixed.of") for one in of]
+    made: list[Task] = [plugin.build("objectives", one) for one in choices]
+    for one in made:
+        if one.whole or one.sees:
+            what = "images" if one.sees else "sources and answers"
+            raise SpecError(
+                f"`mixed.of` names `{one.name}`, which reads {what}; objectives on one model read pieces of "
+                "one text. Train it by itself, before or after the others."
+            )
     given = shares or [1.0] * len(of)
     if len(given) != len(of) or not all(0 < share < float("inf") for share in given):
         raise SpecError(
@@ -47,8 +55,7 @@ def mixed(*, of: list[Any], shares: list[float] | None = None) -> Task:
     parts = [share / sum(given) for share in given]
 
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
-        made: list[Task] = [plugin.build("objectives", one) for one in picked]
-        members = [one.bind(base, names, weights=weights) if one.bind else one for one in made]
+        members = _named([one.bind(base, names, weights=weights) if one.bind else one for one in made])
         return replace(
             task,
             head=lambda *shape: Heads([one.head(*shape) for one in members]),
@@ -79,6 +86,16 @@ def mixed(*, of: list[Any], shares: list[float] | None = None) -> Task:
         feed=Feed(),
     )
     return task
+
+
+def _named(members: Sequence[Task]) -> list[Task]:
+    """Scores and losses stand under an objective's name; a second one of a name is `masked_2`."""
+    names = [one.name for one in members]
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [
+        one if n == 1 else replace(one, name=f"{one.name}_{n}")
+        for one, n in zip(members, counts, strict=True)
+    ]
 
 
 def _unbound(*given: Any) -> Any:
