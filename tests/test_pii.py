@@ -23,6 +23,10 @@ FOUND = [
     ("id_card", "身份证11010519491231002X号", "11010519491231002X"),
     ("bank_card", "卡号4111 1111 1111 1111，", "4111 1111 1111 1111"),
     ("bank_card", "卡号6222021234567890128，", "6222021234567890128"),
+    ("iban", "账号DE89 3704 0044 0532 0130 00，BIC", "DE89 3704 0044 0532 0130 00"),
+    ("iban", "IBAN：GB82WEST12345698765432号", "GB82WEST12345698765432"),
+    ("iban", "BE68 5390 0754 7034 PAY NOW", "BE68 5390 0754 7034"),
+    ("phone", "电话138 0013 8000", "138 0013 8000"),
     ("ip", "from 192.0.2.17: refused", "192.0.2.17"),
     ("ip", "host 2001:db8::8a2e:370:7334 up", "2001:db8::8a2e:370:7334"),
     ("key", "key=AKIAIOSFODNN7EXAMPLE;", "AKIAIOSFODNN7EXAMPLE"),
@@ -48,6 +52,7 @@ def test_personal_data_is_found_where_it_stands(kind: str, text: str, wanted: st
         "@handle and a@b",
         "ISBN 978-7-111-12345-6",
         "the skeleton of a ghost",
+        "order DE88 3704 0044 0532 0130 AB and GB82WEST123456987654321",
     ],
 )
 def test_what_only_looks_like_it_is_left(text: str) -> None:

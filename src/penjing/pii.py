@@ -1,12 +1,10 @@
 """Personal data and secrets in text: where they stand, and texts with them masked.
 
 Patterns with checks behind them: an e-mail address, phone numbers (Chinese mobile and landline,
-international),
-Chinese resident identity cards (GB 11643: date and check digit), bank cards (ISO/IEC 7812: Luhn), IPv4 and
-IPv6
-addresses, and keys of well-known services. `\\b` is not used: between a Han character and a digit there is
-none.
-What has no form of its own (names, street addresses) is not found.
+international), Chinese resident identity cards (GB 11643: date and check digit), bank cards (ISO/IEC 7812:
+Luhn), bank accounts (IBAN, ISO 13616: the country's length, remainder by 97), IPv4 and IPv6 addresses, and
+keys of well-known services. `\\b` is not used: between a Han character and a digit there is none. What has no
+form of its own (names, street addresses) is not found.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-KINDS = ("email", "phone", "id_card", "bank_card", "ip", "key")
+KINDS = ("email", "phone", "id_card", "bank_card", "iban", "ip", "key")
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,34 @@ _BANK_CARD = re.compile(
     r"(?<![0-9A-Za-z.-])(?:3[47]\d{2}[ -]?\d{6}[ -]?\d{5}"  # American Express groups 4 6 5
     r"|(?:[2-6]\d|95)\d{2}(?:[ -]?\d{4}){2}[ -]?\d{1,4}(?:[ -]?\d{1,3})?)(?![0-9A-Za-z])"
 )
+_IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Z]{2}\d{2}(?: ?[0-9A-Z]){11,30}")
+_IBAN_SIZES = {  # registry of SWIFT, release 99
+    country: size
+    for size, countries in {
+        15: "NO",
+        16: "BE",
+        18: "DK FI FK FO GL NL SD",
+        19: "MK SI",
+        20: "AT BA EE KZ LT LU MN XK",
+        21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA",
+        23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST",
+        26: "IS TR",
+        27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO EG GT HN HU LB NI PL SV",
+        29: "BR PS QA UA",
+        30: "JO KW MU YE",
+        31: "MT SC",
+        32: "LC",
+        33: "RU",
+    }.items()
+    for country in countries.split()
+}
 _PHONES = (  # the longest forms first: the others would find a part of them
     re.compile(
-        r"(?<![0-9A-Za-z])(?:\+[1-9]\d{0,2}[ .-]?|(?<![.-])00[1-9]\d{0,2}[ -])(?:\(\d{1,4}\)[ .-]?)?"
+        r"(?<![0-9A-Za-z])(?:\+[1-9]\d{0,2}[ .-]?|(?<![.-])(?<!\d )00[1-9]\d{0,2}[ -])(?:\(\d{1,4}\)[ .-]?)?"
         r"\d{1,4}(?:[ .-]?\d{1,4}){1,6}(?![0-9A-Za-z])"
     ),
     re.compile(r"(?<![0-9A-Za-z.])(?:(?:\+|00)86[- ]?|86[- ])?1[3-9]\d(?:[- ]?\d{4}){2}(?![0-9A-Za-z])"),
@@ -167,6 +190,19 @@ def _bank_cards(text: str) -> Iterator[Span]:
         yield from _plain(_BANK_CARD, "bank_card", lambda hit: _issued(hit) and is_bank_card(hit))(text)
 
 
+def _ibans(text: str) -> Iterator[Span]:
+    if _digits(text):
+        for match in _IBAN.finditer(text):
+            places = [match.start() + i for i, sign in enumerate(match[0]) if sign != " "]
+            size = _IBAN_SIZES.get(match[0][:2], len(text))
+            if size > len(places):
+                continue
+            end = places[size - 1] + 1
+            alone = not re.match("[0-9A-Za-z]", text[end : end + 1])
+            if alone and is_iban(text[match.start() : end].replace(" ", "")):
+                yield Span(match.start(), end, "iban")
+
+
 def _ips(text: str) -> Iterator[Span]:
     if "." in text:
         for span in _plain(_IP4, "ip", _is_ip)(text):
@@ -203,6 +239,14 @@ def is_bank_card(number: str) -> bool:
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
+def is_iban(number: str) -> bool:
+    """Whether it has its country's length and leaves 1 by 97, letters counted from 10 (ISO 7064)."""
+    turned = number[4:] + number[:4]
+    return (
+        _IBAN_SIZES.get(number[:2]) == len(number) and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
+    )
+
+
 def _issued(number: str) -> bool:
     """Whether cards of this length begin so: a tenth of all numbers have the check digit of one (13 digits of
     an article number, say)."""
@@ -224,7 +268,8 @@ _FINDERS: dict[str, Callable[[str], Iterator[Span]]] = {
     "phone": _phones,
     "id_card": _id_cards,
     "bank_card": _bank_cards,
+    "iban": _ibans,
     "ip": _ips,
     "key": _keys,
 }
-_ORDER = ("key", "email", "id_card", "bank_card", "ip", "phone")  # checked hardest first
+_ORDER = ("key", "email", "id_card", "iban", "bank_card", "ip", "phone")  # checked hardest first

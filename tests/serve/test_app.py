@@ -118,7 +118,9 @@ def test_bad_requests_are_told_in_one_shape(client: TestClient, body: Any, statu
 def test_what_is_no_json_and_what_is_no_path_are_told_too(client: TestClient) -> None:
     assert client.post("/v1/predict", content=b"{nonsense").status_code == 422
     assert client.get("/v1/nothing").json()["error"]["code"] == "not_found"
-    assert client.delete("/v1/predict").status_code == 404
+    reply = client.delete("/v1/predict")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+    assert client.get(f"/v1/models/support@{'9' * 5000}").status_code == 404
 
 
 def test_no_answer_tells_a_path_of_the_server(client: TestClient, monkeypatch: Any) -> None:

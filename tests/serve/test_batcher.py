@@ -135,6 +135,21 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(models: Models) -> None
         made.submit(opened, "predict", ["no"], within_s=5)
 
 
+def test_a_long_text_that_is_cut_teaches_nothing_of_others(models: Models, batcher: Batcher) -> None:
+    opened = [models.open(models.choose(name).version) for name in ("support", "topics")]
+    before = [batcher.guess(one, ["x" * 3000]) for one in opened]
+    batcher.start()
+    for _ in range(5):
+        batcher.submit(opened[0], "predict", ["card " * 20_000], within_s=60).future.result(60)
+    assert batcher.guess(opened[0], ["x" * 3000]) > before[0] / 3
+    assert batcher.guess(opened[1], ["x" * 3000]) == before[1], "what one is asked says nothing of another"
+
+
+def test_an_images_bytes_are_no_tokens(models: Models) -> None:
+    opened, batcher = models.open(models.choose("support").version), Batcher(models.lanes)
+    assert batcher.guess(opened, [b"x" * 1_000_000]) == batcher.guess(opened, [b"x"]) == 200
+
+
 def test_a_deadline_that_has_passed_costs_no_pass(models: Models, batcher: Batcher) -> None:
     opened = models.open(models.choose("support").version)
     late = batcher.submit(opened, "predict", TEXTS, within_s=0.01)

@@ -176,3 +176,40 @@ def test_what_is_not_there_is_unknown(root: Path) -> None:
     for asked in ("suport", "support@7", "support@prod", "bert"):
         with pytest.raises(Unknown):
             models.choose(asked)
+
+
+def copied(root: Path, number: int, **other: Any) -> None:
+    """Version 1 once more, by another number."""
+    place = root / "support" / str(number)
+    shutil.copytree(root / "support" / "1", place)
+    about = json.loads((place / "version.json").read_text()) | {"version": number, **other}
+    (place / "version.json").unlink()
+    (place / "version.json").write_text(json.dumps(about))
+
+
+def test_a_canary_that_is_refused_gets_no_callers(root: Path) -> None:
+    copied(root, 2, sha256="0" * 64)
+    share(root, "support", "canary", 2, 1.0)
+    models = Models(root, device="cpu")
+    models.begin("support")
+    assert [str(models.choose("support").version), models.choose("support").way] == ["support@1", "live"]
+    copied(root, 3)
+    share(root, "support", "canary", 3, 1.0)
+    models.follow()
+    assert str(models.choose("support").version) == "support@3"
+    share(root, "support", "canary", 2, 1.0)
+    models.follow()
+    assert str(models.choose("support").version) == "support@1"
+
+
+def test_a_model_that_cannot_be_read_keeps_no_other_from_being_followed(root: Path) -> None:
+    shutil.copytree(root / "support", root / "broken")
+    copied(root, 2)
+    models = Models(root, device="cpu")
+    assert [models.choose(name).version.number for name in ("broken", "support")] == [1, 1]
+    (root / "broken" / "route.json").unlink()
+    (root / "broken" / "route.json").write_text("{")
+    point(root, "support", 2)
+    for _ in range(2):
+        models.follow()
+    assert [models.choose(name).version.number for name in ("broken", "support")] == [1, 2]

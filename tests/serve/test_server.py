@@ -15,8 +15,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from common import told
 from penjing.errors import NotSupported, SpecError
-from penjing.jobs.serve import Serving, register
+from penjing.jobs.serve import Serving, bound, register
 from penjing.serve.registry import names, point, read_route
 from serving import TEXTS, made, registered
 
@@ -118,6 +119,20 @@ def test_bundles_are_named_by_their_folder_or_as_asked(tiny: Tiny, tmp_path: Pat
         register([str(folder), f"desk={folder}"], how)
     with pytest.raises(NotSupported, match=r"no card\.json"):
         register([str(tmp_path / "nothing")], how)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_opened() -> None:
+    first = bound("127.0.0.1", 0)
+    first[0].listen()
+    port = first[0].getsockname()[1]
+    assert port > 0
+    with pytest.raises(SpecError) as error:
+        bound("127.0.0.1", port)
+    told(error, f"was to listen on 127.0.0.1, port {port}", "in use", "Give another `--port`")
+    both = bound("localhost", 0)
+    assert len({one.getsockname()[1] for one in both}) == 1
+    for one in [*first, *both]:
+        one.close()
 
 
 def test_a_service_that_others_can_reach_needs_keys(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from common import told
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.serve.asked import Answered, Asked
-from penjing.serve.traffic import Traffic, masked, masker, opened, recorder
+from penjing.serve.traffic import Traffic, asked_of, masked, masker, opened, recorder
 
 ANSWER = {"label": "billing", "confidence": 0.9, "scores": {"billing": 0.9, "delivery": 0.1}}
 SERVER = shutil.which("postgres")
@@ -232,6 +232,27 @@ def test_a_disk_that_refuses_is_told_and_the_next_request_is_tried_anew(
         assert [row.id for row in traffic.rows()] == ["s"]
 
 
+def test_a_row_that_cannot_be_kept_costs_no_other(tmp_path: Path) -> None:
+    with Traffic(str(tmp_path / "t.db"), mask=lambda text: text) as traffic:
+        futures = [traffic.record_soon(f"r{i}", "\ud800" if i == 3 else "ok", ANSWER) for i in range(9)]
+        failed = [i for i, future in enumerate(futures) if future.exception(30) is not None]
+        assert failed == [3]
+        assert len(traffic.rows()) == 8
+
+
+def test_who_waits_no_longer_for_the_disk_stops_nobody(tmp_path: Path) -> None:
+    with Traffic(str(tmp_path / "t.db")) as traffic:
+        for i in range(50):
+            traffic.record_soon(f"r{i}", "x", ANSWER).cancel()
+        traffic.record_soon("last", "x", ANSWER).result(30)
+
+
+def test_numbers_of_an_input_are_masked_too_and_it_stays_json(tmp_path: Path) -> None:
+    with Traffic(str(tmp_path / "t.db")) as traffic:
+        traffic.record("r", {"phone": 13800138000, "a@example.com": 3, "n": 7}, ANSWER)
+        assert asked_of(traffic.rows()[0]) == {"phone": "<phone>", "<email>": 3, "n": 7}
+
+
 def test_what_cannot_be_is_refused_and_no_password_is_shown(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as error:
         Traffic("mysql://me:secret@host/db")
@@ -242,6 +263,11 @@ def test_what_cannot_be_is_refused_and_no_password_is_shown(tmp_path: Path) -> N
     with pytest.raises(NotSupported) as closed:
         Traffic("postgresql://me:secret@127.0.0.1:1/db")
     told(closed, "cannot be", "me:…@127.0.0.1")
+    with Traffic(str(tmp_path / "t.db")) as traffic:
+        traffic.url = "postgresql://me:secret@host/db"
+    with pytest.raises(NotSupported, match="me:…@host") as over:
+        traffic.record("r", "x", ANSWER)
+    assert "secret" not in str(over.value)
     with Traffic(str(tmp_path / "t.db")) as traffic, pytest.raises(DataError) as unknown:
         traffic.feedback("nobody", "a")
     told(unknown, "'nobody'", "the store keeps none of that id", "give the id")

@@ -12,7 +12,7 @@ from penjing.errors import SpecError, nearest
 from penjing.keys import STRICT
 from penjing.yaml_file import read_yaml
 
-Kind = Literal["email", "phone", "id_card", "bank_card", "ip", "key"]
+Kind = Literal["email", "phone", "id_card", "bank_card", "iban", "ip", "key"]
 
 
 class NormaliseSpec(BaseModel):
@@ -124,7 +124,8 @@ class CorpusSpec(BaseModel):
     )
     pii: Literal["keep", "mask", "drop"] = Field("keep", description="what happens to personal data and keys")
     pii_kinds: tuple[Kind, ...] = Field(
-        ("email", "phone", "id_card", "bank_card", "ip", "key"), description="which kinds are looked for"
+        ("email", "phone", "id_card", "bank_card", "iban", "ip", "key"),
+        description="which kinds are looked for",
     )
     valid_share: float = Field(0.01, ge=0, lt=1, description="share of documents set aside for validation")
     weights: dict[str, float] | None = Field(

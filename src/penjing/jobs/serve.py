@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
+import errno
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from penjing.errors import NotSupported, SpecError
 from penjing.serve import registry
-from penjing.serve.keyring import Keyring
+from penjing.serve.databases import shown
+from penjing.serve.keyring import Keyring, is_local
 from penjing.serve.limits import Limits
 from penjing.serve.shared import Shared, alone
 from penjing.serve.traffic import Traffic, recorder
@@ -62,7 +64,7 @@ class Serving:
             )
         if (self.certificate is None) != (self.private_key is None):
             raise SpecError("TLS needs a certificate and its private key; one of them is missing. Give both.")
-        if self.keys is None and not _local(self.host):
+        if self.keys is None and not is_local(self.host):
             raise SpecError(
                 f"The service was to listen on {self.host}, which others can reach, without API keys. Make "
                 "some "
@@ -161,23 +163,23 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
     Raises:
         SpecError, NotSupported: as `register` and `application`.
     """
-    names = register(bundles, how, tell=tell)
     with contextlib.ExitStack() as after:
+        sockets = [after.enter_context(one) for one in bound(how.host, how.port)]
+        names = register(bundles, how, tell=tell)
         traffic = None
         if how.store is not None:
             traffic = after.enter_context(Traffic(how.store))
-            tell(f"requests are kept in {how.store}, personal data masked")
+            tell(f"requests are kept in {shown(how.store)}, personal data masked")
         app = application(names, how, traffic=traffic)
         import uvicorn
 
         scheme = "https" if how.certificate else "http"
-        tell(f"{', '.join(names)} on {scheme}://{how.host}:{how.port}{'' if how.keys else ', without keys'}")
+        host, port = f"[{how.host}]" if ":" in how.host else how.host, sockets[0].getsockname()[1]
+        tell(f"{', '.join(names)} on {scheme}://{host}:{port}{'' if how.keys else ', without keys'}")
         # uvicorn stops gracefully and then raises the signal again: that end is a good one.
         after.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, lambda *about: None))
-        uvicorn.run(
+        config = uvicorn.Config(
             app,
-            host=how.host,
-            port=how.port,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -187,12 +189,50 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
             ssl_certfile=how.certificate,
             ssl_keyfile=how.private_key,
         )
+        server = uvicorn.Server(config)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=sockets)
 
 
-def _local(host: str) -> bool:
-    if host == "localhost":
-        return True
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets of every address that a host's name has, one port for all. They are taken first: who cannot
+    have them need not wait for models to open.
+
+    Raises:
+        SpecError: another program listens there, or it is no address of this machine.
+    """
+    found: list[socket.socket] = []
+    why: OSError | None = None
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(places):
+            try:
+                own = found[0].getsockname()[1] if found else port
+                found.append(_bound(family, (address[0], own, *address[2:])))
+            except OSError as error:
+                why = error
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # such as IPv6, switched off
+                    raise
+        if not found and why is not None:
+            raise why
+    except OSError as error:
+        for one in found:
+            one.close()
+        raise SpecError(
+            f"The service was to listen on {host}, port {port}; the system said: {error.strerror}. Give "
+            "another `--port` (0 takes a free one) or `--host`, or end what listens there."
+        ) from error
+    return found
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    own = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a restart waits for old connections
+        if family == socket.AF_INET6:  # IPv4 has a socket of its own
+            own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        own.bind(address)
+    except OSError:
+        own.close()
+        raise
+    return own

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.errors import PenjingError
+from penjing.errors import DataError, PenjingError
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,31 @@ class Answered:
 
 
 Recorder = Callable[[Asked, Answered], None]
+DEEPEST = 64  # lists and objects within each other
+
+
+def refuse_unreadable(value: Any, where: str, *, depth: int = 0) -> None:
+    """Look through what a caller sent.
+
+    Raises:
+        DataError: half of a character (a lone surrogate, which JSON can write and Unicode has not), or lists
+        in lists without end.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"Unicode was wanted in {where}; sign {error.start + 1} of a text is half of a character "
+                f"(\\u{ord(value[error.start]):04x}). Send its other half too, or leave it out."
+            ) from error
+    elif isinstance(value, dict | list | tuple):
+        if depth == DEEPEST:
+            raise DataError(
+                f"{where} has lists or objects within each other, more than {DEEPEST} deep. Send it flat."
+            )
+        for one in (*value.keys(), *value.values()) if isinstance(value, dict) else value:
+            refuse_unreadable(one, where, depth=depth + 1)
 
 
 class Unknown(PenjingError):
@@ -66,6 +91,10 @@ class Late(PenjingError):
 
 class Closing(PenjingError):
     """The service is stopping, or not ready yet."""
+
+
+class Gone(PenjingError):
+    """The client went before its answer was there."""
 
 
 class Forbidden(PenjingError):

@@ -23,11 +23,14 @@ from penjing.serve.asked import Busy, Closing, Late
 from penjing.serve.job import SWIFT, Job
 from penjing.serve.lanes import Lane, Lanes, with_states
 from penjing.serve.opened import Opened
+from penjing.serve.registry import Version
 from penjing.serve.talker import Talk, Talker
 
 LOG = logging.getLogger("penjing.serve")
 WINDOW = 4  # passes' worth of tokens that are looked at for sequences of like length
-CHARS = 3.0  # characters a token, until it was seen
+CHARS = 3.0  # characters a token, until it was seen of a version
+LEAST_CHARS, MOST_CHARS = 0.5, 16.0  # a text that is cut says nothing of others, however long it is
+IMAGE = 600  # an image counts as so many characters: its bytes say nothing of its patches
 
 
 class Batcher:
@@ -40,7 +43,7 @@ class Batcher:
     def __init__(self, lanes: Lanes, *, tokens: int = 2048, most: int = 262_144) -> None:
         self.lanes, self.tokens, self.most = lanes, tokens, most
         self.pace = SWIFT  # tokens a second, lately
-        self.chars = CHARS
+        self._chars: dict[Version, float] = {}
         self.waiting = 0  # tokens, guessed
         self.passes: list[tuple[int, int, float]] = []  # (sequences, tokens, seconds) since `drain_passes`
         self._new: list[Job] = []
@@ -73,9 +76,10 @@ class Batcher:
         """How long what waits will take, as it went lately."""
         return self.waiting / self.pace
 
-    def guess(self, inputs: Sequence[Any]) -> int:
-        """About how many tokens inputs have, before anything reads them."""
-        return max(1, round(sum(_characters(one) for one in inputs) / self.chars))
+    def guess(self, opened: Opened, inputs: Sequence[Any]) -> int:
+        """About how many tokens inputs have for a bundle, before anything reads them."""
+        chars = self._chars.get(opened.version, CHARS)
+        return max(1, round(sum(_characters(one) for one in inputs) / chars))
 
     def submit(self, opened: Opened, verb: str, inputs: Sequence[Any], *, within_s: float) -> Job:
         """Queue a request; its `future` has the answers.
@@ -84,7 +88,7 @@ class Batcher:
             Busy: the queue is full, or so long that the deadline would pass.
             Closing: the service is stopping.
         """
-        size = self.guess(inputs)
+        size = self.guess(opened, inputs)
         job = Job(opened, verb, inputs, time.monotonic() + within_s, size)
         with self._wake:
             self._admit(size, within_s)
@@ -145,11 +149,18 @@ class Batcher:
             if not job.future.cancelled():
                 self._tried([job], job.begin)
                 if job.n_tokens:
-                    self.chars += 0.05 * (job.size * self.chars / job.n_tokens - self.chars)
+                    self._learn(job)
         self._jobs += [job for job in new if job.part is not None and not job.future.done()]
         for talk in talks:
             self._talker.take(talk)
         return True
+
+    def _learn(self, job: Job) -> None:
+        """Characters a token, as the texts of a version have them lately."""
+        known = self._chars.get(job.opened.version, CHARS)
+        seen = sum(_characters(one) for one in job.inputs) / job.n_tokens
+        seen = min(max(seen, LEAST_CHARS), MOST_CHARS)
+        self._chars[job.opened.version] = known + 0.05 * (seen - known)
 
     def _prune(self) -> None:
         """Leave those that nobody waits for any more."""
@@ -265,8 +276,10 @@ def _fail(job: Job, error: BaseException) -> None:
 
 def _characters(one: Any) -> int:
     """About how much there is to read in an input."""
-    if isinstance(one, str | bytes):
+    if isinstance(one, str):
         return len(one)
+    if isinstance(one, bytes):
+        return IMAGE
     if isinstance(one, dict):
         return sum(_characters(value) for value in one.values())
     return sum(_characters(value) for value in one) if isinstance(one, list | tuple) else 1

@@ -6,6 +6,7 @@ loss of power; its file is for the owner's eyes only. PostgreSQL is spoken to by
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ class Database:
 
     def close(self) -> None:
         """Close it; what was not committed is undone."""
+        with contextlib.suppress(Exception):  # a cursor that something still holds would keep SQLite's lock
+            self.connection.rollback()
         self.connection.close()
 
 
@@ -73,7 +76,7 @@ def open_database(url: str) -> Database:
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise NotSupported(
-            f"The traffic store {_shown(url)} was to be opened; it cannot be ({said[0][:200]}). Check its "
+            f"The traffic store {shown(url)} was to be opened; it cannot be ({said[0][:200]}). Check its "
             "path or address, its rights, and whether the server runs."
         ) from error
 
@@ -98,11 +101,11 @@ def _parted(url: str) -> tuple[str, str]:
         return "postgresql", rest
     raise SpecError(
         f"A traffic store is a file (`traffic.db`, `sqlite:///traffic.db`) or `postgresql://user@host/name`; "
-        f"it is {_shown(url)!r}. Give one of these."
+        f"it is {shown(url)!r}. Give one of these."
     )
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """The URL without its password."""
     parts = urlsplit(url)
     return url if parts.password is None else url.replace(f":{parts.password}@", ":…@")
@@ -123,7 +126,7 @@ def _postgresql(url: str) -> Any:
         import pg8000.dbapi
     except ImportError:
         raise NotSupported(
-            f"The traffic store {_shown(url)} needs pg8000; it is not installed. Run `pip install "
+            f"The traffic store {shown(url)} needs pg8000; it is not installed. Run `pip install "
             "'penjing[postgresql]'`, or give a file: SQLite needs nothing."
         ) from None
     parts = urlsplit(url)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from penjing.serve.asked import refuse_unreadable
 from penjing.serve.guard import needs
 from penjing.serve.replies import FAULTS, answer
 from penjing.serve.traffic import Traffic
@@ -30,6 +31,7 @@ def router(traffic: Traffic) -> APIRouter:
     @needs("feedback")
     async def feedback(word: Word, request: Request) -> Response:
         """Keep it; the latest word on a request counts."""
+        refuse_unreadable(word.truth, "`truth`")
         await asyncio.to_thread(traffic.feedback, word.id, word.truth, by=request.state.caller.id)
         return answer({"id": word.id, "kept": True})
 

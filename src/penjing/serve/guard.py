@@ -10,18 +10,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from math import ceil
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penjing.serve.asked import Busy, Caller, Closing
-from penjing.serve.keyring import Keyring
+from penjing.serve.keyring import Keyring, is_local
 from penjing.serve.replies import failure, of_error
 from penjing.serve.service import Service
 
 LOG = logging.getLogger("penjing.serve")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 F = TypeVar("F", bound=Callable[..., Any])
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -54,6 +57,12 @@ def needed(app: Any, scope: Scope) -> tuple[str, str | None] | None:
             endpoint: Any = getattr(route, "endpoint", None)
             return (route.path, endpoint.needs) if hasattr(endpoint, "needs") else None
     return None
+
+
+def methods(app: Any, scope: Scope) -> list[str]:
+    """The methods that a path takes where it does not take the one asked for."""
+    found = [r for r in app.routes if r.matches(scope)[0] is Match.PARTIAL and hasattr(r.endpoint, "needs")]
+    return sorted({method for route in found for method in route.methods})
 
 
 class Guard:
@@ -110,7 +119,8 @@ class Guard:
         finally:
             seconds = time.perf_counter() - began
             metrics = self._service.metrics
-            metrics.requests.labels(path, scope["method"], code).inc()
+            method = scope["method"] if scope["method"] in METHODS else "other"  # a caller's word is no label
+            metrics.requests.labels(path, method, code).inc()
             metrics.duration.labels(path).observe(seconds)
             if code >= 400:
                 about = {"path": path, "method": scope["method"], "code": code}
@@ -136,8 +146,22 @@ class Guard:
             )
             answer.headers["www-authenticate"] = "Bearer"
             return answer
+        if self._keyring is None and not _from_here(scope):
+            self._service.metrics.refused.labels("origin").inc()
+            said = (
+                "A page of another site asks. Without keys only pages of this machine may: serve with keys."
+            )
+            return failure(403, "forbidden", said)
         if found is None:
-            return failure(404, "not_found", "There is no such path, or it does not take this method.")
+            taken = methods(self._routes, scope)
+            if taken:
+                said = f"This path takes {', '.join(taken)}; it was asked by {scope['method'][:20]}."
+                answer = failure(405, "method_not_allowed", said)
+                answer.headers["allow"] = ", ".join(taken)
+                return answer
+            return failure(
+                404, "not_found", "There is no such path here. /openapi.json lists those there are."
+            )
         if not caller.may(str(found[1])):
             self._service.metrics.refused.labels("scope").inc()
             return failure(403, "forbidden", f"This needs a key with the scope `{found[1]}`.")
@@ -146,7 +170,7 @@ class Guard:
         except Busy as error:
             self._service.metrics.refused.labels("rate").inc()
             answer = failure(429, "rate_limit_exceeded", str(error))
-            answer.headers["retry-after"] = str(max(1, round(error.wait_s)))
+            answer.headers["retry-after"] = str(max(1, ceil(error.wait_s)))
             return answer
         except Closing as error:
             return of_error(self._service, error)
@@ -181,3 +205,16 @@ class Guard:
 
 def _address(scope: Scope) -> str:
     return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def _from_here(scope: Scope) -> bool:
+    """Whether the page that asks, if any does, is of this machine: browsers say whose it is. Else any site
+    that its user looks at could promote and roll back, or call itself this machine and read (DNS
+    rebinding)."""
+    origin = dict(scope["headers"]).get(b"origin")
+    if origin is None:
+        return True
+    try:
+        return is_local(urlsplit(origin.decode("latin-1")).hostname or "")
+    except ValueError:
+        return False

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import re
@@ -142,6 +143,16 @@ class Keyring:
                 self._stamp = stamp
         except (OSError, SpecError):
             self._stamp, self._entries = None, {}
+
+
+def is_local(host: str) -> bool:
+    """Whether a host is this machine, reached by nobody else."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _entry(path: Path, number: str) -> dict[str, Any]:

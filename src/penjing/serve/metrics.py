@@ -50,6 +50,9 @@ class Metrics:
         self.unrecorded = Counter(
             "penjing_unrecorded", "Requests that could not be recorded", registry=registry
         )
+        self.unaudited = Counter(
+            "penjing_unaudited", "Lines of the audit log that could not be written", registry=registry
+        )
         self._pass = Histogram(
             "penjing_pass_duration_seconds", "One pass", buckets=SECONDS, registry=registry
         )
@@ -70,12 +73,16 @@ class Metrics:
         for name, (about, value) in gauges.items():
             Gauge(name, about, registry=registry).set_function(value)
 
-    def families(self, replica: str = "") -> list[Metric]:
-        """All of it as it stands; `replica`, where one is named, is a label of every sample."""
+    def observe_passes(self) -> None:
+        """Take over the passes since the last time. The batcher keeps the last 10,000."""
         for sequences, tokens, seconds in self._batcher.drain_passes():
             self._pass.observe(seconds)
             self._pass_tokens.observe(tokens)
             self._pass_rows.observe(sequences)
+
+    def families(self, replica: str = "") -> list[Metric]:
+        """All of it as it stands; `replica`, where one is named, is a label of every sample."""
+        self.observe_passes()
         own = {"replica": replica} if replica else {}
         found = [*self.registry.collect()]
         for family in found:

@@ -38,11 +38,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class _Name:
-    """What is known of a model: as the registry has it, and the route in force."""
+    """What is known of a model: as the registry has it, the route in force, the one that this was made of,
+    and when its files were changed."""
 
     versions: dict[int, Version]
     wanted: Route
     route: Route
+    taken: Route
     stamp: tuple[int, int]
 
 
@@ -78,10 +80,11 @@ class Models:
         """
         name, _, which = asked.partition("@")
         known = self._names.get(name)
-        if known is None or (which.isdecimal() and int(which) not in known.versions):
+        pinned = registry.number_of(which)
+        if known is None or (pinned is not None and pinned not in known.versions):
             known = self.look(name, asked)
-        if which.isdecimal():
-            number, way = int(which), "pinned"
+        if pinned is not None:
+            number, way = pinned, "pinned"
         else:
             number, way = known.route.aliases.get(which or LIVE, 0), which or LIVE
         shadow = None
@@ -103,11 +106,13 @@ class Models:
             Unknown: nothing.
         """
         registry.find(self.root, asked or name)
+        stamp = self._stamp(name)  # before what it stamps: a change in between is seen next time
         versions = {v.number: v for v in registry.versions(self.root, name)}
         wanted = registry.read_route(self.root, name)
         with self._lock:
             before = self._names.get(name)
-            found = _Name(versions, wanted, before.route if before else wanted, self._stamp(name))
+            own = (before.route, before.taken) if before else (wanted, wanted)
+            found = _Name(versions, wanted, *own, stamp)
             self._names[name] = found
         return found
 
@@ -180,6 +185,10 @@ class Models:
     def forgive(self, version: Version) -> None:
         """Let a version that was refused be tried again."""
         self._refused.pop((version.name, version.number, version.sha256), None)
+        with self._lock:
+            known = self._names.get(version.name)
+            if known is not None:  # a canary or shadow that was left out is taken up again
+                self._names[version.name] = replace(known, taken=known.route)
 
     def route(self, name: str) -> Route:
         """The route in force. Raises Unknown."""
@@ -189,29 +198,52 @@ class Models:
         """A model's versions, oldest first. Raises Unknown."""
         return [*self.look(name).versions.values()]
 
+    def begin(self, name: str) -> None:
+        """Open what answers a model's requests; a canary or shadow that is refused is left out of its route.
+
+        Raises:
+            Unknown: nothing does. Closing: the live version was refused.
+        """
+        self.open(registry.find(self.root, name)[0])
+        self._take_over(name, self.look(name))
+
     def follow(self) -> None:
-        """Take over what has changed on disk: new versions, and routes once their versions are open."""
+        """Take over what has changed on disk: new versions, and routes once their versions are open. A model
+        whose files cannot be read stays as it is, and keeps no other from being followed."""
         for name, known in list(self._names.items()):
-            if self._stamp(name) != known.stamp:
-                known = self.look(name)
-            if known.wanted != known.route:
-                self._take_over(name, known)
+            stamp = self._stamp(name)
+            try:
+                if stamp != known.stamp:
+                    known = self.look(name)
+                if known.taken != known.wanted:
+                    self._take_over(name, known)
+            except Exception:
+                LOG.exception("what the registry says of `%s` cannot be followed; its old route stays", name)
+                with self._lock:  # until it changes again
+                    self._names[name] = replace(self._names[name], stamp=stamp)
 
     def _take_over(self, name: str, known: _Name) -> None:
-        was_open = any(key[0] == name for key in [*self._open])
-        asked = [known.wanted.live, *(s.version for s in (known.wanted.canary, known.wanted.shadow) if s)]
-        for number in asked if was_open else ():
-            if number in known.versions:
-                try:
-                    self.open(known.versions[number])
-                except Closing:
-                    if number == known.wanted.live:
-                        return  # the old one stays
+        route = known.wanted
+        if any(key[0] == name for key in [*self._open]):
+            if not self._opens(known, route.live):
+                return  # the old one stays
+            if route.canary is not None and not self._opens(known, route.canary.version):
+                route = replace(route, canary=None)  # callers are not sent to what was refused
+            if route.shadow is not None and not self._opens(known, route.shadow.version):
+                route = replace(route, shadow=None)
         before = known.route.live
         with self._lock:
-            self._names[name] = replace(known, route=known.wanted)
-        if before != known.wanted.live:
-            self._note("live", {"model": name, "from": before, "to": known.wanted.live})
+            self._names[name] = replace(known, route=route, taken=known.wanted)
+        if before != route.live:
+            self._note("live", {"model": name, "from": before, "to": route.live})
+
+    def _opens(self, known: _Name, number: int | None) -> bool:
+        if number is not None and number in known.versions:
+            try:
+                self.open(known.versions[number])
+            except Closing:
+                return False
+        return True
 
     def listed(self) -> list[tuple[Version, Opened | None, Route]]:
         """Every version of every model, whether it is open, and its model's route in force."""

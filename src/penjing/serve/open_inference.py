@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from penjing.errors import DataError
 from penjing.serve.guard import needs
-from penjing.serve.replies import FAULTS, answer, failure, named
+from penjing.serve.replies import FAULTS, answer, failure, named, while_there
 from penjing.serve.service import Service
 
 
@@ -99,7 +99,8 @@ def router(service: Service) -> APIRouter:
                 f"{tensor.shape[:5]}, and "
                 f"there are {len(tensor.data)}."
             )
-        reply = await service.ask(_asked(model, version), "predict", tensor.data, caller=request.state.caller)
+        asking = service.ask(_asked(model, version), "predict", tensor.data, caller=request.state.caller)
+        reply = await while_there(request, asking)
         data = [to_json(one, inf_nan_mode="null").decode() for one in reply.answers]
         output = {"name": "answers", "datatype": "BYTES", "shape": [len(data)], "data": data}
         own = reply.opened.version

@@ -21,11 +21,11 @@ from starlette.responses import StreamingResponse
 
 from penjing.errors import DataError, NotSupported, PenjingError
 from penjing.models.generate import Prompts, Said
-from penjing.serve.asked import Caller
+from penjing.serve.asked import Caller, refuse_unreadable
 from penjing.serve.guard import needs
 from penjing.serve.opened import Opened
 from penjing.serve.predict import About
-from penjing.serve.replies import FAULTS, answer, named, of_error
+from penjing.serve.replies import FAULTS, answer, named, of_error, while_there
 from penjing.serve.service import Reply, Service
 from penjing.serve.speaking import Wish, formed, prompts_to_answer, prompts_to_go_on, wished
 
@@ -193,7 +193,8 @@ def router(service: Service) -> APIRouter:
     async def embeddings(body: Embed, request: Request) -> Response:
         """Vectors of texts, by a bundle whose head makes them."""
         texts = [body.input] if isinstance(body.input, str) else body.input
-        reply = await service.ask(body.model, "embed", texts, caller=request.state.caller)
+        asking = service.ask(body.model, "embed", texts, caller=request.state.caller)
+        reply = await while_there(request, asking)
         data = [
             {"object": "embedding", "index": i, "embedding": _written(vector, body.encoding_format)}
             for i, vector in enumerate(reply.answers)
@@ -207,7 +208,7 @@ def router(service: Service) -> APIRouter:
     async def completions(body: Complete, request: Request) -> Response:
         """Go on from a text."""
         ask = lambda opened: prompts_to_go_on(opened.bundle, body.prompt)  # noqa: E731
-        return await _said(service, body, ask, body.prompt, request.state.caller)
+        return await _said(service, body, ask, body.prompt, request)
 
     @routes.post("/v1/chat/completions", response_model=Completed, responses=FAULTS | STREAMED)
     @needs("infer")
@@ -224,7 +225,7 @@ def router(service: Service) -> APIRouter:
                 )
             return prompts_to_answer(opened.bundle, [{"messages": messages}])
 
-        return await _said(service, body, ask, {"messages": messages}, request.state.caller)
+        return await _said(service, body, ask, {"messages": messages}, request)
 
     return routes
 
@@ -234,12 +235,15 @@ async def _said(
     body: Complete | Chat,
     ask: Callable[[Opened], Prompts],
     asked: Any,
-    caller: Caller,
+    request: Request,
 ) -> Response:
     """A text whole, or in chunks as it grows."""
+    caller: Caller = request.state.caller
     at, began = time.time(), time.perf_counter()
     chosen, opened = await service.found(body.model, caller)
-    ends = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    ends = _ends(body)
+    refuse_unreadable(asked, "the prompt" if isinstance(body, Complete) else "the messages")
+    refuse_unreadable(ends, "`stop`")
     if any(not end for end in ends):
         raise DataError("`stop` must be texts of a character or more; one is empty. Leave it out.")
     form = body.response_format.form() if isinstance(body, Chat) and body.response_format else None
@@ -247,12 +251,13 @@ async def _said(
     prompts = wished(made, _wish(body))
     number = f"{'chatcmpl' if isinstance(body, Chat) else 'cmpl'}-{secrets.token_hex(12)}"
     pieces = service.heard(opened, prompts, caller=caller, ends=ends)
-    first = await anext(pieces)  # whatever refuses the text does so before the answer begins
+    # Whatever refuses the text does so before the answer begins.
+    first = await while_there(request, anext(pieces))
 
     async def finished(text: str, said: Said) -> Reply:
         spent = time.perf_counter() - began
         n_tokens = len(prompts.rows[0]) + len(said.ids)
-        found = [{"text": text, "ended": _why(said, prompts) == "stop"}]
+        found = [{"text": text, "ended": _why(said, prompts, ends) == "stop"}]
         reply = Reply(number, opened, chosen.way, found, n_tokens, 0.0, spent)
         return await service.noted(
             reply, "chat" if isinstance(body, Chat) else "complete", [asked], caller, at
@@ -263,16 +268,21 @@ async def _said(
         chunks = _chunks(service, body, shape, first, pieces, prompts, finished)
         about = named(Reply(number, opened, chosen.way, [], 0, 0.0, 0.0))
         return StreamingResponse(chunks, media_type="text/event-stream", headers=about)
-    every = [first, *[piece async for piece in pieces]]
+    every = [first, *await while_there(request, _rest(pieces))]
     said = every[-1][1]
     assert said is not None
-    text, why = "".join(piece for piece, _ in every), _why(said, prompts)
+    text, why = "".join(piece for piece, _ in every), _why(said, prompts, ends)
     reply = await finished(text, said)
     own = {"message": {"role": "assistant", "content": text}} if isinstance(body, Chat) else {"text": text}
     choice = {"index": 0, **own, "finish_reason": why, "logprobs": None}
     kind = "chat.completion" if isinstance(body, Chat) else "text_completion"
     content = {"object": kind, **shape, "choices": [choice], "usage": _usage(prompts, said)}
     return answer(content, headers=named(reply))
+
+
+async def _rest(pieces: AsyncGenerator[tuple[str, Said | None], None]) -> list[tuple[str, Said | None]]:
+    async with contextlib.aclosing(pieces):
+        return [piece async for piece in pieces]
 
 
 async def _chunks(
@@ -312,7 +322,7 @@ async def _chunks(
                 piece, said = await anext(pieces)
         assert said is not None
         await finished("".join(parts), said)
-        yield chunk(None, _why(said, prompts))
+        yield chunk(None, _why(said, prompts, _ends(body)))
         if body.stream_options is not None and body.stream_options.include_usage:
             yield _event({**shape, "choices": [], "usage": _usage(prompts, said)})
     except PenjingError as error:  # the answer has begun, so the fault is an event
@@ -324,17 +334,22 @@ def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
-def _why(said: Said, prompts: Prompts) -> str:
-    """`length` where the room was used up, else `stop`: by a stop token, or by one of the caller's ends."""
-    return "length" if not said.ended and len(said.ids) >= prompts.how.max_new else "stop"
+def _why(said: Said, prompts: Prompts, ends: list[str]) -> str:
+    """`stop`: by a stop token, or by one of the caller's ends; else `length`: the room was used up, that of
+    the answer or the base's."""
+    stopped = said.ended or any(end in prompts.text(said.ids) for end in ends)
+    return "stop" if stopped else "length"
+
+
+def _ends(body: Complete | Chat) -> list[str]:
+    return [body.stop] if isinstance(body.stop, str) else body.stop or []
 
 
 def _wish(body: Complete | Chat) -> Wish:
-    ends = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     most = body.max_tokens
     if isinstance(body, Chat) and body.max_completion_tokens is not None:
         most = body.max_completion_tokens
-    return Wish(most, body.temperature, body.top_p, None if body.seed is None else abs(body.seed), ends)
+    return Wish(most, body.temperature, body.top_p, None if body.seed is None else abs(body.seed))
 
 
 def _usage(prompts: Prompts, said: Said) -> dict[str, int]:

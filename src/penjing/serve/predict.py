@@ -12,7 +12,7 @@ from penjing.serve.explain import explained, spans_of
 from penjing.serve.guard import needs
 from penjing.serve.opened import said_of
 from penjing.serve.registry import LIVE
-from penjing.serve.replies import FAULTS, answer, failure, named
+from penjing.serve.replies import FAULTS, answer, failure, named, while_there
 from penjing.serve.service import Service
 
 MOST = 4096  # inputs in one request, whatever the service is set to
@@ -84,13 +84,12 @@ def router(service: Service) -> APIRouter:
         """Answers of a model to one input or many, whatever its task."""
         inputs = question.inputs if isinstance(question.inputs, list) else [question.inputs]
         spans = spans_of(inputs, most=service.most_inputs) if question.explain else []
-        reply = await service.ask(
-            question.model, "predict", inputs, caller=request.state.caller, within_s=question.within_s
-        )
+        about = {"caller": request.state.caller, "within_s": question.within_s}
+        asking = service.ask(question.model, "predict", inputs, **about)
+        reply = await while_there(request, asking)
         found, n_tokens = reply.answers, reply.n_tokens
         if question.explain:
-            about = {"caller": request.state.caller, "within_s": question.within_s}
-            found, more = await explained(service, reply, inputs, spans, **about)
+            found, more = await while_there(request, explained(service, reply, inputs, spans, **about))
             n_tokens += more
         answers = found if question.scores else [_short(one) for one in found]
         content = {

@@ -153,9 +153,9 @@ def find(root: Path, asked: str) -> tuple[Version, str]:
             f"There is no model `{asked[:80]}` here.{nearest(name, names(root))} GET /v1/models lists them "
             "all."
         )
-    if which.isdecimal():
-        number: int | None = int(which)
-    else:
+    number = number_of(which)
+    pinned = number is not None
+    if number is None:
         number = read_route(root, name).aliases.get(which or LIVE)
     found = next((v for v in known if v.number == number), None)
     if found is None:
@@ -165,7 +165,12 @@ def find(root: Path, asked: str) -> tuple[Version, str]:
             "these "
             f"(`{known[-1]}`), or for `{name}`."
         )
-    return found, "pinned" if which.isdecimal() else which or LIVE
+    return found, "pinned" if pinned else which or LIVE
+
+
+def number_of(which: str) -> int | None:
+    """The version that `which` in `support@which` pins; None where it is an alias, or no number of any."""
+    return int(which) if which.isdecimal() and len(which) < 10 else None
 
 
 def read_route(root: Path, name: str) -> Route:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import Any
+from collections.abc import Awaitable
+from math import ceil
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,15 +15,17 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError
-from penjing.serve.asked import Busy, Closing, Forbidden, Late, Unknown
+from penjing.serve.asked import Busy, Closing, Forbidden, Gone, Late, Unknown
 from penjing.serve.service import Reply, Service
 
+T = TypeVar("T")
 KINDS: list[tuple[type[PenjingError], int, str]] = [
     (Unknown, 404, "model_not_found"),
     (Forbidden, 403, "forbidden"),
     (Busy, 429, "rate_limit_exceeded"),
     (Late, 504, "deadline_exceeded"),
     (Closing, 503, "unavailable"),
+    (Gone, 499, "client_gone"),  # as nginx has it; only the metrics see it
     (DataError, 422, "bad_input"),
     (SpecError, 400, "bad_request"),
     (NotSupported, 400, "not_supported"),
@@ -79,12 +84,31 @@ def of_error(service: Service, error: PenjingError) -> Response:
     _, status, code = next((kind for kind in KINDS if isinstance(error, kind[0])), (None, 500, "internal"))
     told = failure(status, code, str(error))
     if isinstance(error, Busy):
-        told.headers["retry-after"] = str(max(1, round(error.wait_s)))
+        told.headers["retry-after"] = str(max(1, ceil(error.wait_s)))
     if isinstance(error, Closing):
         told.headers["retry-after"] = "1"
     if status in (429, 503, 504):
         service.metrics.refused.labels(code).inc()
     return told
+
+
+async def while_there(request: Request, doing: Awaitable[T]) -> T:
+    """What `doing` gives; it ends where the client goes before, so that nothing works for nobody.
+
+    Raises:
+        Gone: the client went.
+    """
+    task = asyncio.ensure_future(doing)
+    gone = asyncio.ensure_future(request.receive())  # the body was read: what may come is that it goes
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Gone("The client went before its answer was there, so nothing more is made of it.")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.wait((task, gone))
 
 
 def named(reply: Reply) -> dict[str, str]:

@@ -9,13 +9,13 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from penjing.errors import DataError, SpecError
 from penjing.models.generate import Prompts, Said
-from penjing.serve.asked import Answered, Asked, Caller, Forbidden, Late, Recorder
+from penjing.serve.asked import Answered, Asked, Caller, Forbidden, Late, Recorder, refuse_unreadable
 from penjing.serve.audit import Audit
 from penjing.serve.batcher import Batcher
 from penjing.serve.metrics import Metrics, exposed
@@ -58,35 +58,45 @@ class Service:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.models, self.batcher)
-        self.ready = False
+        self.audit.lost = self.metrics.unaudited.inc
+        self._ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._shadows = 0
+        # Models open one after the other: whoever waits for one must not hold a thread that others need.
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="penjing-opener")
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken, and somebody is there to answer them."""
+        return self._ready and self.batcher.alive
 
     async def start(self, names: Sequence[str] = ()) -> None:
         """Open the live versions of these models, then answer, and follow what changes on disk."""
         self.batcher.start()
         for name in names:
-            await asyncio.to_thread(self.models.open, self.models.choose(name).version)
+            await asyncio.to_thread(self.models.begin, name)
         self._keep(asyncio.create_task(self._follow()))
         if self.shared.replica:
             self._keep(asyncio.create_task(self._tell()))
-        self.ready = True
+        self._ready = True
 
     async def stop(self, *, within_s: float = 30.0) -> None:
         """Take nothing more and finish what was taken."""
-        self.ready = False
+        self._ready = False
         done = await asyncio.to_thread(self.batcher.close, within_s=within_s)
         if not done:
             LOG.warning("stopped with requests unfinished after %.0f s", within_s)
         for task in [*self._tasks]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._opener.shutdown(wait=False, cancel_futures=True)
         self.audit.note("stopped", {"finished": done})
         self.audit.close()
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(1.0)
+            self.metrics.observe_passes()  # however seldom somebody reads them
             try:
                 await asyncio.to_thread(self.models.follow)
             except Exception:
@@ -121,8 +131,11 @@ class Service:
         chosen = self.models.choose(name)
         opened = self.models.opened(chosen.version)
         if opened is None:
-            opened = await asyncio.to_thread(self.models.open, chosen.version)
+            opened = await self._open(chosen.version)
         return chosen, opened
+
+    async def _open(self, version: Version) -> Opened:
+        return await asyncio.get_running_loop().run_in_executor(self._opener, self.models.open, version)
 
     async def ask(
         self,
@@ -146,6 +159,7 @@ class Service:
             raise SpecError(
                 f"1 to {self.most_inputs:,} inputs were wanted; there are {len(inputs):,}. Send fewer."
             )
+        refuse_unreadable(inputs, "the inputs")
         read = _read(opened, inputs)
         answers, n_tokens, queue_s = await self.answered(opened, verb, read, caller, within_s)
         reply = Reply(number, opened, chosen.way, answers, n_tokens, queue_s, time.perf_counter() - began)
@@ -155,31 +169,45 @@ class Service:
         return await self._noted(reply, asked)
 
     async def answered(
-        self, opened: Opened, verb: str, inputs: Sequence[Any], caller: Caller, within_s: float
+        self, opened: Opened, verb: str, inputs: Sequence[Any], caller: Caller | None, within_s: float
     ) -> tuple[list[Any], int, float]:
-        """Answers of a version, tokens, and seconds waited; noted and recorded by nobody. Raises as `ask`."""
+        """Answers of a version, tokens, and seconds waited; noted and recorded by nobody. Without a caller
+        nobody's rate is used up. Raises as `ask`."""
         if verb == "predict" and opened.bundle.task.prompts is not None:
             prompts = await asyncio.to_thread(prompts_to_answer, opened.bundle, inputs)
-            talks = [await self.talk(opened, one, caller=caller, within_s=within_s) for one in _each(prompts)]
-            said = await asyncio.gather(*(self._within(talk.future, within_s) for talk in talks))
+            said = await self._all_said(opened, _each(prompts), caller, within_s)
             task, found = opened.bundle.task, [prompts.found(one) for one, _ in said]
             answers = task.answers(found, opened.bundle.labels, opened.bundle.card["chosen"])
             n_said = sum(len(one.ids) for one, _ in said)
             n_read = sum(map(len, prompts.rows))
             self.count(n_read, n_said, said[0][1])
             return answers, n_read + n_said, said[0][1]
-        await self.shared.take(caller.id, "tokens", self.batcher.guess(inputs))
+        if caller is not None:
+            await self.shared.take(caller.id, "tokens", self.batcher.guess(opened, inputs))
         job = self.batcher.submit(opened, verb, inputs, within_s=within_s)
         answers, n_tokens, queue_s = await self._within(job.future, within_s)
         self.count(n_tokens, 0, queue_s)
         return answers, n_tokens, queue_s
+
+    async def _all_said(
+        self, opened: Opened, each: Sequence[Prompts], caller: Caller | None, within_s: float
+    ) -> list[tuple[Said, float]]:
+        """What was said to each; where one is refused nobody waits for the others, so they end, too."""
+        talks: list[Talk] = []
+        try:
+            for prompts in each:
+                talks.append(await self.talk(opened, prompts, caller=caller, within_s=within_s))
+            return await asyncio.gather(*(self._within(talk.future, within_s) for talk in talks))
+        finally:
+            for talk in talks:
+                talk.future.cancel()
 
     async def talk(
         self,
         opened: Opened,
         prompts: Prompts,
         *,
-        caller: Caller,
+        caller: Caller | None,
         within_s: float | None = None,
         heard: Any = None,
         ends: Sequence[str] = (),
@@ -187,7 +215,8 @@ class Service:
         """Begin to say one text; raises as `Batcher.talk` does, or Busy: the caller's rate is used up."""
         within_s = min(within_s or self.within_s, self.within_s)
         talk = Talk(opened, prompts, time.monotonic() + within_s, heard, ends)
-        await self.shared.take(caller.id, "tokens", talk.size)
+        if caller is not None:
+            await self.shared.take(caller.id, "tokens", talk.size)
         return self.batcher.talk(talk, within_s=within_s)
 
     async def heard(
@@ -224,8 +253,8 @@ class Service:
         self._shadows += 1
         began = time.perf_counter()
         try:
-            opened = await asyncio.to_thread(self.models.open, version)
-            answers, n, queue_s = await self.answered(opened, asked.verb, inputs, Caller(), within_s)
+            opened = await self._open(version)
+            answers, n, queue_s = await self.answered(opened, asked.verb, inputs, None, within_s)
             reply = Reply(asked.id, opened, "shadow", answers, n, queue_s, time.perf_counter() - began)
             caller = Caller(asked.key)
             await self._noted(reply, self._asked(reply, asked.at, asked.verb, asked.inputs, caller))

@@ -23,7 +23,6 @@ class Wish:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    ends: tuple[str, ...] = ()
 
 
 def is_language(bundle: Bundle) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 from penjing.errors import DataError, NotSupported, PenjingError
 from penjing.serve.asked import Answered, Asked, Recorder
-from penjing.serve.databases import Database, open_database
+from penjing.serve.databases import Database, open_database, shown
 
 MOST_WAITING = 10_000  # requests that wait for the disk; beyond, callers do
 AT_ONCE = 500  # in one transaction
@@ -90,7 +90,7 @@ class Traffic:
             database.commit()
         self._thread = threading.Thread(target=self._write, name="penjing-traffic", daemon=True)
         self._thread.start()
-        self._closed = False
+        self._closed, self._lock = False, threading.Lock()
 
     def __enter__(self) -> Traffic:
         return self
@@ -100,10 +100,12 @@ class Traffic:
 
     def close(self) -> None:
         """Write what waits, then close."""
-        if not self._closed:
+        with self._lock:
+            if self._closed:
+                return
             self._closed = True
             self._waiting.put(None)
-            self._thread.join()
+        self._thread.join()
 
     def record(self, id: str, asked: Any, answer: dict[str, Any], **about: Any) -> None:
         """Keep a request and wait until it is on the disk; the same id twice is one request.
@@ -128,7 +130,8 @@ class Traffic:
 
         asked: the text, or what else the task takes. Waits itself where 10,000 wait already.
         """
-        text = asked if isinstance(asked, str) else json.dumps(asked, ensure_ascii=False)
+        hidden = masked(asked, self._mask)
+        text = hidden if isinstance(hidden, str) else json.dumps(hidden, ensure_ascii=False)
         kept = {key: value for key, value in answer.items() if key not in DROPPED}
         each = (entity["confidence"] for entity in answer.get("entities", ()) if "confidence" in entity)
         sure = answer.get("confidence", min(each, default=None))
@@ -138,7 +141,7 @@ class Traffic:
             str(model),
             str(version),
             way,
-            self._mask(text),
+            text.replace("\0", "\ufffd"),  # PostgreSQL's texts have no zero
             json.dumps(masked(kept, self._mask), ensure_ascii=False),
             None if sure is None else float(sure),
         )
@@ -163,10 +166,11 @@ class Traffic:
         self._put(SAY, (id, time.time(), said, by)).result()
 
     def _put(self, statement: str, values: tuple[Any, ...]) -> Future[None]:
-        if self._closed:
-            raise NotSupported(f"{self.url} was to keep a request; it is closed. Open it again.")
         future: Future[None] = Future()
-        self._waiting.put((statement, values, future))
+        with self._lock:  # what came behind the end would wait for ever
+            if self._closed:
+                raise NotSupported(f"{shown(self.url)} was to keep a request; it is closed. Open it again.")
+            self._waiting.put((statement, values, future))
         return future
 
     def _write(self) -> None:
@@ -184,27 +188,32 @@ class Traffic:
                 over = more is None
                 if more is not None:
                     batch.append(more)
-            database = self._commit(database, batch)
+            database = self._commit(database, [one for one in batch if one[2].set_running_or_notify_cancel()])
         if database is not None:
             database.close()
 
     def _commit(self, database: Database | None, batch: Sequence[Any]) -> Database | None:
-        """One transaction; where it fails everyone is told, and the next one begins on a new connection."""
+        """One transaction; where it fails, one a half on a new connection, so that a row that cannot be kept
+        costs no other."""
         if not batch:
             return database
         try:
             database = database or self._open()
+        except Exception as error:
+            _refuse(batch, self.url, error)
+            return None
+        try:
             for statement, values, _ in batch:
                 database.run(statement, values)
             database.commit()
         except Exception as error:
-            if database is not None:
-                with contextlib.suppress(Exception):
-                    database.close()
-            told = error if isinstance(error, PenjingError) else _unwritten(self.url, error)
-            for _, _, future in batch:
-                future.set_exception(told)
-            return None
+            with contextlib.suppress(Exception):
+                database.close()
+            if len(batch) == 1:
+                _refuse(batch, self.url, error)
+                return None
+            middle = len(batch) // 2
+            return self._commit(self._commit(None, batch[:middle]), batch[middle:])
         for _, _, future in batch:
             future.set_result(None)
         return database
@@ -282,11 +291,16 @@ def asked_of(kept: Kept) -> Any:
     return kept.text
 
 
-def _unwritten(url: str, error: Exception) -> NotSupported:
-    return NotSupported(
-        f"Requests were to be kept in {url}; the database said: {str(error).splitlines()[0][:200]}. Nothing "
-        "of them is kept. Make room or mend its rights: the next ones are tried anew."
-    )
+def _refuse(batch: Sequence[Any], url: str, error: Exception) -> None:
+    """Tell whoever waits for these that they are not kept."""
+    if not isinstance(error, PenjingError):
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        error = NotSupported(
+            f"Requests were to be kept in {shown(url)}; the database said: {said}. Nothing of them is kept. "
+            "Make room or mend its rights: the next ones are tried anew."
+        )
+    for _, _, future in batch:
+        future.set_exception(error)
 
 
 def recorder(traffic: Traffic) -> Recorder:
@@ -339,11 +353,15 @@ def _person(label: str) -> bool:
 
 
 def masked(value: Any, mask: Mask) -> Any:
-    """A JSON value with every string in it masked."""
+    """A JSON value with every string in it masked, keys too; a whole number that is a telephone's, say,
+    becomes the text of its mask."""
     if isinstance(value, str):
         return mask(value)
+    if isinstance(value, int) and abs(value) >= 10**9:
+        hidden = mask(str(value))
+        return value if hidden == str(value) else hidden
     if isinstance(value, dict):
-        return {key: masked(one, mask) for key, one in value.items()}
+        return {mask(str(key)): masked(one, mask) for key, one in value.items()}
     return [masked(one, mask) for one in value] if isinstance(value, list | tuple) else value
 
 

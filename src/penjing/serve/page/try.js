@@ -88,11 +88,19 @@ function shown(answer, input) {
   return [make("pre", JSON.stringify(answer, null, 1))];
 }
 
+function asJson(text) {
+  if (!/^\s*[[{]/.test(text)) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // a text that only begins so
+  }
+}
+
 async function ask() {
   at("ask").disabled = true;
   try {
-    let input = at("text").value;
-    if (/^\s*[[{]/.test(input)) input = JSON.parse(input);
+    const input = asJson(at("text").value);
     const began = performance.now();
     const found = await call("v1/predict", { model: at("model").value, inputs: [input], scores: true, explain: at("explain").checked });
     const about = `${found.bundle.name}@${found.bundle.version} · ${found.tokens} tokens · ${(performance.now() - began).toFixed(0)} ms`;
