@@ -142,6 +142,8 @@ def test_a_service_that_others_can_reach_needs_keys(tmp_path: Path) -> None:
         Serving(certificate=tmp_path / "a.pem")
     with pytest.raises(SpecError, match="`tokens` must be above 0"):
         Serving(tokens=0)
+    with pytest.raises(SpecError, match="`requests` must be 1 a minute or more; it is 0"):
+        Serving(requests=0)
     with pytest.raises(SpecError, match="Models to serve were wanted"):
         register([], Serving(registry=tmp_path / "none"))
 

@@ -232,6 +232,12 @@ def test_a_disk_that_refuses_is_told_and_the_next_request_is_tried_anew(
         assert [row.id for row in traffic.rows()] == ["s"]
 
 
+def test_a_zero_in_a_text_is_kept_as_a_sign_that_all_stores_have(url: str) -> None:
+    with Traffic(url) as traffic:
+        traffic.record("zero", "a\0b", ANSWER)
+        assert [row.text for row in traffic.rows() if row.id == "zero"] == ["a\ufffdb"]
+
+
 def test_a_row_that_cannot_be_kept_costs_no_other(tmp_path: Path) -> None:
     with Traffic(str(tmp_path / "t.db"), mask=lambda text: text) as traffic:
         futures = [traffic.record_soon(f"r{i}", "\ud800" if i == 3 else "ok", ANSWER) for i in range(9)]

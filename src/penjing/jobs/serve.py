@@ -58,6 +58,13 @@ class Serving:
                 raise SpecError(
                     f"`{name}` must be above 0; it is {getattr(self, name)}. Leave it out for the usual."
                 )
+        for name in ("requests", "rate"):
+            most = getattr(self, name)
+            if most is not None and not most >= 1:
+                raise SpecError(
+                    f"`{name}` must be 1 a minute or more; it is {most}. Leave it out for no limit, or "
+                    "revoke the keys that may ask nothing."
+                )
         if not 0 <= self.port < 65536:
             raise SpecError(
                 f"`port` must be 0 to 65535; it is {self.port}. 8000 is usual, 0 takes a free one."
