@@ -204,17 +204,27 @@ def place(spec: Spec, how: str, *, verb: str = "tune") -> Run:
             try:
                 folder.mkdir(parents=True)
                 break
-            except FileExistsError as error:
+            except FileExistsError:
                 if not folder.is_dir():
                     raise  # a file stands there, or in place of `out`
-                if spec.name and all(left.suffix == ".aside" for left in folder.iterdir()):
-                    break  # a kill came before anything stood in it
                 if spec.name:
-                    raise SpecError(
-                        f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, "
-                        f"or go on with it by `penjing {verb} --resume {folder}`."
-                    ) from error
+                    refuse_named(spec, verb=verb)
+                    break
     return Run(folder)
+
+
+def refuse_named(spec: Spec, *, verb: str = "tune") -> None:
+    """See that a run of the spec's name can be made; a folder that a kill left empty is no run.
+
+    Raises:
+        SpecError: there is one already.
+    """
+    folder = Path(spec.out) / (spec.name or "")
+    if spec.name and folder.is_dir() and any(left.suffix != ".aside" for left in folder.iterdir()):
+        raise SpecError(
+            f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, or go on with "
+            f"it by `penjing {verb} --resume {folder}`."
+        )
 
 
 def open_run(folder: str | Path) -> Run:

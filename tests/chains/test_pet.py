@@ -10,6 +10,9 @@ import pytest
 
 from conftest import tickets
 from penjing import load, tune
+from penjing import run as runs
+from penjing import spec as specs
+from penjing.chains import pet as chain
 from penjing.chains.pet import pet, softened
 from penjing.errors import SpecError
 
@@ -51,3 +54,21 @@ def test_teachers_of_two_patterns_teach_a_classifier_that_its_spec_repeats(
     assert run.state == "done"
     again = tune(run.folder / "spec.yaml", sets=("name=again",))
     assert again.bundle.probabilities(texts[:3]) == pytest.approx(run.bundle.probabilities(texts[:3]))
+
+
+def test_what_cannot_end_well_is_told_before_any_teacher(
+    tiny: Callable[..., Path], tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "carried", lambda place, job: pytest.fail("a teacher was trained"))
+    values = {**small, "task": {"few_shot": {"how": "nearest", "shots": 4}}, "out": str(tmp_path)}
+    more = tmp_path / "more.csv"
+    more.write_text("text\nmy card\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="Did you mean `lora`"):
+        pet(values, unlabelled=str(more), name="n", student={"method": "lorra"})
+    runs.new(specs.read({**values, "name": "n"}))
+    with pytest.raises(SpecError, match=r"`name: n` was asked for.*penjing tune --resume"):
+        pet(values, unlabelled=str(more), name="n")
+    there = {"task": {"few_shot": {"how": "nearest", "shots": 8}}, "out": str(tmp_path / "m-teachers")}
+    runs.new(specs.read({**values, **there, "name": "001"}))
+    with pytest.raises(SpecError, match=r"m-teachers/001 holds a teacher whose `task` is .*8.*; it is .*4"):
+        pet(values, unlabelled=str(more), name="m")

@@ -209,6 +209,11 @@ def test_a_stopped_search_resumes_and_decides_as_one_never_stopped(
     before = (folder / "search.jsonl").read_text()
     (folder / "search.jsonl").write_text(before + '{"begun": 3, "ru')  # and torn by a kill
     (folder / "trials" / "003").mkdir(exist_ok=True)  # that came before anything stood in the trial's folder
+    rows = (tmp_path / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(rows.replace("twice", "thrice"))
+    with pytest.raises(NotSupported, match=r"rows of `data\.train` .* are not those that .*trials/000 began"):
+        resume(folder)
+    (tmp_path / "train.csv").write_text(rows)
     done = resume(out=str(tmp_path / "runs"))
     assert done.folder == folder
     assert (folder / "search.jsonl").read_text().startswith(before)

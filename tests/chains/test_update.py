@@ -15,7 +15,7 @@ from conftest import tickets
 from penjing import tune
 from penjing.chains import rounds
 from penjing.chains.gate import Measured, judge, measure
-from penjing.chains.update import update
+from penjing.chains.update import split, update
 from penjing.chains.update_spec import Gate, read
 from penjing.cli import app
 from penjing.data.parts import rows_of
@@ -250,6 +250,24 @@ def test_both_models_are_measured_by_the_tasks_own_score_on_the_same_rows(
     assert (found.interval[1] - found.interval[0]) / 2 == pytest.approx(1.96 * apart, abs=0.03)
 
 
+def test_what_judges_is_never_learned_and_what_was_learned_never_judges(tuned: Callable[..., Any]) -> None:
+    """People ask in production what stands in the test set, too."""
+    bundle = tuned("lora").bundle
+    new, old, judging = (
+        rows_of(texts)
+        for texts in (
+            [f"row {i}" for i in range(40)],
+            ["row 0", "row 1"],
+            ["row 2", "row 3", "row 1", "else"],
+        )
+    )
+    train, trial = split(bundle, new, old, judging, share=0.2, seed=0)
+    assert {"row 0", "row 1"} <= {*train.texts}
+    assert {"row 2", "row 3"} <= {*trial.texts}
+    assert sorted(train.texts + trial.texts) == sorted(new.texts)
+    assert 6 <= len(trial) <= 10
+
+
 def test_replay_takes_enough_of_every_label_and_no_row_twice() -> None:
     rows = rows_of([str(i) for i in range(100)])
     rows = rows.__class__(**{**vars(rows), "labels": [("rare",) if i < 4 else ("many",) for i in range(100)]})
@@ -270,7 +288,9 @@ def test_replay_takes_every_length_alike_where_rows_have_no_labels() -> None:
 def test_a_torn_line_of_the_history_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
     rounds.note(tmp_path, {"what": "promoted", "round": 1, "version": 2, "said": 7})
     with (tmp_path / "history.jsonl").open("a") as stream:
-        stream.write('{"what": "prom')
+        stream.write('{"what": "账')
+    raw = (tmp_path / "history.jsonl").read_bytes()
+    (tmp_path / "history.jsonl").write_bytes(raw[:-1])  # within a character
     rounds.note(tmp_path, {"what": "refused", "round": 2, "said": 9})
     assert [line["round"] for line in rounds.history(tmp_path)] == [1, 2]
     assert (rounds.cursor(tmp_path), rounds.next_round(tmp_path)) == (9, 3)

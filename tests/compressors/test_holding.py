@@ -27,6 +27,7 @@ from penjing.compressors.folding import fold, norms_of
 from penjing.compressors.gptq import gptq, solved
 from penjing.compressors.round import round as to_nearest
 from penjing.compressors.sensitive import scan
+from penjing.data.batches import packed
 from penjing.errors import NotSupported, SpecError
 from penjing.models.grid import Grid, Marks, fitted, nearest, values
 from penjing.models.slim import weight_of
@@ -73,6 +74,19 @@ def test_moments_are_those_of_what_enters_each_layer(tiny: Tiny) -> None:
         torch.testing.assert_close(found.outer, x.t() @ x, rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(found.size, x.abs().sum(0), rtol=1e-5, atol=1e-4)
         assert found.n == sum(int(b.lengths.sum()) for b in batches)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_rows_together_are_seen_as_rows_alone_and_no_padding_is(family: str, tiny: Tiny) -> None:
+    held = held_of(tiny(family))
+    assert held.model.way.packed == (family == "bert")
+    part = rehearsal_of(held, ["late", "my card was charged twice on order 12", "the parcel is lost"]).part
+    names = plain_linears(held)
+    one, many = ([packed(part, np.array(rows)) for rows in cut] for cut in ([[0], [1], [2]], [[0, 1, 2]]))
+    alone, together = (gathered(held.model, batches, names, Moments.empty) for batches in (one, many))
+    for name in names:
+        assert alone[name].n == together[name].n == int(part.tokens.lengths.sum())
+        torch.testing.assert_close(together[name].outer, alone[name].outer, rtol=1e-3, atol=1e-2)
 
 
 def test_layers_above_those_looked_at_do_not_run(tiny: Tiny) -> None:

@@ -17,6 +17,7 @@ from common import put
 from penjing.cli import app
 from penjing.corpus.corpus import Corpus, open_corpus
 from penjing.errors import DataError, NotSupported, SpecError
+from penjing.jobs import corpus as job
 from penjing.jobs.corpus import prepare
 
 VOCABULARY = (
@@ -178,8 +179,14 @@ def test_what_cannot_be_read_is_refused_when_that_is_asked_for(raw: Path) -> Non
         made(raw, broken="refuse")
 
 
+def killed(*args: Any, **named: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
-def test_a_finished_corpus_is_not_made_again_nor_mixed_with_another(raw: Path) -> None:
+def test_a_finished_corpus_is_not_made_again_nor_mixed_with_another(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     first = made(raw)
     assert made(raw, tell=lambda news: told.append(news.text)).sha256 == first.sha256
@@ -189,6 +196,12 @@ def test_a_finished_corpus_is_not_made_again_nor_mixed_with_another(raw: Path) -
     ):
         made(raw, seed=1)
     assert made(raw, seed=1, fresh=True).manifest["settings"]["seed"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(job.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            made(raw, seed=2, fresh=True)
+    with pytest.raises(SpecError, match="other things are there"):  # and not "stands already"
+        made(raw, seed=1)
     put(raw.parent, "mine/notes.txt", "x")
     with pytest.raises(SpecError, match=r"other things are there: notes\.txt"):
         made(raw, "mine")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,46 @@ def test_an_index_is_opened_again_and_refuses_other_models(bundle: Bundle, made:
     assert [hit.text for hit in again.search(bundle, ["my card"], 3)[0]] == [
         hit.text for hit in made.search(bundle, ["my card"], 3)[0]
     ]
-    other = indexing.Index(again.folder, {**again.card, "made_by": "x"}, again.vectors, again.starts)
+    other = replace(again, card={**again.card, "made_by": "x"})
     with pytest.raises(DataError, match=r"embedded by the bundle that made the index"):
         other.search(bundle, ["my card"])
     with pytest.raises(SpecError, match=r"`rerank` wants a bundle of task `pair`"):
         again.search(bundle, ["my card"], rerank=bundle)
+
+
+def test_the_nearest_are_those_of_sorting_everything_and_equals_keep_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chance = np.random.default_rng(0)
+    vectors = chance.integers(-2, 3, (500, 3)).astype(np.float32)  # many products are equal
+    queries = chance.integers(-2, 3, (20, 3)).astype(np.float32)
+    for block, at_once in ((7, 3), (100, 20), (1000, 256)):
+        monkeypatch.setattr(indexing, "BLOCK", block)
+        monkeypatch.setattr(indexing, "QUERIES", at_once)
+        for k in (1, 9, 500):
+            near, rows = indexing.nearest(vectors, queries, k)
+            wanted = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
+            assert np.array_equal(rows, wanted)
+            assert np.array_equal(near, np.take_along_axis(queries @ vectors.T, wanted, 1))
+    assert indexing.nearest(vectors, queries[:0], 4)[1].shape == (0, 0)
+
+
+@pytest.mark.slow
+def test_an_open_index_stays_what_it_is_where_another_is_put_in_its_folder(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    first = put(tmp_path, "a.txt", "".join(f"{text}\n" for text in TEXTS))
+    other = put(tmp_path, "b.txt", "".join(f"something else {i}\n" for i in range(9)))
+    old = indexing.index(bundle, str(first), tmp_path / "i", graph=True)
+    query = bundle.embed(["my card"])
+    found = old.find(query, 3, exact=False)[1]
+    indexing.index(bundle, str(other), tmp_path / "i", graph=True)
+    assert [old.text(row) for row in range(3)] == TEXTS[:3]
+    assert np.array_equal(old.find(query, 3, exact=False)[1], found)  # the graph is read once
+    late = replace(old, folder=tmp_path / "i")
+    with pytest.raises(NotSupported, match="has one of 9 texts, not of 64"):
+        late.find(query, exact=False)
 
 
 @pytest.mark.slow

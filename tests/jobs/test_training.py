@@ -1,5 +1,6 @@
 """A run carried in pieces, with what it shares handed in, is the run carried at once."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from penjing import run as runs
 from penjing import spec as specs
 from penjing.jobs import training
 from penjing.jobs.news import silent
+from penjing.jobs.prepare import forecast_of, ready
+from penjing.jobs.rehearse import rehearse
 from penjing.models.load import copy_of
+from penjing.records import Batch, Loss, Technique
 
 
 def state(run: Run) -> dict[str, bytes]:
@@ -59,3 +63,24 @@ def test_a_run_is_scored_on_test_rows_only_when_it_is_finished(small: dict[str, 
     assert run.state == "done"
     assert run.result["splits_scored"] == "test"
     assert run.read("start.json")["before"]["test"]["values"]["accuracy"] < 1
+
+
+def test_a_rehearsal_pays_for_what_techniques_do_beside_the_task(small: dict[str, Any]) -> None:
+    spec = specs.read(small)
+    job = training.opened(spec, silent)
+    train, _ = training.parts_of(job)
+    made = ready(spec, job.task, job.data.names, job.base, job.machine, None, steps=6)
+    formula = forecast_of(spec, job.machine, made, train.tokens, len(train))
+
+    def taught(model: Any, batch: Batch, found: Loss) -> Loss:
+        time.sleep(0.1)  # a teacher
+        return found
+
+    how: dict[str, Any] = {"batch": 8, "micro_tokens": 8192, "expected": formula}
+    alone, beside = (
+        rehearse(made, job.task, train, **how, techniques=techniques).seconds
+        for techniques in ((), (Technique("taught", loss=taught),))
+    )
+    steps = formula.tokens / float(train.tokens.lengths.mean()) / 8
+    assert beside - alone > 0.5 * 0.1 * steps
+    assert not any(p.grad is not None for p in made.model.parameters())

@@ -14,6 +14,7 @@ from penjing.serve import keyring
 from penjing.serve.app import create
 from penjing.serve.asked import Busy, Closing
 from penjing.serve.batcher import Batcher
+from penjing.serve.limits import Limits
 from penjing.serve.models import Models
 from penjing.serve.service import Service
 from penjing.serve.shared import HEARD_S, Ledger, Shared
@@ -45,7 +46,7 @@ def replica_of(root: Path, shared: Shared, keys: Path) -> TestClient:
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[tuple[TestClient, TestClient]]:
     """Two replicas, and a key that may ask 6 times a minute."""
-    keys, ledger = tmp_path / "keys.json", Ledger(requests=6)
+    keys, ledger = tmp_path / "keys.json", Ledger(Limits(requests=6))
     key, _ = keyring.make(keys, name="ci", scopes=["infer", "metrics"])
     with ExitStack() as after:
         apps = [replica_of(tmp_path / "serving", shared_with(ledger, name), keys) for name in ("a", "b")]
@@ -75,7 +76,7 @@ def test_any_replica_tells_what_all_count_each_name_once(two: tuple[TestClient, 
 
 def test_what_a_replica_that_is_gone_counted_is_forgotten() -> None:
     at = 100.0
-    ledger = Ledger(now=lambda: at)
+    ledger = Ledger(Limits(), now=lambda: at)
     ledger.tell("a", ["of a"])
     ledger.tell("b", ["of b"])
     assert ledger.told("a") == [["of b"]]
@@ -90,7 +91,7 @@ def test_where_callers_cannot_be_counted_nothing_is_taken(tmp_path: Path) -> Non
     async def take(caller: str, kind: str, amount: float) -> None:
         raise Closing("What callers have asked cannot be counted just now.")
 
-    lost = shared_with(Ledger(), "a")
+    lost = shared_with(Ledger(Limits()), "a")
     keys = tmp_path / "keys.json"
     key, _ = keyring.make(keys, name="ci", scopes=["infer"])
     with replica_of(tmp_path / "serving", Shared("a", take, lost.tell, lost.told), keys) as client:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from penjing import run as runs
 from penjing import spec as specs
 from penjing.bundle import load
 from penjing.chains.trial import carried
@@ -25,8 +26,8 @@ from penjing.errors import SpecError
 from penjing.files import write_text
 from penjing.jobs.job import Job
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.prepare import bound, load_base, rows_of, task_of
-from penjing.jobs.train import tune
+from penjing.jobs.prepare import Data, bound, load_base, rows_of, task_of
+from penjing.jobs.train import same_rows, tune
 from penjing.models.load import copy_of
 from penjing.run import Run
 from penjing.spec import Spec
@@ -50,18 +51,25 @@ def pet(
     `seeds` seeds, all on the same drawn rows. `unlabelled` are rows without labels; `student` is laid over
     the classifier's spec, such as `{"method": "lora"}`. The rest is as in `spec.read`.
 
+    A call that was killed goes on where it was when it is made again.
+
     Raises:
-        SpecError: the task is not `few_shot`, or a number is out of range.
-        DataError: rows are not usable.
+        SpecError: the task is not `few_shot`, a number is out of range, `student` is no spec, or the name is
+            taken by a run or by teachers of another spec.
+        DataError: rows are not usable. NotSupported: teachers of that name learned from other rows.
     """
     spec = specs.read(source, sets=sets, **keywords)
     _check(spec, seeds, temperature)
     texts = read(unlabelled, labelled=False).texts
     folder = Path(spec.out) / f"{name}-teachers"
     machine, task = choose(spec.device, spec.precision), task_of(spec)
-    data, base = rows_of(spec, task, tell), load_base(spec, machine, tell)
-    logs = []
+    data = rows_of(spec, task, tell)
+    learner = _learner(spec, data.names, folder, name, student or {})
+    runs.refuse_named(learner)
     teachers = _teachers(spec, seeds)
+    for number, one in enumerate(teachers, 1):
+        _refuse_other(folder / f"{number:03d}", one, data)
+    base, logs = load_base(spec, machine, tell), []
     for number, one in enumerate(teachers, 1):
         tell(News("stage", f"teacher {number} of {len(teachers)}"))
         place = folder / f"{number:03d}"
@@ -83,17 +91,37 @@ def pet(
         folder / "valid.jsonl",
         [{"text": text, "label": own[0]} for text, own in zip(valid.texts, valid.labels, strict=True)],
     )
-    whole = {
-        "base": spec.base,
-        "data": {"train": str(folder / "soft.jsonl"), "valid": str(folder / "valid.jsonl")},
-        "task": {"soft": {"labels": names}},
-        **{key: getattr(spec, key) for key in ("device", "precision", "out", "seed", "language")},
-        **(student or {}),
-        "name": name,
-    }
-    if spec.data.test:
-        whole["data"] = {**whole["data"], "test": spec.data.test}
-    return tune(whole, tell=tell)
+    return tune(learner, tell=tell)
+
+
+def _learner(spec: Spec, labels: list[str], folder: Path, name: str, student: Mapping[str, Any]) -> Spec:
+    """The classifier's spec."""
+    data = {"train": str(folder / "soft.jsonl"), "valid": str(folder / "valid.jsonl"), "test": spec.data.test}
+    return specs.read(
+        {
+            "base": spec.base,
+            "task": {"soft": {"labels": labels}},
+            **{key: getattr(spec, key) for key in ("device", "precision", "out", "seed", "language")},
+            **student,
+            "data": {**data, **student.get("data", {})},
+            "name": name,
+        }
+    )
+
+
+def _refuse_other(place: Path, teacher: Spec, data: Data) -> None:
+    """See that what stands in a teacher's folder is this teacher, begun on these rows."""
+    run = Run(place)
+    if not (place / "spec.yaml").is_file():
+        return
+    own, asked = run.spec.written(), teacher.anchored().written()
+    other = [key for key in asked if key not in ("out", "name") and own.get(key) != asked[key]]
+    if other:
+        raise SpecError(
+            f"{place} holds a teacher whose `{other[0]}` is {own.get(other[0])!r}; it is {asked[other[0]]!r} "
+            "here. Give another `name`, or take that folder away."
+        )
+    same_rows(run, data.sources)
 
 
 def softened(logs_MSC: np.ndarray, temperature: float) -> np.ndarray:

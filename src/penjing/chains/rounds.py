@@ -26,6 +26,7 @@ from penjing.errors import NotSupported
 from penjing.files import told, write_text
 from penjing.jobs.prepare import rows_from
 from penjing.records import NO_ROWS, Rows
+from penjing.run import Run
 from penjing.task import Teach
 
 
@@ -52,12 +53,7 @@ def held(out: Path) -> Iterator[None]:
 
 def history(out: Path) -> list[dict[str, Any]]:
     """The lines of the history, oldest first; one torn by a kill is left out."""
-    path = out / "history.jsonl"
-    found = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found
+    return Run(out).lines("history.jsonl")
 
 
 def note(out: Path, line: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from penjing.errors import NotSupported, WontFit
 from penjing.files import write_text
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import span
+from penjing.jobs.train import same_rows
 from penjing.run import Run
 
 NAME = "search.yaml"
@@ -74,7 +75,7 @@ def resume(
     """Go on with a search that was stopped or killed; without `folder`, the newest open one below `out`.
 
     Raises:
-        NotSupported: there is no such search, or it is done.
+        NotSupported: there is no such search, it is done, or its rows have changed.
     """
     place = Path(folder) if folder is not None else _newest(out)
     if not (place / NAME).is_file():
@@ -89,8 +90,10 @@ def resume(
                 f"new one: `penjing search {place / NAME} --name NAME`."
             )
         asked = questions.read(place / NAME)
-        draw = sampler(asked.search.sampler, asked.values, asked.first.seed)
-        return _carry(run, asked, draw, _opened(asked, tell), on, tell)
+        draw, shared = sampler(asked.search.sampler, asked.values, asked.first.seed), _opened(asked, tell)
+        for begun in sorted((place / "trials").glob("*/lineage.json"))[:1]:  # all of one search's rows
+            same_rows(Run(begun.parent), shared.data.sources)
+        return _carry(run, asked, draw, shared, on, tell)
 
 
 def _is_done(run: Run) -> bool:

@@ -127,12 +127,18 @@ def _round(asked: Update, live: Version, bundle: Bundle, new: Rows, said: int, t
     stored = lambda name: [rounds.read_rows(f, name, bundle) for f in before]  # noqa: E731
     old = rounds.joined([_rows(asked, asked.old, bundle), *stored("new_train")])
     test = rounds.joined([_rows(asked, asked.test, bundle), *stored("new_test")])
-    train, trial = _split(bundle, new, old, asked.test_share, asked.seed + number)
-    if not len(trial):
-        known = f"{len(new):,} new rows, of which none asks what the old ones do not: nothing to test with"
-        return Round(None, "waiting", live.number, notes=(known,))
+    slices = {name: _rows(asked, file, bundle) for name, file in asked.slices.items()}
+    judging = rounds.joined([test, *slices.values()])
+    train, trial = split(bundle, new, old, judging, share=asked.test_share, seed=asked.seed + number)
+    for rows, lack, why in (
+        (trial, "asks what the old ones do not", "test with"),
+        (train, "asks what the rows that judge do not", "learn"),
+    ):
+        if not len(rows):
+            said_so = f"{len(new):,} new rows, of which none {lack}: nothing to {why}"
+            return Round(None, "waiting", live.number, notes=(said_so,))
     names = _names(bundle, new)
-    judges = _judges(asked, bundle, names, trial, test)
+    judges = _judges(asked, bundle, names, trial, test, slices)
     folder.mkdir()
     rounds.write_lines(folder, "new_train", rounds.lines_of(bundle, train))
     rounds.write_lines(folder, "new_test", rounds.lines_of(bundle, trial))
@@ -161,13 +167,18 @@ def _rows(asked: Update, source: str | list[str], bundle: Bundle) -> Rows:
     return rows_from(bundle.task, source, text=asked.text, label=asked.label)
 
 
-def _split(bundle: Bundle, new: Rows, old: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    """New rows to learn and to test with; what was learned before proves nothing, and goes to the former."""
-    learned, tested = splitting.split(new, share=share, seed=seed)
-    known = {*rounds.keys_of(bundle, old)}
-    fresh = np.array([key not in known for key in rounds.keys_of(bundle, new)], dtype=bool)
-    learned = np.sort(np.concatenate([learned, tested[~fresh[tested]]]))
-    return new.take(learned), new.take(tested[fresh[tested]])
+def split(
+    bundle: Bundle, new: Rows, old: Rows, judging: Rows, *, share: float, seed: int
+) -> tuple[Rows, Rows]:
+    """New rows to learn and to test with. What was learned before proves nothing, and is learned; what the
+    rows ask that judge already would prove nothing once it was learned, and is tested with."""
+    tested = np.zeros(len(new), dtype=bool)
+    tested[splitting.split(new, share=share, seed=seed)[1]] = True
+    keys = rounds.keys_of(bundle, new)
+    judged, known = {*rounds.keys_of(bundle, judging)}, {*rounds.keys_of(bundle, old)}
+    tested |= np.array([key in judged for key in keys], dtype=bool)
+    tested &= np.array([key not in known for key in keys], dtype=bool)
+    return new.take(np.flatnonzero(~tested)), new.take(np.flatnonzero(tested))
 
 
 def _names(bundle: Bundle, new: Rows) -> list[str]:
@@ -176,10 +187,11 @@ def _names(bundle: Bundle, new: Rows) -> list[str]:
     return [*bundle.labels, *sorted(found - {*bundle.labels})]
 
 
-def _judges(asked: Update, bundle: Bundle, names: list[str], trial: Rows, test: Rows) -> Judges:
+def _judges(
+    asked: Update, bundle: Bundle, names: list[str], trial: Rows, test: Rows, slices: dict[str, Rows]
+) -> Judges:
     """The rows of every bar, read before anything is trained; a label that nobody knows is refused here."""
     must = _rows(asked, asked.must_pass, bundle) if asked.must_pass else None
-    slices = {name: _rows(asked, file, bundle) for name, file in asked.slices.items()}
     for rows in (trial, test, *([] if must is None else [must]), *slices.values()):
         bundle.task.encode(rows, names)
     return Judges(trial, test, must, slices)

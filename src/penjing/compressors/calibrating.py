@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from penjing.compressor import Held, Rehearsal
 from penjing.data.batches import cut, lengths_of, packed
 from penjing.errors import DataError, NotSupported
+from penjing.models.importance import tokens_of
 from penjing.models.layers import linears_of, stacks_of
 from penjing.models.model import Model
 from penjing.models.modes import evaluating
@@ -158,7 +160,8 @@ R = TypeVar("R", bound=Record)
 def gathered(
     model: Model, batches: Sequence[Batch], names: Sequence[str], empty: Callable[[int, torch.device], R]
 ) -> dict[str, R]:
-    """A record of what enters each of these layers; layers that read one tensor share one.
+    """A record of what enters each of these layers, without the padding of padded encoders and decoders
+    (that of a padded one of both is among it); layers that read one tensor share one.
 
     Raises:
         NotSupported: no text gets to one of them.
@@ -166,19 +169,21 @@ def gathered(
     found: dict[str, R] = {}
     last: tuple[Tensor | None, str] = None, ""
 
-    def see(name: str, x: Tensor) -> None:
+    def see(batch: Batch, name: str, x: Tensor) -> None:
         nonlocal last
         before, first = last
         if x is before:  # queries, keys and values read one tensor
             found[name] = found[first]
             return
         last = x, name
-        flat = x.detach().reshape(-1, x.shape[-1]).float()
+        whole = model.way.packed or batch.answer is not None or x.ndim < 3
+        flat = tokens_of(x.detach(), batch, packed=whole).float()
         if name not in found:
             found[name] = empty(flat.shape[1], flat.device)
         found[name].add(flat)
 
-    watch(model, batches, names, see)
+    for batch in batches:
+        watch(model, [batch], names, partial(see, batch))
     if lost := [name for name in names if name not in found]:
         raise NotSupported(
             f"What enters {len(names)} linear layers was to be seen; no text of the rehearsal gets to "

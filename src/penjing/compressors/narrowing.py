@@ -75,7 +75,7 @@ def shrink(held: Held, rehearsal: Rehearsal, asked: Asked) -> Shrunk:
         if len(some) < site.n:
             outer = moments(model, batches, site.last) if asked.repair else None
             zero(trunk, site, some, outer)
-    few = _first(batches[0])
+    few = _first(batches[0]).to(next(model.parameters()).device)
     with evaluating(model), torch.no_grad():
         wanted = model.states(few)
         for site, some in zip(sites, kept, strict=True):

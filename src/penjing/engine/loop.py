@@ -52,11 +52,11 @@ def train_steps(
         TrainingFailed: the loss or a gradient is not finite, or memory ran out with a single sequence.
         SpecError: two techniques want to make the gradients.
     """
-    backward = _only_one([t for t in techniques if t.backward])
+    backward = backward_of(techniques)
     for technique in techniques:
         if technique.stream:
             stream = technique.stream(stream)
-    whole = _with_terms(loss, [t for t in techniques if t.loss])
+    whole = with_terms(loss, techniques)
     editors = [t.edit_grads for t in techniques if t.edit_grads]
     followers = [t.after_update for t in techniques if t.after_update]
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -76,7 +76,7 @@ def train_steps(
             optimizer.zero_grad(set_to_none=True)
             try:
                 own = room.fit(own)
-                mean, parts = _accumulate(model, own, idle, total, whole, backward or _plain, factor)
+                mean, parts = _accumulate(model, own, idle, total, whole, backward, factor)
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
@@ -150,24 +150,32 @@ def _plain(model: nn.Module, batch: Batch, loss: Callable[[Batch], Loss], weight
     return found
 
 
-def _with_terms(loss: LossFunction, techniques: list[Technique]) -> LossFunction:
+def with_terms(loss: LossFunction, techniques: Sequence[Technique]) -> LossFunction:
+    """A loss with what techniques make of it."""
+    terms = [t.loss for t in techniques if t.loss]
+
     def whole(model: nn.Module, batch: Batch) -> Loss:
         found = loss(model, batch)
-        for technique in techniques:
-            assert technique.loss is not None
-            found = technique.loss(model, batch, found)
+        for term in terms:
+            found = term(model, batch, found)
         return found
 
     return whole
 
 
-def _only_one(techniques: list[Technique]) -> Callable[..., Loss] | None:
-    if len(techniques) > 1:
-        names = " and ".join(f"`{t.name}`" for t in techniques)
+def backward_of(techniques: Sequence[Technique]) -> Callable[..., Loss]:
+    """How gradients are made: `(model, batch, loss of a batch, weight) -> Loss`.
+
+    Raises:
+        SpecError: two techniques want to make them.
+    """
+    makers = [(t.name, t.backward) for t in techniques if t.backward]
+    if len(makers) > 1:
+        names = " and ".join(f"`{name}`" for name, _ in makers)
         raise SpecError(
             f"{names} both decide how gradients are made; a run can have one such technique. Drop one."
         )
-    return techniques[0].backward if techniques else None
+    return makers[0][1] if makers else _plain
 
 
 def seed_of(seed: int, step: int) -> int:

@@ -17,7 +17,8 @@ import torch
 from penjing import plugin
 from penjing.device import Machine, choose, free_mib
 from penjing.errors import SpecError, WontFit
-from penjing.jobs.prepare import span
+from penjing.jobs.prepare import span, steps_of
+from penjing.keys import TrainSpec
 from penjing.models.calibrate import pace_of
 from penjing.models.heads import ClassHead
 from penjing.models.laws import CHINCHILLA, DATA_CONSTRAINED
@@ -35,7 +36,6 @@ TO_GROW = {
     "causal": ("gpt-micro", "llama-mini", "llama-small", "llama-base", "smollm2-135m"),
 }
 FEW_ROWS = 200  # below, a whole base is seldom tuned well; few-shot methods are
-BATCHES = (8, 16, 32, 64)
 SHORTENED = 4  # times that steps are cut to the time: a layer run once does not get cheaper
 MASKED_SHARE = 0.15  # of the tokens are predicted
 TOKENS_A_STEP = 8192  # of pretraining, until there is a reason for another
@@ -188,20 +188,26 @@ def _options(
     rows: int, tokens: float, labels: int, minutes: float | None, machine: Machine, pace: Pace, free: float
 ) -> tuple[Option, ...]:
     found = []
-    batch = next((b for b in BATCHES if rows / b <= 200), BATCHES[-1])
-    a_pass = math.ceil(rows / batch)
+    usual = TrainSpec()
+    a_pass, steps = math.ceil(rows / usual.batch), steps_of(usual, rows)
     for name in TO_TUNE:
         for method in METHODS:
             model = _model(name, machine, labels)
             picked = plugin.choice(method, kind="methods", key="method")
             model.trunk = plugin.build("methods", picked).apply(model.trunk)
             model.precision = machine.precision
-            passes = 3 if rows > 50_000 else 5 if rows > 2000 else 10
-            steps = passes * a_pass
             make = partial(
-                _option, name, method, model, batch, rows=rows, tokens=tokens, machine=machine, pace=pace
+                _option,
+                name,
+                method,
+                model,
+                usual.batch,
+                rows=rows,
+                tokens=tokens,
+                machine=machine,
+                pace=pace,
             )
-            option = make(steps, passes)
+            option = make(steps, steps / a_pass)
             for _ in range(SHORTENED if minutes is not None else 0):
                 fewer = math.floor(option.steps * 60 * (minutes or 0) / option.most_s)
                 if fewer >= option.steps or fewer < a_pass:  # a whole pass at least

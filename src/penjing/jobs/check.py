@@ -228,7 +228,7 @@ def _tell_cost(
     need, free = weights + expected.mib * MARGIN_MIB, free_mib(machine.device)
     text = (
         f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
-        f"and up to {need:,.0f} MiB of memory, {free:,.0f} MiB are free"
+        f"and up to {need:,.0f} MiB of memory beside this process, {free:,.0f} MiB are free"
     )
     advice = "Try `method: lora`, a smaller `train.micro_tokens`, or `train.checkpointing: true`"
     if weights + 12 * expected.trainable / 2**20 > free:  # before a single activation

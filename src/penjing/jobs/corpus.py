@@ -131,9 +131,9 @@ def _version() -> str:
 def _to_do(folder: Path, plan: str, *, fresh: bool) -> bool:
     """Whether there is work; what is in the way is removed where `fresh`, and refused otherwise."""
     if fresh:
-        for name in (".work", "dropped", *SPLITS):
+        (folder / MANIFEST).unlink(missing_ok=True)  # first: it says that the corpus is whole
+        for name in ("dropped", *SPLITS, ".work"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
     for path, state in (
         (folder / MANIFEST, "a finished corpus"),
         (folder / ".work" / "plan.json", "the beginnings of one"),

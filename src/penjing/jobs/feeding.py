@@ -134,10 +134,13 @@ def corpus_to_judge(
     given = [data] if isinstance(data, str | Path) else data
     spec = specs.read(train=[str(one) for one in given], text=reading.get("text"), task="masked")
     corpora = texts_of(spec).corpora
-    documents = [
-        Document(*row) for one in corpora for split in ("train", "valid") for row in one.texts(split)
-    ]
-    stream = _fed(bundle.task.feed, lambda: documents, bundle.tokenizer, "", False, lambda done: None)
+
+    def documents() -> Iterator[Document]:
+        for one in corpora:
+            for split in ("train", "valid"):
+                yield from (Document(*row) for row in one.texts(split))
+
+    stream = _fed(bundle.task.feed, documents, bundle.tokenizer, "", False, lambda done: None)
     return pieces_of(stream, bundle.task.feed, bundle.card["max_length"]), list(stream.sources)
 
 

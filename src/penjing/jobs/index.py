@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from penjing.bundle import Bundle, load
 from penjing.data.mapped import mapped
 from penjing.data.read import read
 from penjing.errors import DataError, NotSupported, SpecError
-from penjing.files import new_folder, refuse_taken, write_json
+from penjing.files import new_folder, refuse_taken, standing, write_json
 from penjing.jobs.news import News, Tell, silent
 
 FORMAT = "penjing index 1"
 PORTION = 4096  # texts embedded at once
-BLOCK = 65_536  # vectors compared at once
+BLOCK, QUERIES = 65_536, 256  # vectors compared at once, with so many queries
 LINKS, EFFORT = 32, 128  # of HNSW: neighbours a node, candidates while it is built and searched
 
 
@@ -42,21 +43,21 @@ class Hit:
 
 @dataclass(frozen=True)
 class Index:
-    """An opened index; `find` takes vectors, `search` texts."""
+    """An opened index; `find` takes vectors, `search` texts. It stays what it is where another one is put in
+    its folder meanwhile."""
 
     folder: Path
     card: dict[str, Any]
     vectors: np.ndarray  # (n, D) float32, memory-mapped
     starts: np.ndarray  # (n + 1,) int64, bytes in texts.jsonl
+    lines: np.ndarray  # (starts[n],) uint8, texts.jsonl, memory-mapped
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def text(self, row: int) -> str:
         """One text of the corpus."""
-        with (self.folder / "texts.jsonl").open("rb") as stream:
-            stream.seek(int(self.starts[row]))
-            line = stream.read(int(self.starts[row + 1] - self.starts[row]))
+        line = self.lines[self.starts[row] : self.starts[row + 1]].tobytes()
         return str(json.loads(line.decode("utf-8", "surrogatepass")))
 
     def find(self, queries: np.ndarray, k: int = 10, *, exact: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -91,16 +92,21 @@ class Index:
         return [_reranked(rerank, query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
 
     def _by_graph(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        self._graph.hnsw.efSearch = max(EFFORT, k)
+        near, rows = self._graph.search(np.ascontiguousarray(queries, np.float32), k)
+        return near, rows
+
+    @cached_property
+    def _graph(self) -> Any:
         path = self.folder / "graph.faiss"
-        if not path.is_file():
+        graph = _faiss().read_index(str(path)) if path.is_file() else None
+        if graph is None or graph.ntotal != len(self):
+            found = "none" if graph is None else f"one of {graph.ntotal:,} texts, not of {len(self):,}"
             raise NotSupported(
-                f"A search by graph was wanted; {self.folder} has none. Make the index with `graph=True` "
+                f"A search by graph was wanted; {self.folder} has {found}. Make the index with `graph=True` "
                 f"(`--graph`), or search exactly."
             )
-        graph = _faiss().read_index(str(path))
-        graph.hnsw.efSearch = max(EFFORT, k)
-        near, rows = graph.search(np.ascontiguousarray(queries, np.float32), k)
-        return near, rows
+        return graph
 
 
 def index(
@@ -127,17 +133,18 @@ def index(
     bundle = model if isinstance(model, Bundle) else load(model, base=base)
     faiss = _faiss() if graph else None
     texts = read(data, text=text, labelled=False).texts
-    parts = []
+    vectors = np.zeros((len(texts), 0), np.float32)
     for begin in range(0, len(texts), PORTION):
-        parts.append(bundle.embed(texts[begin : begin + PORTION]))
+        own = bundle.embed(texts[begin : begin + PORTION])
+        vectors = vectors if begin else np.empty((len(texts), own.shape[1]), np.float32)
+        vectors[begin : begin + PORTION] = own
         tell(News("progress", "embedding", min(begin + PORTION, len(texts)), len(texts)))
-    vectors = np.concatenate(parts)
     with new_folder(place) as aside:
-        lines = [
-            (json.dumps(one, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass") for one in texts
-        ]
-        (aside / "texts.jsonl").write_bytes(b"".join(lines))
-        starts = np.concatenate([[0], np.cumsum([len(line) for line in lines])]).astype(np.int64)
+        starts = np.zeros(len(texts) + 1, np.int64)
+        with (aside / "texts.jsonl").open("wb") as stream:
+            for row, one in enumerate(texts):
+                line = (json.dumps(one, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+                starts[row + 1] = starts[row] + stream.write(line)
         save_file({"vectors": vectors, "starts": starts}, str(aside / "vectors.safetensors"))
         if faiss is not None:
             made = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
@@ -155,13 +162,14 @@ def opened(folder: str | Path) -> Index:
     Raises:
         NotSupported: it is none, or damaged.
     """
-    place = Path(folder)
+    place = standing(Path(folder))
     try:
         card = json.loads((place / "card.json").read_text(encoding="utf-8"))
         _, arrays = mapped(place / "vectors.safetensors")
-        found = Index(place, card, arrays["vectors"], np.array(arrays["starts"]))
+        lines = np.memmap(place / "texts.jsonl", np.uint8, "r")
+        found = Index(Path(folder), card, arrays["vectors"], np.array(arrays["starts"]), lines)
         whole = card["format"] == FORMAT and len(found) == card["texts"] == len(found.starts) - 1
-        whole = whole and (place / "texts.jsonl").stat().st_size == found.starts[-1]
+        whole = whole and len(lines) == found.starts[-1]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotSupported(
             f"An index was wanted in {place}; it cannot be opened as one ({type(error).__name__}: {error}). "
@@ -173,26 +181,36 @@ def opened(folder: str | Path) -> Index:
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(q, k) products and rows of the best over all vectors, a block at a time."""
-    best = np.full((len(queries), 0), -np.inf, np.float32)
+    """(q, k) products and rows of the best over all vectors, falling, equal ones in the vectors' order; a
+    block of both at a time."""
+    found = [_nearest(vectors, queries[at : at + QUERIES], k) for at in range(0, len(queries), QUERIES)]
+    near, rows = zip(*found or [_nearest(vectors[:0], queries, k)], strict=True)
+    return np.concatenate(near), np.concatenate(rows)
+
+
+def _nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    best = np.zeros((len(queries), 0), np.float32)
     rows = np.zeros((len(queries), 0), np.int64)
     for begin in range(0, len(vectors), BLOCK):
         near = queries @ np.asarray(vectors[begin : begin + BLOCK], np.float32).T
-        best = np.concatenate([best, near], axis=1)
-        here = np.broadcast_to(np.arange(begin, begin + near.shape[1]), near.shape)
-        rows = np.concatenate([rows, here], axis=1)
-        if best.shape[1] > k:  # first cut to the k best, then sort only those
-            kept = np.argpartition(-best, k - 1, axis=1)[:, :k]
-            edge = np.take_along_axis(best, kept, 1).min(1, keepdims=True)
-            best, rows = _edge(best, rows, edge, k)
+        kept = _largest(near, min(k, near.shape[1]))
+        best = np.concatenate([best, np.take_along_axis(near, kept, 1)], axis=1)
+        rows = np.concatenate([rows, kept + begin], axis=1)
     order = np.lexsort((rows, -best), axis=1)[:, :k]
     return np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def _edge(best: np.ndarray, rows: np.ndarray, edge: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best; of those that equal the last of them the first in the corpus's order."""
-    order = np.argsort(np.where(best >= edge, -best, np.inf), axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
+def _largest(near: np.ndarray, k: int) -> np.ndarray:
+    """(q, k) places of the largest of each row; of those that equal the least of them, the first."""
+    edges = np.partition(near, -k, axis=1)[:, -k]
+    found = np.empty((len(near), k), np.int64)
+    for own, row, edge in zip(found, near, edges, strict=True):
+        places = np.flatnonzero(row >= edge)
+        if len(places) > k:
+            ties = row[places] == edge
+            places = places[~ties | (np.cumsum(ties) <= k - np.sum(~ties))]
+        own[:] = places
+    return found
 
 
 def _reranked(rerank: Bundle, query: str, hits: Sequence[Hit]) -> list[Hit]:

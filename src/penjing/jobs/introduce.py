@@ -30,7 +30,13 @@ def introduce(
     settings = spec.train
     if steps:
         expected = rehearse(
-            made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=expected
+            made,
+            job.task,
+            train,
+            batch=settings.batch,
+            micro_tokens=settings.micro_tokens,
+            expected=expected,
+            techniques=made.techniques,
         )
     before: dict[str, Any] = {}
     if steps and job.task.untuned:
@@ -44,7 +50,7 @@ def introduce(
     run.write("start.json", start)
     text = (
         f"{expected.trainable:,} of {expected.parameters:,} parameters train; about {span(expected.seconds)} "
-        f"and {expected.mib:,.0f} MiB of memory"
+        f"and {expected.mib:,.0f} MiB of memory with all that the process holds"
     )
     job.tell(News("note", text))
 

@@ -23,6 +23,7 @@ from penjing.errors import DataError, SpecError
 from penjing.jobs.bases import applied, base_of, length_of_images, refuse_lost
 from penjing.jobs.caching import why_not
 from penjing.jobs.news import News, Tell, silent
+from penjing.keys import TrainSpec
 from penjing.models.calibrate import pace_of
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import train_rows_in_use
@@ -376,14 +377,19 @@ def ready(
 
 
 def n_steps(spec: Spec, n_rows: int) -> int:
-    """Optimizer steps of the run: the one clock.
+    """Optimizer steps of the run: the one clock."""
+    return steps_of(spec.train, n_rows)
+
+
+def steps_of(settings: TrainSpec, n_rows: int) -> int:
+    """Optimizer steps over so many rows.
 
     Without `steps` or `epochs`: 5 passes, or as many as make 400 steps, at most 20.
     """
-    if spec.train.steps is not None:
-        return spec.train.steps
-    a_pass = math.ceil(n_rows / spec.train.batch)
-    passes = spec.train.epochs if spec.train.epochs is not None else min(20, max(5, math.ceil(400 / a_pass)))
+    if settings.steps is not None:
+        return settings.steps
+    a_pass = math.ceil(n_rows / settings.batch)
+    passes = settings.epochs if settings.epochs is not None else min(20, max(5, math.ceil(400 / a_pass)))
     return max(1, round(passes * a_pass))
 
 

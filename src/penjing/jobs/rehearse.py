@@ -9,27 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from penjing.data import batches
 from penjing.device import resident_mib
-from penjing.engine.loop import out_of_memory
+from penjing.engine.loop import backward_of, out_of_memory, with_terms
 from penjing.jobs.prepare import Ready
 from penjing.models.sizing import Forecast
-from penjing.records import Part
+from penjing.records import Batch, Loss, Part, Technique
 from penjing.task import Task
 
 UPDATE = 1.15  # a step beside its forward and backward: clipping, optimizer, batch making
 
 
 def rehearse(
-    made: Ready, task: Task, train: Part, *, batch: int, micro_tokens: int, expected: Forecast
+    made: Ready,
+    task: Task,
+    train: Part,
+    *,
+    batch: int,
+    micro_tokens: int,
+    expected: Forecast,
+    techniques: Sequence[Technique] = (),
 ) -> Forecast:
     """`expected` with seconds as measured on a batch of middling length, and memory above what is resident
-    now.
+    now. `techniques` have begun, and change the loss and how gradients are made: a teacher may run beside it.
     """
+    whole, backward = with_terms(task.loss, techniques), backward_of(techniques)
     lengths = batches.lengths_of(train)
     middling = np.argsort(lengths, kind="stable")
     size = min(batch, len(middling))
@@ -44,12 +53,16 @@ def rehearse(
     device = next(made.model.parameters()).device
     resident = resident_mib(device)
     best = float("inf")
+
+    def loss(given: Batch) -> Loss:
+        return whole(made.model, given)
+
     made.model.train()
     try:
         for _ in range(3):
             began = time.perf_counter()
             for piece in packed:
-                task.loss(made.model, piece.to(device)).mean.backward()
+                backward(made.model, piece.to(device), loss, 1.0)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             best = min(best, time.perf_counter() - began)

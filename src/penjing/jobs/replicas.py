@@ -22,6 +22,7 @@ from penjing.errors import NotSupported, SpecError, WontFit
 from penjing.jobs.crew import ray_of
 from penjing.jobs.replica import NAME, Replica, replica
 from penjing.jobs.serve import Serving, Tell, register
+from penjing.serve.limits import Limits
 from penjing.serve.shared import Ledger
 
 MOST = 4096  # requests in one replica; its own queue refuses long before
@@ -155,7 +156,7 @@ def _ledger(ray: Any, how: Serving) -> str:
     kept = ray.remote(Ledger).options(
         name=name, namespace=NAME, lifetime="detached", num_cpus=0, max_restarts=-1, max_task_retries=3
     )
-    ray.get(kept.remote(requests=how.requests, tokens=how.rate).told.remote(""))
+    ray.get(kept.remote(Limits(requests=how.requests, tokens=how.rate)).told.remote(""))
     return name
 
 

@@ -18,7 +18,7 @@ from penjing.jobs.figures import Bar, Series
 from penjing.jobs.numbers import IN_PERCENT, duration, finite, gain, memory, percent, plain, score, span, tick
 from penjing.jobs.reading import Facts, dicts, of
 from penjing.jobs.scatter import agreement as agreement_figure
-from penjing.jobs.verdict import Verdict, reliability_bins, validation
+from penjing.jobs.verdict import Verdict, best_of, reliability_bins, validation
 from penjing.jobs.words import Say, capital
 
 MOST_BLOCK = 25  # classes of the heat map
@@ -278,8 +278,7 @@ def _validation(facts: Facts, say: Say) -> Part:
     name, curve = validation(facts)
     if not curve:
         return Part("", Markup(""))
-    pick = min if facts.result.get("lower") else max
-    step, best = pick(curve, key=lambda point: point[1])
+    step, best = best_of(facts, curve)
     pairs = {s.get("step"): of(s, "intervals", name) for s in facts.scores}
     found: list[Any] = [pairs.get(step) for step, _ in curve]
     whiskers = [(float(p[0]), float(p[1])) for p in found if span(p)]

@@ -153,18 +153,29 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _same_start(run: Run, before: dict[str, Any], job: Job) -> None:
-    for name, source in job.data.sources.items():
-        if before["data"].get(name, {}).get("sha256") != source["sha256"]:
-            raise NotSupported(
-                f"The rows of `data.{name}` ({source['source']}) are not those that {run.folder} began with "
-                f"(another SHA-256). Put the old rows back to resume, or start a new run."
-            )
+    same_rows(run, job.data.sources)
     if before["base"]["sha256"] != job.base.sha256:
         raise NotSupported(
             f"The base `{job.spec.base}` is not the one that {run.folder} began with: its SHA-256 was "
             f"{before['base']['sha256'][:16]}… and is {job.base.sha256[:16]}…. Put the old one back to "
             f"resume, or start a new run."
         )
+
+
+def same_rows(run: Run, sources: Mapping[str, Any]) -> None:
+    """See that these are the rows that a run began with, where it has begun.
+
+    Raises:
+        NotSupported: they are others.
+    """
+    before = run.read("lineage.json")
+    known = before.get("data", {})
+    for name, source in sources.items() if before else ():
+        if known.get(name, {}).get("sha256") != source["sha256"]:
+            raise NotSupported(
+                f"The rows of `data.{name}` ({source['source']}) are not those that {run.folder} began with "
+                f"(another SHA-256). Put the old rows back to resume, or start a new run."
+            )
 
 
 def _carry(run: Run, job: Job) -> Run:

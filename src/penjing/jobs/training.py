@@ -362,5 +362,6 @@ def _validate(it: Training) -> None:
         watch.best, watch.best_step, watch.stale = sign * value, watch.step, 0
     else:
         watch.stale += 1
-    it.run.append("scores.jsonl", {"step": watch.step, "split": "valid", **plain(scores)})
+    about = {"step": watch.step, "split": "valid", "best": task.best, "lower": task.lower}
+    it.run.append("scores.jsonl", {**about, **plain(scores)})
     job.tell(News("score", f"{task.best} {value:.4f} on validation rows after step {watch.step}"))

@@ -153,11 +153,18 @@ def validation(facts: Facts) -> tuple[str, list[tuple[float, float]]]:
     seen = [
         line for line in facts.scores if isinstance(line.get("values"), dict) and finite(line.get("step"))
     ]
-    for name in (facts.result.get("best_name"), "accuracy", "micro_f1", *(seen[0]["values"] if seen else ())):
+    named = facts.result.get("best_name") or (seen[-1].get("best") if seen else None)
+    for name in (named, "accuracy", "micro_f1", *(seen[0]["values"] if seen else ())):
         curve = [(float(s["step"]), float(s["values"][name])) for s in seen if finite(s["values"].get(name))]
         if curve:
             return str(name), curve
     return "accuracy", []
+
+
+def best_of(facts: Facts, curve: list[tuple[float, float]]) -> tuple[float, float]:
+    """The best (step, value) of validations."""
+    lower = facts.result.get("lower") or any(line.get("lower") for line in facts.scores)
+    return (min if lower else max)(curve, key=lambda point: point[1])
 
 
 def honesty(facts: Facts, say: Say) -> str:
@@ -176,7 +183,7 @@ def _progress(facts: Facts, say: Say) -> tuple[str, ...]:
     name, curve = validation(facts)
     if not curve:
         return ()
-    step, best = max(curve, key=lambda point: point[1])
+    step, best = best_of(facts, curve)
     return (say("running_best", score=score(name, best), name=say(name), step=plain(step)),)
 
 

@@ -46,16 +46,10 @@ def alone(limits: Limits | None = None) -> Shared:
 
 
 class Ledger:
-    """What all replicas asked and counted. requests, tokens: a minute, for each caller; None: no limit."""
+    """What all replicas asked, within `limits`, and counted."""
 
-    def __init__(
-        self,
-        *,
-        requests: float | None = None,
-        tokens: float | None = None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._limits, self._now = Limits(requests=requests, tokens=tokens, now=now), now
+    def __init__(self, limits: Limits, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._limits, self._now = limits, now
         self._heard: dict[str, tuple[float, Sequence[Any]]] = {}
 
     def take(self, caller: str, kind: str, amount: float) -> tuple[str, float] | None:
