@@ -201,6 +201,20 @@ def test_a_base_that_asks_more_of_attention_than_we_give_is_padded_and_says_why(
     assert "differ" in way.reason
 
 
+def test_a_base_that_breaks_in_whatever_way_when_packed_is_padded(tiny: Tiny) -> None:
+    trunk: Any = load(str(tiny("bert"))).trunk
+    own = trunk.forward
+
+    def forward(*args: Any, **keywords: Any) -> Any:
+        if "layout" in keywords:
+            raise KeyError("layout")
+        return own(*args, **keywords)
+
+    trunk.forward = forward
+    way = packing.how_to_run(trunk)
+    assert (way.packed, way.reason) == (False, "KeyError: 'layout'")
+
+
 def test_a_padded_base_still_runs_as_transformers_would() -> None:
     packing.register()
     model = softcapped()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from penjing.models.layers import bare, depths_of, layers_of, path_of
 from penjing.models.modes import evaluating
-from penjing.models.packing import Way, forward
+from penjing.models.packing import FAILURES, Way, forward, why
 
 BLOCK = 256  # tokens of a block of short rows
 FILLER = 32  # tokens of a sequence that only fills a block up
@@ -207,8 +207,8 @@ def _tried(plain: Frozen) -> Frozen:
             )
         same = all(_like(a, b) for a, b in zip((whole, *wanted), (parted, *found), strict=True))
         reason = "" if same else "what trains reads layers below it"
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        apart, reason = plain, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    except FAILURES as error:
+        apart, reason = plain, why(error)
     return apart if not reason else Frozen(trunk, way, plain.layers, plain.depth, plain.whole, None, reason)
 
 

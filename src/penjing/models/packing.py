@@ -31,7 +31,7 @@ from penjing.models.sight import Sight
 NAME = "penjing_packed"
 NATIVE = "sdpa"
 # What transformers throws where a base does not go through the attention interface.
-FAILURES = (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError)
+FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
 Factors = Callable[[int, float, torch.dtype], list[Tensor]]
 
 
