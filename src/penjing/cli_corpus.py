@@ -4,6 +4,7 @@ prints.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,19 +84,23 @@ def show(
 
         found = open_corpus(corpus)
         first = list(islice(found.texts(), texts))
-    _show(found, as_json=as_json)
+    _show(found, as_json=as_json, first=first)
+
+
+def _show(found: Any, *, as_json: bool, first: Sequence[tuple[str, str]] = ()) -> None:
+    """What a corpus holds, and the text and source of its first documents."""
+    if as_json:
+        plain = {"sources": dict(found.weights), "characters": dict(found.characters), "sha256": found.sha256}
+        texts = [{"source": source, "text": text} for text, source in first]
+        print_json({**(found.manifest or plain), **({"texts": texts} if texts else {})})
+        return
+    _print_manifest(found)
     for text, source in first:
         typer.echo(f"\n[{source}] {text}")
 
 
-def _show(found: Any, *, as_json: bool) -> None:
+def _print_manifest(found: Any) -> None:
     manifest = found.manifest
-    if as_json:
-        print_json(
-            manifest
-            or {"sources": dict(found.weights), "characters": dict(found.characters), "sha256": found.sha256}
-        )
-        return
     if not manifest:
         rows = [[name, f"{found.characters[name]:,}", f"{found.weights[name]:.3f}"] for name in found.sources]
         print_table(["source", "bytes", "weight"], rows, title=f"{found.folder}, as it lies")

@@ -49,6 +49,12 @@ def export(
             raise SpecError(
                 f"`--tolerance {strange}` is not one of {', '.join(known)}.{nearest(strange, known)} Mend it."
             )
+        odd = next((key for key, value in allowed.items() if not isinstance(value, float | int | None)), None)
+        if odd:
+            raise SpecError(
+                f"`--tolerance {odd}` wants a number, or null to judge nothing; it is {allowed[odd]!r}. Say "
+                f"such as `{odd}={getattr(Tolerance, odd)}`."
+            )
         made = job(
             run,
             out,
@@ -92,12 +98,12 @@ def _told(made: Any) -> str:
 
 def _values(given: list[str] | None, option: str) -> dict[str, Any]:
     """`key=value` pairs, the values as YAML."""
-    import yaml
+    from penjing.spec import of_yaml
 
     found: dict[str, Any] = {}
     for one in given or ():
         key, sign, value = one.partition("=")
         if not sign or not key:
             raise SpecError(f"`{option}` takes KEY=VALUE; it is {one!r}. Such as `{option} opset=20`.")
-        found[key.strip()] = yaml.safe_load(value)
+        found[key.strip()] = of_yaml(value, f"{option} {one}")
     return found

@@ -143,7 +143,7 @@ def laid(
     for key, value in keywords.items():
         full = _full_key(key, value)
         if full in CHOICES and isinstance(value, str) and value.lstrip()[:1] == "{":
-            value = _of_yaml(value, f"--{full} {value}")  # --task '{classify: {label_smoothing: 0.1}}'
+            value = of_yaml(value, f"--{full} {value}")  # --task '{classify: {label_smoothing: 0.1}}'
         inner = value.items() if full in SECTIONS and isinstance(value, Mapping) else None
         pairs += [(full, value)] if inner is None else [(f"{full}.{k}", v) for k, v in inner]
     # `method=lora` before `method.rank=8`, whichever was said first.
@@ -179,13 +179,18 @@ def _split_pair(pair: str) -> tuple[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise SpecError(f"`--set` takes key=value, such as train.lr=1e-4; it got `{pair}`.")
-    value = _of_yaml(text, f"--set {pair}") if text else None
+    value = of_yaml(text, f"--set {pair}") if text else None
     if not isinstance(value, str | list | dict | None) and _is_text(key):
         return key, text  # name=007 is a name
     return key, value
 
 
-def _of_yaml(text: str, said: str) -> Any:
+def of_yaml(text: str, said: str) -> Any:
+    """A value of the command line, as YAML; `said` is the option with it.
+
+    Raises:
+        SpecError: it is not YAML.
+    """
     import yaml
 
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from common import put, told
 from penjing.data.conversations import Conversation, Message, asked, read
+from penjing.data.taught import talks
 from penjing.errors import DataError
 
 PLAIN = (Message("user", "hi"), Message("assistant", "yes ?"))
@@ -106,6 +107,8 @@ def test_a_reply_of_weight_0_is_marked_and_counted(tmp_path: Path) -> None:
     rows = read(put(tmp_path, "a.jsonl", lines(row, row)))
     assert [m.learned for m in (rows.items or [])[0].messages] == [True, False, True, True]
     assert rows.notes[-1] == "2 replies of weight 0: read, and not learned"
+    (kept, _) = talks().asked(rows)
+    assert kept["messages"][1]["weight"] == 0  # written down, it stays so
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:

@@ -257,6 +257,8 @@ def test_the_command_prepares_and_shows(raw: Path, tmp_path: Path) -> None:
     assert (
         CliRunner().invoke(app, ["corpus", "show", str(raw / "en"), "--texts", "1"]).output.count("[a]") == 1
     )
+    with_text = CliRunner().invoke(app, ["corpus", "show", str(raw / "en"), "--texts", "1", "--json"])
+    assert [one["source"] for one in json.loads(with_text.stdout)["texts"]] == ["a"]
     refused = CliRunner().invoke(app, ["corpus", "prepare", str(tmp_path / "nowhere"), "-o", out])
     assert refused.exit_code == 1
     page = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")

@@ -286,6 +286,8 @@ def test_the_verb_tells_what_was_proved_and_a_dry_run_writes_nothing(tuned: Tune
     wrong = CliRunner().invoke(app, [*given, "--tolerance", "answer=0.9"])
     assert wrong.exit_code == 1
     assert "Did you mean `answers`?" in wrong.output
+    for option, said in (("--tolerance=answers=most", "wants a number"), ("--set=opset=[", "is not YAML")):
+        assert said in CliRunner().invoke(app, [*given, option]).output
 
 
 @pytest.mark.slow

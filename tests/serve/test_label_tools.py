@@ -34,7 +34,7 @@ def test_the_least_sure_go_out_and_come_back_labelled(store: str, tmp_path: Path
     assert CliRunner().invoke(app, ["traffic", "import", store, str(out)]).output == "1 labels kept\n"
     assert CliRunner().invoke(app, ["traffic", "count", store]).output == "3 requests, 1 with feedback\n"
     assert (
-        CliRunner().invoke(app, ["traffic", "forget", store, "--days", "-1"]).output.startswith("3 requests")
+        CliRunner().invoke(app, ["traffic", "forget", store, "--days", "0"]).output.startswith("3 requests")
     )
 
 
@@ -90,6 +90,14 @@ def test_an_answer_that_a_person_finds_right_comes_back_as_the_truth(task: str, 
     tasks.write_text(json.dumps([{**made, "annotations": [{"result": results}]}]))
     bare = [{key: SPAN[key] for key in ("start", "end", "label")}] if task == "tag" else truth
     assert read_labels(tasks) == {"r": bare}
+
+
+@pytest.mark.parametrize("given", [("--days", "-1"), ("--most", "-3")])
+def test_less_than_nothing_forgets_nothing(given: tuple[str, str], store: str) -> None:
+    done = CliRunner().invoke(app, ["traffic", "forget", store, *given])
+    assert done.exit_code == 1
+    assert "must be at least 0" in done.output
+    assert CliRunner().invoke(app, ["traffic", "count", store]).output.startswith("3 requests")
 
 
 def test_nothing_is_a_word_on_entities_and_texts_only(tmp_path: Path) -> None:

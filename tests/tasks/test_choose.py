@@ -72,6 +72,19 @@ def test_numbers_are_places_unless_all_of_them_are_choices(tmp_path: Path) -> No
     assert places(("3 2 1 0", "3"), ("7 8 9 4", "8")) == [0, 1]
 
 
+def test_each_file_says_in_its_own_way_which_is_right(tmp_path: Path) -> None:
+    row = {"question": "q", "choices": ["4", "3", "2", "1"]}
+    answers = {"a": ["0", "2"], "b": ["2", "4"], "c": ["1", "5"]}  # c: 5 is no choice, so places from 1
+    rows = {name: [{**row, "answer": own} for own in given] for name, given in answers.items()}
+    rows["c"][1]["choices"] = list("vwxyz")
+    files = [put(tmp_path, f"{n}.jsonl", "\n".join(map(json.dumps, own))) for n, own in rows.items()]
+    found = read_choices([str(file) for file in files])
+    assert [item[2] for item in found.items or ()] == [0, 2, 2, 0, 0, 4]
+    assert [note for note in found.notes if "counted" in note] == [
+        "the right choice is counted from 0", "the right choice is counted from 1",
+    ]  # fmt: skip
+
+
 def test_rows_that_cannot_be_are_told(tmp_path: Path) -> None:
     one = put(tmp_path, "one.jsonl", '{"question": "q", "choices": ["x"], "answer": "A"}\n')
     with pytest.raises(DataError) as error:

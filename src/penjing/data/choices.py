@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from penjing.data.columns import by_name, listed, named
 from penjing.data.columns import simple as plain
 from penjing.data.fields import Columns, as_object, flat, given_rows, read_fields
@@ -58,8 +60,12 @@ def read_choices(
         source, find, text=text, label=label, encoding=encoding, drop_empty=drop_empty, labelled=labelled
     )
     split = [_taken(item, widths[0]) for item in found.items or ()]
-    base, notes = _base([own[0] if own else "" for own in found.labels], [choices for _, choices in split])
-    words = not notes
+    labels = [own[0] if own else "" for own in found.labels]
+    bases, notes = {}, list(found.notes)
+    for file in dict.fromkeys(found.file_of.tolist()):  # each counts in its own way
+        here = np.flatnonzero(found.file_of == file)
+        bases[file], told = _base([labels[i] for i in here], [split[i][1] for i in here])
+        notes += told
     items = []
     for i, (asked, choices) in enumerate(split):
         if len(choices) < 2:
@@ -69,10 +75,12 @@ def read_choices(
                 f"{len(split):,} rows are so; add choices or leave them out."
             )
         own = found.labels[i]
-        place = _place(own[0], choices, base, found, i, words=words) if own else None
+        place = _place(own[0], choices, bases[int(found.file_of[i])], found, i) if own else None
         items.append((asked, choices, place))
     texts = ["\n".join((asked, *choices)) for asked, choices, _ in items]
-    return replace(found, texts=texts, items=items, labels=[()] * len(items), notes=(*found.notes, *notes))
+    return replace(
+        found, texts=texts, items=items, labels=[()] * len(items), notes=tuple(dict.fromkeys(notes))
+    )
 
 
 def choice_columns(
@@ -168,23 +176,23 @@ def _said(parts: Sequence[str]) -> str:
     return " ".join(QUESTIONS.get(part, part) for part in parts if part)
 
 
-def _base(labels: Sequence[str], choices: Sequence[tuple[str, ...]]) -> tuple[int, tuple[str, ...]]:
-    """Whether places are counted from 0 or 1, and what is told of that; nothing where labels are words.
+def _base(labels: Sequence[str], choices: Sequence[tuple[str, ...]]) -> tuple[int | None, tuple[str, ...]]:
+    """Whether places are counted from 0 or 1, and what is told of that; None where labels are words.
 
     Numbers that are choices of their rows are words only where all are: `2` of 3, 2, 1, 0 is the third.
     """
     numbers = [int(own) for own in labels if own.isdecimal()]
     if not numbers or all(not own or own in row for own, row in zip(labels, choices, strict=True)):
-        return 0, ()
+        return None, ()
     base = 0 if 0 in numbers else 1
     return base, (f"the right choice is counted from {base}",)
 
 
-def _place(own: str, choices: tuple[str, ...], base: int, rows: Rows, i: int, *, words: bool) -> int:
-    if own in choices and (words or not own.isdecimal()):
+def _place(own: str, choices: tuple[str, ...], base: int | None, rows: Rows, i: int) -> int:
+    if own in choices and (base is None or not own.isdecimal()):
         return choices.index(own)
     place = (
-        int(own) - base
+        int(own) - (base or 0)
         if own.isdecimal()
         else ord(own.upper()) - ord("A")
         if re.fullmatch("[A-Ha-h]", own)
@@ -193,7 +201,7 @@ def _place(own: str, choices: tuple[str, ...], base: int, rows: Rows, i: int, *,
     if not 0 <= place < len(choices):
         raise DataError(
             f"{rows.where(i)}: one of {len(choices)} choices was to be right; the row says `{own}`, which is "
-            f"none of them (places are counted from {base}). Mend it: a place, a letter or the choice's "
+            f"none of them (places are counted from {base or 0}). Mend it: a place, a letter or the choice's "
             "words."
         )
     return place

@@ -5,7 +5,6 @@ Whatever the format, a row becomes a text, where its words stand in it, and enti
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,8 @@ from penjing.data.token_rows import sentences_of
 from penjing.errors import DataError
 from penjing.records import Rows
 
-Laying = Callable[[Any], tuple[str, tuple[Place, ...]]]  # a cell to a text and where its tokens stand
+# A cell to a text, where its tokens stand, and whether they are its words.
+Laying = Callable[[Any], tuple[str, tuple[Place, ...], bool]]
 FLAWS = {
     "tags": "contradicting the scheme",
     "entities": "not where they are said to stand",
@@ -166,8 +166,8 @@ def _gather(
                 )
             found.n_empty += 1
             continue
-        text, places = laid(body) if laid else (str(body), ())
-        item = _of_laid(text, places, units) if laid else _of_text(text, units)
+        text, places, given = laid(body) if laid else (str(body), (), False)
+        item = _of_laid(text, places, units) if given else _of_text(text, units)
         if scheme:
             entities = _of_tags(text, places, tags[i], scheme, where, table, found)
         else:
@@ -209,13 +209,13 @@ def _laying(
     The tags of a text are a tag a word between blanks, or a tag a character, as all rows have them.
     """
     if roles.tokens:
-        return lambda body: laid_out(["" if token is None else str(token) for token in body])
+        return lambda body: (*laid_out(["" if token is None else str(token) for token in body]), True)
     if roles.tags is None:
         return None
     ways: list[Laying] = [
-        lambda body: (str(body), tuple(m.span() for m in re.finditer(r"\S+", str(body)))),
-        lambda body: (str(body), tuple((i, i + 1) for i in range(len(str(body))))),
-        lambda body: (str(body), characters_of(str(body))),
+        lambda body: (*laid_out(str(body).split()), True),
+        lambda body: (str(body), tuple((i, i + 1) for i in range(len(str(body)))), False),
+        lambda body: (str(body), characters_of(str(body)), False),
     ]
     rows = [(line, row[roles.body], len(own)) for (line, row), own in zip(whole, tags, strict=True)]
     rows = [one for one in rows if not _is_empty(one[1])]

@@ -321,7 +321,8 @@ def _other(wanted: str, truth: Any) -> DataError:
 
 def _plain(message: Message) -> Fields:
     calls = [{"function": {"name": name, "arguments": json.loads(given)}} for name, given in message.calls]
-    return {"role": message.role, "content": message.content, **({"tool_calls": calls} if calls else {})}
+    more = {**({"tool_calls": calls} if calls else {}), **({} if message.learned else {"weight": 0})}
+    return {"role": message.role, "content": message.content, **more}
 
 
 def _texts(rows: Rows) -> list[Fields]:

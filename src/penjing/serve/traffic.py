@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.errors import DataError, NotSupported, PenjingError
+from penjing.errors import DataError, NotSupported, PenjingError, SpecError
 from penjing.serve.asked import Answered, Asked, Recorder
 from penjing.serve.databases import Database, open_database, shown
 
@@ -254,7 +254,14 @@ class Traffic:
 
     def forget(self, *, days: float | None = None, most: int | None = None) -> int:
         """Remove requests older than so many days, and the oldest beyond so many, with their feedback; how
-        many went. SQLite overwrites what it removes."""
+        many went. SQLite overwrites what it removes.
+
+        Raises:
+            SpecError: one of them is below 0, which would be all of them, or others than meant.
+        """
+        for name, value in (("days", days), ("most", most)):
+            if value is not None and value < 0:
+                raise SpecError(f"`{name}` must be at least 0 to forget by; it is {value:g}. Mend it.")
         gone: list[str] = []
         with contextlib.closing(self._open()) as database:
             if days is not None:
