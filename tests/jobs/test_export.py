@@ -258,7 +258,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tuned: Tuned, tmp_path
     put(tmp_path, "out/mine.txt", "precious")
     with pytest.raises(SpecError) as error:
         export(tuned("lora").folder, tmp_path / "out", to="hf")
-    told(error, "mine.txt", "Name a new one")
+    told(error, "mine.txt", "Give a new folder")
 
 
 def test_a_target_that_is_none_is_named_with_the_nearest(tuned: Tuned, tmp_path: Path) -> None:
