@@ -66,6 +66,15 @@ def test_a_table_names_paths_beside_itself(folder: Path) -> None:
     told(error, "line 2", "'no.png'", "relative to the table's own folder")
 
 
+def test_a_row_of_a_table_without_a_path_is_left_out_when_asked(folder: Path) -> None:
+    (folder / "list.csv").write_text("file_name,kind\nblue/000.png,x\n,y\n")
+    with pytest.raises(DataError, match=r"line 3: .*drop_empty"):
+        read_images(folder / "list.csv", label="kind")
+    rows = read_images(folder / "list.csv", label="kind", drop_empty=True)
+    assert (rows.labels, len(rows)) == ([("x",)], 1)
+    assert any("1 of 2 rows left out" in note for note in rows.notes)
+
+
 def test_a_broken_image_is_named_and_left_out_only_when_that_was_asked_for(folder: Path) -> None:
     whole = (folder / "red/002.png").read_bytes()
     (folder / "red/002.png").write_bytes(whole[: len(whole) // 2])

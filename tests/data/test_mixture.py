@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from penjing.data.mixture import mixed_order, shares_of
-from penjing.errors import SpecError
+from penjing.data.mixture import mixed_order, refuse_empty, shares_of
+from penjing.errors import DataError, SpecError
 from penjing.records import NO_ROWS, Part, Tokens
 
 TARGETS = np.repeat([0, 1], [300, 100])[:, None]
@@ -42,3 +42,9 @@ def test_weights_are_told_by_name() -> None:
         shares_of({"a": 1, "newz": 1}, ("a", "news"))
     with pytest.raises(SpecError, match=r"every source a share above 0; `b` has none"):
         shares_of({"a": 1}, ("a", "b"))
+
+
+def test_a_source_without_a_piece_is_told() -> None:
+    refuse_empty(PART, ("a", "b"))
+    with pytest.raises(DataError, match="`c` is too short to have one of the 400 pieces"):
+        refuse_empty(PART, ("a", "b", "c"))

@@ -78,7 +78,7 @@ def read_images(
     found: list[_Entry] = []
     notes: list[str] = []
     for name in map(str, names):
-        entries, said = _entries(name, labelled, text, label, encoding)
+        entries, said = _entries(name, labelled, text, label, encoding, drop_empty)
         found += entries
         notes += said
     if not found:
@@ -138,7 +138,7 @@ def _encoded(image: Any, number: int) -> bytes:
 
 
 def _entries(
-    name: str, labelled: bool, text: str | None, label: str | None, encoding: str | None
+    name: str, labelled: bool, text: str | None, label: str | None, encoding: str | None, drop_empty: bool
 ) -> tuple[list[_Entry], list[str]]:
     """The images of one source, before they are looked at, and notes."""
     path, inner = Path(name).expanduser(), ""
@@ -153,7 +153,7 @@ def _entries(
             "a sub-folder a class, a tar or zip archive of one, or a table with a column of paths."
         )
     if not path.is_dir() and plain.endswith(TABLES):
-        return _of_table(path, labelled, text, label, encoding)
+        return _of_table(path, labelled, text, label, encoding, drop_empty)
     given = next((k for k, v in (("text", text), ("label", label), ("encoding", encoding)) if v), None)
     if given:
         raise SpecError(
@@ -233,7 +233,7 @@ def _refuse_splits(name: str, tops: set[str]) -> None:
 
 
 def _of_table(
-    path: Path, labelled: bool, text: str | None, label: str | None, encoding: str | None
+    path: Path, labelled: bool, text: str | None, label: str | None, encoding: str | None, drop_empty: bool
 ) -> tuple[list[_Entry], list[str]]:
     """Paths of a table's column, relative to its own folder, and the classes beside them."""
 
@@ -243,7 +243,9 @@ def _of_table(
         said = f"{table.name}: paths from column `{image}`" + (f", classes from `{own}`" if own else "")
         return Columns((image,), (own,) if own else (), (said,))
 
-    rows = read_fields(str(path), find, text=text, label=label, encoding=encoding, labelled=labelled)
+    rows = read_fields(
+        str(path), find, text=text, label=label, encoding=encoding, drop_empty=drop_empty, labelled=labelled
+    )
     entries = []
     for i, written in enumerate(rows.texts):
         place = path.parent / written

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from penjing.errors import SpecError, nearest
+from penjing.errors import DataError, SpecError, nearest
 from penjing.records import Part
 
 
@@ -30,6 +30,22 @@ def shares_of(weights: Mapping[str, float], sources: Sequence[str]) -> np.ndarra
         )
     found = np.array([weights[name] for name in sources], np.float64)
     return np.asarray(found / found.sum())
+
+
+def refuse_empty(part: Part, sources: Sequence[str]) -> None:
+    """Every source needs a piece to give its share of: pieces are of the source that their first token is of,
+    so one of few words may have none.
+
+    Raises:
+        DataError: one has none.
+    """
+    there = set(part.targets[:, 0].tolist())
+    lacking = next((name for i, name in enumerate(sources) if i not in there), None)
+    if lacking is not None:
+        raise DataError(
+            f"`data.weights` gives every source a share of what is learned; `{lacking}` is too short to have "
+            f"one of the {len(part):,} pieces. Give it more text, leave it out, or drop the weights."
+        )
 
 
 def mixed_order(shares: np.ndarray) -> Callable[[Part, int, int, int], list[np.ndarray]]:

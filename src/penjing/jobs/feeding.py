@@ -14,7 +14,7 @@ from penjing import spec as specs
 from penjing.bundle import Bundle
 from penjing.corpus.corpus import Corpus, open_corpus
 from penjing.data.feed import Document, Stream, feed_of, pieces_of
-from penjing.data.mixture import mixed_order, shares_of
+from penjing.data.mixture import mixed_order, refuse_empty, shares_of
 from penjing.data.vocab.segment import words as segmented
 from penjing.device import Machine, choose
 from penjing.errors import DataError, SpecError
@@ -97,7 +97,9 @@ def opened_corpus(spec: Spec, tell: Tell = silent, machine: Machine | None = Non
         tell(News("note", note))
     data, parts = corpus_of(spec, task, texts, base, tell)
     if spec.data.weights:
-        task = replace(task, order=mixed_order(shares_of(spec.data.weights, data.names)))
+        shares = shares_of(spec.data.weights, data.names)
+        refuse_empty(parts[0], data.names)
+        task = replace(task, order=mixed_order(shares))
     probe = prober(spec.data.probe, base, seed=spec.seed) if spec.data.probe else None
     return Job(spec, task, machine, data, base, tell, parts, conclude_grown, probe)
 
