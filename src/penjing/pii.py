@@ -12,7 +12,8 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 KINDS = ("email", "phone", "id_card", "bank_card", "iban", "ip", "key")
@@ -36,8 +37,8 @@ def find(text: str, *, kinds: Collection[str] = KINDS) -> list[Span]:
     found: list[Span] = []
     for kind in _ORDER:
         if kind in kinds:
-            found += [span for span in _FINDERS[kind](text) if not _touches(span, found)]
-    return sorted(found, key=lambda span: span.start)
+            found = _joined(found, _FINDERS[kind](text))
+    return found
 
 
 def mask(text: str, *, kinds: Collection[str] = KINDS) -> tuple[str, list[Span]]:
@@ -54,8 +55,15 @@ def mask(text: str, *, kinds: Collection[str] = KINDS) -> tuple[str, list[Span]]
     return "".join([*parts, text[at:]]), spans
 
 
-def _touches(span: Span, others: list[Span]) -> bool:
-    return any(span.start < other.end and other.start < span.end for other in others)
+def _joined(found: list[Span], more: Iterable[Span]) -> list[Span]:
+    """What was found, in order, and what of `more` touches none of it. Spans of `more` lie apart."""
+    ends = [span.end for span in found]
+    free = []
+    for span in more:
+        at = bisect_right(ends, span.start)
+        if at == len(found) or span.end <= found[at].start:
+            free.append(span)
+    return sorted([*found, *free], key=lambda span: span.start)
 
 
 _EMAIL = re.compile(
@@ -95,7 +103,7 @@ _IBAN_SIZES = {  # registry of SWIFT, release 99
 _PHONES = (  # the longest forms first: the others would find a part of them
     re.compile(
         r"(?<![0-9A-Za-z])(?:\+[1-9]\d{0,2}[ .-]?|(?<![.-])(?<!\d )00[1-9]\d{0,2}[ -])(?:\(\d{1,4}\)[ .-]?)?"
-        r"\d{1,4}(?:[ .-]?\d{1,4}){1,6}(?![0-9A-Za-z])"
+        r"\d(?:[ .-]?\d){3,13}(?![0-9A-Za-z])"  # one way only to read it: groups of digits are many
     ),
     re.compile(r"(?<![0-9A-Za-z.])(?:(?:\+|00)86[- ]?|86[- ])?1[3-9]\d(?:[- ]?\d{4}){2}(?![0-9A-Za-z])"),
     re.compile(r"(?<![0-9A-Za-z.-])\(?0(?:10|2\d|[3-9]\d{2})[-) ] ?[2-8]\d{6,7}(?![0-9])"),
@@ -117,7 +125,7 @@ _VERSION = re.compile(r"(?:\b(?:version|ver|v|release)|版本号?)[ .:：]{0,2}\
 _WIDE_SIGNS = re.compile("[０-９＠（Ａ-Ｚａ-ｚ]")
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _IP4 = re.compile(r"(?<![0-9A-Za-z.])(?:\d{1,3}\.){3}\d{1,3}(?![0-9A-Za-z]|\.\d)")
-_IP6 = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![0-9A-Za-z:])")
+_IP6 = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![0-9A-Za-z:]|\.\d)")
 _KEYS = re.compile(
     r"(?<![0-9A-Za-z_-])(?:"
     r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|LTAI[0-9A-Za-z]{12,20}|AIza[0-9A-Za-z_-]{35}"  # AWS, Aliyun, Google
@@ -171,13 +179,9 @@ def _phones(text: str) -> Iterator[Span]:
     if _digits(text):
         last: list[Span] = []
         for pattern in _PHONES:
-            for span in _plain(pattern, "phone", lambda hit: 7 <= sum(map(str.isdigit, hit)) <= 15)(text):
-                if not _touches(span, last):
-                    last.append(span)
-        for match in _SAID_PHONE.finditer(text):
-            if not _touches(span := Span(*match.span(1), "phone"), last):
-                last.append(span)
-        yield from last
+            like = _plain(pattern, "phone", lambda hit: 7 <= sum(map(str.isdigit, hit)) <= 15)
+            last = _joined(last, like(text))
+        yield from _joined(last, (Span(*said.span(1), "phone") for said in _SAID_PHONE.finditer(text)))
 
 
 def _id_cards(text: str) -> Iterator[Span]:

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from common import told
+from penjing.drift import verdict
 from penjing.drift.counts import compare_counts
 from penjing.drift.numbers import distances, holm, p_values, rises
 from penjing.drift.shuffles import ENOUGH, p_value
@@ -45,6 +46,21 @@ def test_components_of_the_reference_s_own_rows_would_raise_false_alarms() -> No
 def test_holm_is_the_rule_written_out() -> None:
     p = np.array([0.04, 0.001, 0.03, 0.5])
     assert holm(p) == pytest.approx([0.09, 0.004, 0.09, 0.5])
+
+
+def test_many_rows_take_no_more_memory_than_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The discrepancy holds the square of its rows: of 20,000 that would be 3 GiB a copy."""
+    monkeypatch.setattr(verdict, "MOST", 200)
+    seen: list[int] = []
+    whole = verdict.discrepancy
+    monkeypatch.setattr(
+        verdict, "discrepancy", lambda a, b, **how: (seen.extend((len(a), len(b))), whole(a, b, **how))[1]
+    )
+    draw = rng()
+    rows = [Seen(np.arange(n), vectors=draw.normal(at, 1, (n, 3))) for n, at in ((300, 0.0), (100, 1.0))]
+    found = compare(*rows)
+    assert seen == [200, 100]
+    assert next(check for check in found.checks if check.name == "vectors").moved
 
 
 def test_chi_square_is_that_of_scipy_and_its_shuffled_p_value_near_where_many_rows_are() -> None:

@@ -232,6 +232,20 @@ def test_a_disk_that_refuses_is_told_and_the_next_request_is_tried_anew(
         assert [row.id for row in traffic.rows()] == ["s"]
 
 
+def test_an_entity_stands_where_it_stands_in_the_text_that_is_kept(tmp_path: Path) -> None:
+    text = "Mail a@example.com or 13800138000 to Ada, in Bonn"
+    named = [("PER", "Ada"), ("LOC", "Bonn"), ("MAIL", "a@example.com")]
+    entities = [
+        {"start": text.index(one), "end": text.index(one) + len(one), "label": label, "text": one}
+        for label, one in named
+    ]
+    with Traffic(str(tmp_path / "t.db")) as traffic:
+        traffic.record("r", text, {"entities": entities})
+        kept = traffic.rows()[0]
+    found = [kept.text[one["start"] : one["end"]] for one in kept.answer["entities"]]
+    assert found == ["Ada", "Bonn", "<email>"] == [one["text"] for one in kept.answer["entities"]]
+
+
 def test_a_zero_in_a_text_is_kept_as_a_sign_that_all_stores_have(url: str) -> None:
     with Traffic(url) as traffic:
         traffic.record("zero", "a\0b", ANSWER)

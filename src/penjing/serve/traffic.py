@@ -133,6 +133,8 @@ class Traffic:
         hidden = masked(asked, self._mask)
         text = hidden if isinstance(hidden, str) else json.dumps(hidden, ensure_ascii=False)
         kept = {key: value for key, value in answer.items() if key not in DROPPED}
+        if isinstance(asked, str) and text != asked and "entities" in kept:
+            kept["entities"] = [_placed(one, asked, text, self._mask) for one in kept["entities"]]
         each = (entity["confidence"] for entity in answer.get("entities", ()) if "confidence" in entity)
         sure = answer.get("confidence", min(each, default=None))
         row = (
@@ -370,6 +372,16 @@ def masked(value: Any, mask: Mask) -> Any:
     if isinstance(value, dict):
         return {mask(str(key)): masked(one, mask) for key, one in value.items()}
     return [masked(one, mask) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _placed(entity: dict[str, Any], text: str, hidden: str, mask: Mask) -> dict[str, Any]:
+    """An entity of a text where it stands in the masked one: what is before it is masked alike by itself."""
+    ends = [mask(text[: entity[side]]) for side in ("start", "end")]
+    if not all(map(hidden.startswith, ends)):  # it begins or ends within what is masked
+        own = mask(text[entity["start"] : entity["end"]])
+        at = max(0, hidden.find(own))
+        return {**entity, "start": at, "end": min(at + len(own), len(hidden))}
+    return {**entity, "start": len(ends[0]), "end": len(ends[1])}
 
 
 @contextlib.contextmanager
