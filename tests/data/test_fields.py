@@ -137,3 +137,11 @@ def test_rows_on_which_people_did_not_agree_are_left_out_and_counted(tmp_path: P
     assert "1 of 3 rows left out, unlabelled: `gold_label` is `-`" in rows.notes[-1]
     assert len(read(tmp_path, "sentence1,sentence2,gold_label", table, labelled=False)) == 3
     assert len(read(tmp_path, "sentence1,sentence2,sign", table, label="sign")) == 3  # there it is a class
+
+
+def test_of_several_labels_none_is_taken_in_silence(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", '{"sentence1": "a", "sentence2": "b", "label": ["x", "y"]}\n')
+    with pytest.raises(
+        DataError, match=r"a.jsonl, line 1: one label was wanted in `label`; it holds 2 \(x, y"
+    ):
+        read_fields(str(path), pair_columns(text=None, label=None, labelled=True))

@@ -285,3 +285,19 @@ def test_spans_of_label_studio_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([task, {**task, "annotations": [{"result": []}]}]), encoding="utf-8")
     assert [len(item.entities) for item in read(path).items or []] == [1, 0]
+
+
+def test_tasks_of_label_studio_that_nobody_labelled_are_left_out_and_counted(tmp_path: Path) -> None:
+    span = {"start": 0, "end": 2, "text": "EU", "labels": ["ORG"]}
+    done = [{"result": [{"type": "labels", "from_name": "label", "value": span}]}]
+    tasks = [
+        {"data": {"text": "EU ran"}, "annotations": done},
+        {"data": {"text": "EU stood"}, "annotations": []},
+        {"data": {"text": "EU sat"}, "annotations": [{**done[0], "was_cancelled": True}]},
+        {"data": {"text": "nobody"}, "annotations": [{"result": []}]},  # looked at: it holds none
+    ]
+    path = put(tmp_path, "a.json", json.dumps(tasks))
+    rows = read(path)
+    assert rows.texts == ["EU ran", "nobody"]
+    assert any("2 of 4 rows left out, nobody labelled them" in note for note in rows.notes)
+    assert len(read(path, labelled=False)) == 4

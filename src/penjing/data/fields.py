@@ -189,7 +189,13 @@ def _labels(cell: Any, table: Table, column: str, line: int) -> tuple[str, ...]:
             f"{table.name}, line {line}: the label in `{column}` is an object: {str(cell)[:60]}. A name or a "
             f"number was wanted. Name another column with `label:`."
         )
-    return label_names(cell, names=table.names.get(column), typed=table.typed)[:1]
+    found = label_names(cell, names=table.names.get(column), typed=table.typed)
+    if len(found) > 1:
+        raise DataError(
+            f"{table.name}, line {line}: one label was wanted in `{column}`; it holds {len(found)} "
+            f"({', '.join(found)[:60]}). Keep one, or name another column with `label:`."
+        )
+    return found
 
 
 def _empty(found: _Found) -> DataError:

@@ -29,12 +29,17 @@ def is_task(row: Any) -> bool:
     )
 
 
+def annotation_of(task: dict[str, Any]) -> dict[str, Any] | None:
+    """The annotation that counts; None where nobody labelled the task."""
+    kept = [one for one in task["annotations"] if not one.get("was_cancelled")]
+    return kept[-1] if kept else None
+
+
 def flat(task: dict[str, Any]) -> dict[str, Any]:
     """The row of a task: spans as a list of {start, end, label, text}, one choice by itself, several as a
     list."""
-    kept = [one for one in task["annotations"] if not one.get("was_cancelled")]
     found: dict[str, list[Any]] = {}
-    for result in kept[-1]["result"] if kept else []:
+    for result in (annotation_of(task) or {"result": []})["result"]:
         kind, name, value = result.get("type"), str(result.get("from_name")), result.get("value") or {}
         if kind in SPANS:
             found.setdefault(name, []).extend(_span(value, label) for label in value.get(kind) or [])

@@ -266,7 +266,10 @@ def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
     columns: dict[str, None] = {}
     kinds = set()
     first: dict[type, int] = {}
+    unlabelled = frozenset[int]()
     if label_studio.is_task(next((value for _, value in elements()), None)):
+        tasks = ((i, one) for i, (_, one) in enumerate(elements()) if label_studio.is_task(one))
+        unlabelled = frozenset(i for i, one in tasks if label_studio.annotation_of(one) is None)
         elements, notes = _of_tasks(elements), (*notes, f"{name}: tasks of Label Studio")
     for line, value in elements():
         kind = type(value) if isinstance(value, dict | list) else str
@@ -305,7 +308,8 @@ def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
                 cells = value if kind is list else [value]
                 yield line, [cells[i] if i < len(cells) else None for i in at]
 
-    return Table(name, tuple(columns), rows, (name,), notes, typed=True, headed=kind is dict)
+    headed = kind is dict
+    return Table(name, tuple(columns), rows, (name,), notes, typed=True, headed=headed, unlabelled=unlabelled)
 
 
 def _of_tasks(elements: Any) -> Any:

@@ -22,6 +22,7 @@ class Table:
     this order. `typed` says that cells have types of their own, so that the string "None" is a string.
     `names` gives the label names of integer columns. With `file_a_row`, row i is the whole of `files[i]`.
     `lists` are further columns, of a list a cell, which only tasks that tag tokens ask for: `tokens`, `tags`.
+    `unlabelled` are numbers of rows, from 0, that nobody labelled: that is not to say that they hold nothing.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Table:
     file_a_row: bool = False
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lists: tuple[str, ...] = ()
+    unlabelled: frozenset[int] = frozenset()
 
 
 def sample(table: Table, *, n_rows: int = 2000) -> list[Sequence[Any]]:

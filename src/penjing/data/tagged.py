@@ -23,6 +23,7 @@ from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.data.token_rows import sentences_of
 from penjing.errors import DataError
+from penjing.plural import counted
 from penjing.records import Rows
 
 # A cell to a text, where its tokens stand, and whether they are its words.
@@ -96,7 +97,7 @@ def read(
     found.notes += _cut_otherwise(found.items) if labelled else []
     _judge(found, repair)
     if not found.items:
-        raise DataError(f"{source}: every row is empty, and `drop_empty` left them out. Give texts.")
+        raise DataError(f"{source}: every row is empty or unlabelled, and left out. Give labelled texts.")
     return Rows(
         [item.text for item in found.items],
         found.intents,
@@ -155,7 +156,15 @@ def _gather(
     tags = [_tags(table, roles, row, f"{table.name}, line {line}") for line, row in whole]
     scheme = _scheme(table, tags, found) if roles.tags else None
     laid = _laying(table, roles, whole, tags)
+    unlabelled = table.unlabelled if roles.tags or roles.entities else frozenset[int]()
+    found.notes += (
+        [f"{table.name}: {len(unlabelled):,} of {counted(len(whole), 'row')} left out, nobody labelled them"]
+        if unlabelled
+        else []
+    )
     for i, (line, row) in enumerate(whole):
+        if i in unlabelled:
+            continue
         where = f"{table.name}, line {line}"
         body = row[roles.body]
         if _is_empty(body):
