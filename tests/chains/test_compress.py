@@ -180,7 +180,9 @@ def test_steps_read_from_a_line_a_list_and_a_file_are_the_same(tmp_path: Path) -
     assert steps.said(line) == 'trim_vocabulary>round(bits=4, keep=["a>b"])'
 
 
-@pytest.mark.parametrize("budget", ["spede 3", "speed", "lose x", {"lose": -1}])
+@pytest.mark.parametrize(
+    "budget", ["spede 3", "speed", "lose x", {"lose": -1}, {"lose": "much"}, "lose 1, lose 3"]
+)
 def test_budgets_that_say_nothing_are_refused(budget: Any) -> None:
     with pytest.raises(SpecError) as error:
         read(budget)

@@ -3,6 +3,8 @@ refused."""
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,14 @@ def test_the_edge_folder_answers_in_a_process_that_has_none_of_the_large_librari
     assert files == {"model.onnx", "tokenizer.json", "labels.json", "run.py", "parity.json"}
     assert made.parity["said_without_penjing"] == 15
     assert len((made.folder / "run.py").read_text(encoding="utf-8").splitlines()) <= 150
+    texts = '[URGENT] where is my parcel\n"late" they said\n[2024]\n"two\\nlines"\n'  # the last alone is JSON
+    command = [sys.executable, str(made.folder / "run.py")]
+    done = subprocess.run(command, input=texts, capture_output=True, encoding="utf-8", check=True)
+    wanted = load(tuned("lora").folder).predict([*texts.split("\n")[:3], "two\nlines"])
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["confidence"] for one in said] == pytest.approx(
+        [one["confidence"] for one in wanted], abs=1e-3
+    )
 
 
 @pytest.mark.slow

@@ -37,21 +37,27 @@ def read(text: str | Mapping[str, float] | None) -> dict[str, float]:
     """The budget by measure.
 
     Raises:
-        SpecError: an unknown measure, or no number.
+        SpecError: an unknown measure, one that stands twice, or no number.
     """
     if text is None:
         return {}
     pairs = text.items() if isinstance(text, Mapping) else map(_pair, text.split(","))
     found: dict[str, float] = {}
-    for name, value in pairs:
+    for name, given in pairs:
         if name not in MEASURES:
             raise SpecError(
                 f"A budget names {', '.join(MEASURES)}; `{name}` is none of them.{nearest(name, MEASURES)} "
                 'For example `--budget "lose 1, speed 3"`.'
             )
-        if not (math.isfinite(float(value)) and float(value) >= 0):
-            raise SpecError(f"`{name}` of a budget must be 0 or more; it is {value}. For example `{name} 1`.")
-        found[name] = float(value)
+        try:
+            value = float(given)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise SpecError(f"`{name}` of a budget must be 0 or more; it is {given}. For example `{name} 1`.")
+        if name in found:
+            raise SpecError(f"A budget names `{name}` twice: {found[name]:g} and {value:g}. Keep one.")
+        found[name] = value
     return found
 
 

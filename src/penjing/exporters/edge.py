@@ -107,22 +107,28 @@ def _said(sent: Sent, folder: Path, inputs: Sequence[Any]) -> list[dict[str, Any
     """What run.py says of inputs, in a process of its own that can import none of the large libraries.
 
     Raises:
-        NotSupported: it died.
+        NotSupported: it died, or took too long.
     """
     start = _START.format(hidden=HIDDEN, run=str(folder / "run.py"))
     program = f"{start}runpy.run_path({str(folder / 'run.py')!r}, run_name='__main__')"
     lines = "\n".join(json.dumps(one, ensure_ascii=False) for one in inputs)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", program],
-        input=lines,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=WAIT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", program],
+            input=lines,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=WAIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotSupported(
+            f"run.py beside {FILE} was tried on {len(inputs)} texts; it had not answered after {WAIT_S} "
+            "seconds. Nothing is kept; export to `onnx` instead."
+        ) from error
     if done.returncode:
         raise NotSupported(
             f"run.py beside {FILE} was tried on {len(inputs)} texts; it ended with {done.returncode}: "
             f"{done.stderr.strip()[-300:]}. Nothing is kept; export to `onnx` instead."
         )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.split("\n") if line]  # labels may hold U+2028

@@ -98,13 +98,23 @@ class Model:
         return {"labels": given, "confidence": min(sure), "scores": dict(zip(names, p, strict=True))}
 
 
+def read(line):
+    """The text of a line, or what it is JSON of: a text with line ends, or a pair."""
+    try:
+        found = json.loads(line) if line[:1] in '["' else line
+    except ValueError:  # a text that begins like JSON: [URGENT] where is my parcel?
+        return line
+    pair = isinstance(found, list) and len(found) == 2 and all(isinstance(one, str) for one in found)
+    return found if pair or isinstance(found, str) else line
+
+
 def main():
     """Answer what the command line, or standard input, gives."""
     model = Model(Path(__file__).resolve().parent)
     given = sys.argv[1:]
     texts = given or [line for line in sys.stdin.read().split("\n") if line.strip()]
-    if not given or model.about["task"] == "pair":  # a line may be JSON: a text with line ends, or a pair
-        texts = [json.loads(text) if text[:1] in '["' else text for text in texts]
+    if not given or model.about["task"] == "pair":
+        texts = [read(text) for text in texts]
     for one in model.answer(texts):
         sys.stdout.write(json.dumps(one, ensure_ascii=False) + "\n")
 
