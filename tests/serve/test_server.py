@@ -17,7 +17,7 @@ import pytest
 
 from common import told
 from penjing.errors import NotSupported, SpecError
-from penjing.jobs.serve import Serving, bound, register
+from penjing.jobs.serve import Serving, bound, refuse_certificate, register
 from penjing.serve.registry import names, point, read_route
 from serving import TEXTS, made, registered
 
@@ -133,6 +133,17 @@ def test_a_port_that_is_taken_is_told_before_anything_is_opened() -> None:
     assert len({one.getsockname()[1] for one in both}) == 1
     for one in [*first, *both]:
         one.close()
+
+
+def test_a_certificate_that_is_none_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    given = {"certificate": tmp_path / "cert.pem", "private_key": tmp_path / "key.pem"}
+    with pytest.raises(SpecError) as missing:
+        refuse_certificate(Serving(**given))
+    told(missing, "TLS was to be spoken with", "No such file", "Give a PEM file")
+    for path in given.values():
+        path.write_text("nothing")
+    with pytest.raises(SpecError, match="they cannot be taken"):
+        refuse_certificate(Serving(**given))
 
 
 def test_a_service_that_others_can_reach_needs_keys(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from penjing.serve import keyring
 from penjing.serve.app import create
 from penjing.serve.asked import Busy, Caller, Gone
 from penjing.serve.audit import Audit
@@ -144,3 +145,16 @@ def test_who_waits_for_a_model_to_open_holds_nobody_else(shelf: Path, monkeypatc
             await asyncio.gather(*waits)
 
     assert asyncio.run(run()) == 7
+
+
+def test_a_key_file_that_is_broken_while_it_serves_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.json"
+    key, _ = keyring.make(path, name="ci")
+    ring = keyring.Keyring(path)
+    assert ring.caller(key) is not None
+    path.write_text("no keys", encoding="utf-8")
+    assert [ring.caller(key), ring.caller(key)] == [None, None]
+    assert caplog.text.count("nobody is let in") == 1
+    assert key not in caplog.text

@@ -171,6 +171,7 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
         SpecError, NotSupported: as `register` and `application`.
     """
     with contextlib.ExitStack() as after:
+        refuse_certificate(how)
         sockets = [after.enter_context(one) for one in bound(how.host, how.port)]
         names = register(bundles, how, tell=tell)
         traffic = None
@@ -199,6 +200,22 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
         server = uvicorn.Server(config)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=sockets)
+
+
+def refuse_certificate(how: Serving) -> None:
+    """Raises SpecError where TLS is asked for and its files are not there, or not of one another."""
+    if how.certificate is None:
+        return
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(how.certificate, how.private_key)
+    except (OSError, ssl.SSLError) as error:
+        said = error.strerror or str(error)
+        raise SpecError(
+            f"TLS was to be spoken with {how.certificate} and {how.private_key}; they cannot be taken: "
+            f"{said}. Give a PEM file of the certificate and one of its own key, without a password."
+        ) from error
 
 
 def bound(host: str, port: int) -> list[socket.socket]:

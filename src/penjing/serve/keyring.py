@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import logging
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ from penjing.errors import SpecError, nearest
 from penjing.files import told, write_json
 from penjing.serve.asked import Caller
 
+LOG = logging.getLogger("penjing.serve")
 SCOPES = ("infer", "feedback", "metrics", "admin")
 KEY = re.compile(r"pj_(k[0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 
@@ -141,7 +143,9 @@ class Keyring:
             if stamp != self._stamp:
                 self._entries = {entry["id"]: entry for entry in read(self.path)}
                 self._stamp = stamp
-        except (OSError, SpecError):
+        except (OSError, SpecError) as error:
+            if self._entries or self._stamp:
+                LOG.error("nobody is let in until the keys can be read again: %s", error)
             self._stamp, self._entries = None, {}
 
 
