@@ -72,6 +72,7 @@ def test_spans_and_marks_are_read(row: dict[str, Any], tmp_path: Path) -> None:
         ({"text": "<e1></e1> <e2>b</e2>", "label": "x"}, r"line 1: an entity is empty"),
         ({"text": "ab", "head": [0, 9], "tail": [1, 2], "label": "x"}, r"line 1: the entity at 0–9 lies out"),
         ({"text": "ab", "subj_start": None, "subj_end": 0, "label": "x"}, r"whole numbers were wanted"),
+        ({"text": "<e1>a</e1> <e2>b</e2>", "label": ["x", "y"]}, r"one relation was wanted in `label`.*x, y"),
         ({"text": "<e1>a</e1> <e2>b</e2>", "n": 1}, r"which column holds the relation could not be found"),
     ],
 )  # fmt: skip

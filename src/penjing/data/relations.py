@@ -103,7 +103,12 @@ def read(
                 n_empty += 1
                 continue
             items.append(related(row, row[body], where))
-            labels.append(names[:1])
+            if len(names) > 1:
+                raise DataError(
+                    f"{where}: one relation was wanted in `{relation}`; it holds {len(names)} "
+                    f"({', '.join(names)[:60]}). Give each a row of its own."
+                )
+            labels.append(names)
             places.append((first_file, line))
     notes += [f"{n_empty:,} rows left out, their text or relation is empty"] if n_empty else []
     if not items:
