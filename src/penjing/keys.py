@@ -69,7 +69,9 @@ class TrainSpec(BaseModel):
     )
     lr: float | None = Field(None, gt=0, description="peak learning rate; the method's own when not given")
     lr_scale: float | None = Field(None, gt=0, description="times the method's own peak rate; excludes lr")
-    head_lr: float | None = Field(None, gt=0, description="peak rate of the task's head; `lr` when not given")
+    head_lr: float | None = Field(
+        None, gt=0, description="peak rate of the task's head; else `lr`, and more for layers that are new"
+    )
     optimizer: Literal["adamw", "lion", "muon", "sgd", "adafactor"] = Field(
         "adamw", description="torch's, fused where torch has it; muon moves hidden matrices, adamw the rest"
     )

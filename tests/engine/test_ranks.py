@@ -73,6 +73,7 @@ def made(case: Case, folder: str, ranks: Ranks = ALONE) -> tuple[Model, Any]:
     method = plugin.build("methods", Choice(case.method, {}))
     trunk = method.apply(base.trunk)
     head = ClassHead(base.width, 3, pooling="mean", dropout=0.0)
+    head.out.bias.rate_factor = 3.0  # type: ignore[assignment]
     model = Model(trunk, head, base.way).prepare(case.precision, sharded=ranks.sharded)
     if ranks.sharded:
         shard(model, ranks)

@@ -24,6 +24,9 @@ from penjing.models.layers import bare, depth_of, layers_of
 # What does nothing but weight decay to a row without gradients, as RowsInUse wants it; Adafactor's rates
 # depend on the whole table.
 DECAY_ALONE = ("adamw", "lion", "muon")
+# New layers of a head. banking77, 1,500 rows, 4 epochs, MiniLM, accuracy on validation rows: at the rate of
+# the rest 0.746 (full) and 0.803 (LoRA); at 3e-3 0.855 (full), 5e-3 0.866 (LoRA), 1e-2 0.881 (full).
+NEW, NEW_MOST = 2.0, 5e-3
 
 
 def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, object]]:
@@ -68,6 +71,23 @@ def own_rate(settings: TrainSpec, of_method: float) -> float:
     if settings.lr is not None:
         return settings.lr
     return of_method * (settings.lr_scale or 1.0) * (0.1 if settings.optimizer == "lion" else 1.0)
+
+
+def quicken(head: nn.Module, trunk: nn.Module, settings: TrainSpec, lr: float) -> None:
+    """Let layers of a head that begin from nothing learn faster than the base below, where `lr` is little for
+    them: AdamW moves each weight by the rate, an output by the rate times its inputs, so the rate goes with
+    1 / fan-in (Yang et al. 2022, arXiv 2203.03466). `head_lr` overrides it. SGD moves otherwise, and where
+    the head trains alone, `lr` is its own.
+    """
+    alone = not any(p.requires_grad for p in trunk.parameters())
+    if settings.head_lr is not None or settings.optimizer == "sgd" or alone:
+        return
+    scale = 0.1 if settings.optimizer == "lion" else 1.0
+    for parameter in head.parameters():
+        fan_in = getattr(parameter, "fan_in", None)
+        if fan_in is not None:
+            rate = scale * min(NEW_MOST, NEW / fan_in)
+            parameter.rate_factor = max(1.0, rate / lr)  # type: ignore[attr-defined]
 
 
 def optimizer(model: nn.Module, settings: TrainSpec, lr: float) -> Optimizer:

@@ -39,6 +39,7 @@ def shard(model: Model, ranks: Ranks) -> Model:
         register_fsdp_forward_method,
     )
 
+    factors = {name: getattr(p, "rate_factor", 1.0) for name, p in model.named_parameters()}
     layers = layers_of(bare(model.trunk))
     place = next(model.parameters()).device.type
     mesh = init_device_mesh(place, (ranks.world,))
@@ -56,6 +57,8 @@ def shard(model: Model, ranks: Ranks) -> Model:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     check_sharded(model, ranks)
+    for name, parameter in model.named_parameters():  # other tensors than before
+        parameter.rate_factor = factors[name]  # type: ignore[attr-defined]
     return model
 
 

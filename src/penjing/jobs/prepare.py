@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from penjing import plugin
 from penjing.data import batches, parts
@@ -18,7 +17,7 @@ from penjing.data import split as splitting
 from penjing.data.read import read
 from penjing.device import Machine
 from penjing.engine.loop import seed_of
-from penjing.engine.optim import DECAY_ALONE, own_rate
+from penjing.engine.optim import DECAY_ALONE, own_rate, quicken
 from penjing.errors import DataError, SpecError
 from penjing.jobs.bases import applied, base_of, length_of_images, refuse_lost
 from penjing.jobs.caching import why_not
@@ -323,11 +322,8 @@ def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
     return base
 
 
-def _frozen(trunk: nn.Module) -> nn.Module:
-    return trunk.requires_grad_(False)
-
-
-UNTRAINED = Method("none", _frozen, lr=0.0, saves="changed")  # of a task that learns nothing
+# Of a task that learns nothing.
+UNTRAINED = Method("none", lambda trunk: trunk.requires_grad_(False), lr=0.0, saves="changed")
 
 
 def ready(
@@ -373,7 +369,10 @@ def ready(
             f"`train.checkpointing` is on; {type(base.trunk).__name__} offers no layer to recompute. Leave "
             f"it off and lower `train.micro_tokens` to save memory."
         )
-    return Ready(base, method, model, techniques, own_rate(spec.train, method.lr))
+    lr = own_rate(spec.train, method.lr)
+    if not spec.parent:
+        quicken(head, trunk, spec.train, lr)
+    return Ready(base, method, model, techniques, lr)
 
 
 def n_steps(spec: Spec, n_rows: int) -> int:

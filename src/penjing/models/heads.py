@@ -28,6 +28,16 @@ def pool(hidden_TD: Tensor, lengths: Sequence[int] | Tensor, how: str) -> Tensor
     return total.index_add(0, owner, hidden_TD.float()) / size[:, None]
 
 
+def new_linear(n_in: int, n_out: int) -> nn.Linear:
+    """A linear layer that begins from nothing, known by its parameters' `fan_in`."""
+    made = nn.Linear(n_in, n_out)
+    nn.init.normal_(made.weight, std=0.02)
+    nn.init.zeros_(made.bias)
+    for parameter in made.parameters():
+        parameter.fan_in = n_in  # type: ignore[attr-defined]
+    return made
+
+
 class ClassHead(nn.Module):
     """Pool, the family's dense tanh layer where it has one, dropout and one linear layer, in fp32."""
 
@@ -37,9 +47,7 @@ class ClassHead(nn.Module):
         super().__init__()
         self.pooling, self.dropout = pooling, dropout
         self.dense = dense
-        self.out = nn.Linear(width, n_classes)
-        nn.init.normal_(self.out.weight, std=0.02)
-        nn.init.zeros_(self.out.bias)
+        self.out = new_linear(width, n_classes)
 
     def forward(self, hidden_TD: Tensor, lengths: Sequence[int] | Tensor) -> Tensor:
         """(T, D) -> (S, C) logits, fp32."""
@@ -62,9 +70,7 @@ class TagHead(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout, self.whole = dropout, whole
-        self.out = nn.Linear(width, n_outputs)
-        nn.init.normal_(self.out.weight, std=0.02)
-        nn.init.zeros_(self.out.bias)
+        self.out = new_linear(width, n_outputs)
         self.moves = nn.Parameter(torch.zeros(n_outputs, n_outputs)) if crf else None
 
     @property
@@ -92,11 +98,8 @@ class RelationHead(nn.Module):
     def __init__(self, width: int, n_classes: int, *, dropout: float, pool: str) -> None:
         super().__init__()
         self.dropout, self.pool = dropout, pool
-        self.whole, self.entity = nn.Linear(width, width), nn.Linear(width, width)
-        self.out = nn.Linear(3 * width, n_classes)
-        for layer in (self.whole, self.entity, self.out):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        self.whole, self.entity = new_linear(width, width), new_linear(width, width)
+        self.out = new_linear(3 * width, n_classes)
 
     def forward(self, hidden_TD: Tensor, lengths: Tensor, spans_S4: Tensor) -> Tensor:
         """(T, D) -> (S, C) logits; `spans_S4` are first and last + 1 of both entities in each sequence."""

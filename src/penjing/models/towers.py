@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from penjing.models.dropout import fast_dropout
-from penjing.models.heads import pool
+from penjing.models.heads import new_linear, pool
 
 
 class Vectors(nn.Module):
@@ -55,9 +55,7 @@ class Towers(nn.Module):
     def __init__(self, width: int, n_classes: int, *, pooling: str, dropout: float) -> None:
         super().__init__()
         self.pooling, self.dropout = pooling, dropout
-        self.out = nn.Linear(3 * width, n_classes)
-        nn.init.normal_(self.out.weight, std=0.02)
-        nn.init.zeros_(self.out.bias)
+        self.out = new_linear(3 * width, n_classes)
 
     def embed(self, hidden_TD: Tensor, lengths: Sequence[int] | Tensor) -> Tensor:
         """(T, D) -> (n, D) pooled states of length one, fp32."""
