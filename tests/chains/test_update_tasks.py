@@ -127,7 +127,7 @@ def test_pairs_and_replies_go_through_the_same_round(tiny: Callable[..., Path], 
         folder.mkdir()
         files = {"old": rows[:40], "test": rows[40:60], "must_pass": rows[:3]}
         written = {key: lined(folder / f"{key}.jsonl", own) for key, own in files.items()}
-        asked = live_model(folder, written, base=tiny(base), task=task, method="full", steps=2)
+        asked = live_model(folder, written, base=tiny(base), task=task, method="full", steps=1)
         inputs = [[row["text_a"], row["text_b"]] if task == "pair" else row["prompt"] for row in rows[60:]]
         heard(asked, inputs, [row[answer] for row in rows[60:]])
         done = update(asked)

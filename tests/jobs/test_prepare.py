@@ -54,6 +54,7 @@ def test_a_methods_techniques_know_the_steps_and_come_before_the_specs(
         ({}, 5e-3),
         ({"lr": 3e-4}, 5e-3),
         ({"lr": 7e-3}, 7e-3),
+        ({"lr": 1e-9}, 5e-8),
         ({"head_lr": 5e-4}, 5e-4),
         ({"optimizer": "lion"}, 5e-4),
         ({"optimizer": "sgd", "lr": 0.1}, 0.1),
