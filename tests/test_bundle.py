@@ -183,6 +183,7 @@ def test_a_base_that_moved_is_named_and_can_be_given(
     assert len(load(run.folder, base=str(tmp_path / "moved")).predict(TEXTS)) == 3
 
 
+@pytest.mark.slow
 def test_a_bundle_over_another_base_is_refused(tuned: Tuned, tiny: Callable[..., Path]) -> None:
     other = str(tiny("bert", intermediate_size=32))
     refusal(tuned("lora").folder, "was made over the base", "SHA-256", other, "--base", base=other)

@@ -76,6 +76,7 @@ def test_tune_says_what_its_scores_come_to(file: Path) -> None:
     assert "; the cheap baseline" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "asked"), [("pair", "one text\\tanother text"), ("classify", "your text")])
 def test_what_to_try_next_is_what_the_task_takes(
     tuned: Tuned, capsys: pytest.CaptureFixture[str], task: str, asked: str

@@ -111,6 +111,7 @@ def verb_of(words: list[str]) -> tuple[Any, list[str]]:
     return found, words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_verbs_and_options_named_in_running_text_exist(page: Path) -> None:
     for call in re.findall(r"`penjing ([^`]+)`", FENCE.sub("", text_of(page))):

@@ -41,6 +41,7 @@ def test_the_axis_that_made_the_scores_comes_first() -> None:
     assert sum(found.values()) == 1
 
 
+@pytest.mark.slow
 def test_a_choice_is_credited_and_not_what_hangs_on_it() -> None:
     found = told("method")
     assert found["method"] > 0.8

@@ -134,6 +134,7 @@ def test_a_poisoned_round_is_stopped_and_the_live_model_stays(asked: dict[str, A
     assert "refused" in history
 
 
+@pytest.mark.slow
 def test_a_promotion_that_a_kill_cut_off_is_written_down_by_the_next_round(
     small: dict[str, Any], tuned: Callable[..., Any], tmp_path: Path
 ) -> None:
