@@ -213,10 +213,10 @@ def conversation(row: dict[str, Any]) -> Conversation:
     Raises:
         ValueError, TypeError, KeyError: it is of none; the text says what was found.
     """
-    turns = listed(next((row[name] for name in TURNS if row.get(name) is not None), None))
+    turns = opened(next((row[name] for name in TURNS if row.get(name) is not None), None))
     if turns is None and "instruction" in row:
         turns = []
-        for asked_, told in listed(row.get("history")) or []:
+        for asked_, told in opened(row.get("history")) or []:
             turns += [{"role": "user", "content": asked_}, {"role": "assistant", "content": told}]
         whole = "\n".join(str(part) for part in (row["instruction"], row.get("input")) if part)
         turns += [{"role": "user", "content": whole}, {"role": "assistant", "content": row.get("output")}]
@@ -231,7 +231,7 @@ def conversation(row: dict[str, Any]) -> Conversation:
     return Conversation(tuple(messages), _tools(row.get("tools")))
 
 
-def listed(cell: Any) -> Any:
+def opened(cell: Any) -> Any:
     """A cell of a CSV that holds a list of messages, or of pairs, as text, opened; any other as it is."""
     if isinstance(cell, str) and re.match(r"\s*\[\s*[\[{\]]", cell):
         with contextlib.suppress(ValueError, SyntaxError):
@@ -240,7 +240,7 @@ def listed(cell: Any) -> Any:
 
 
 def _side(cell: Any, role: str) -> list[Any]:
-    cell = listed(cell)
+    cell = opened(cell)
     if isinstance(cell, list | tuple):
         return [*cell]
     return [] if cell is None else [{"role": role, "content": cell}]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from penjing.data.columns import simple
-from penjing.data.conversations import TURNS, Conversation, Message, conversation, flaw_of, listed, said
+from penjing.data.conversations import TURNS, Conversation, Message, conversation, flaw_of, opened, said
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
@@ -126,7 +126,7 @@ def _columns(table: Table) -> dict[str, str]:
 
 def _preference(row: dict[str, Any]) -> Preference:
     chosen, rejected = (_turns(row[key], whole="asked" not in row) for key in ("chosen", "rejected"))
-    asked = listed(row.get("asked"))
+    asked = opened(row.get("asked"))
     before = [{"role": "user", "content": asked}] if isinstance(asked, str) else [*(asked or [])]
     if not before:
         before = chosen[:-1]
@@ -142,7 +142,7 @@ def _preference(row: dict[str, Any]) -> Preference:
 
 def _turns(cell: Any, *, whole: bool) -> list[Any]:
     """The messages of a reply; `whole`: nothing else says what was asked."""
-    cell = listed(cell)
+    cell = opened(cell)
     if whole and isinstance(cell, str) and cell.lstrip().startswith("Human:"):
         _, *said_by = _SIDES.split(f"\n\n{cell.strip()}")
         sides = zip(said_by[::2], said_by[1::2], strict=True)
