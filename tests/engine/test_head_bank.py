@@ -122,6 +122,19 @@ def test_heads_together_equal_each_alone(kind: str) -> None:
             assert torch.allclose(mine, theirs_too, atol=1e-5)
 
 
+def test_a_step_without_a_target_leaves_a_head_as_it_was() -> None:
+    weights, task = WEIGHTS.copy(), classify()
+    settings = parts("b", False)[1]
+    weights[np.concatenate(next(rows_of(settings, MANY["b"]["seed"], start=1)))] = 0
+    trials = [trial(name) for name in MANY]
+    steps = [found["b"] for found in HeadBank(trials, STATES, LABELS, weights=weights).steps()]
+    wanted, own = alone("b", False, LABELS, task.loss, weights)
+    assert [one.n_targets > 0 for one in steps] == [True, False, True, True, True]
+    assert [one.loss for one in steps] == pytest.approx([one.loss for one in wanted], abs=1e-6)
+    for mine, theirs in zip(trials[1].model.head.parameters(), own.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+
+
 def test_a_head_that_leaves_or_fails_leaves_the_others_as_they_were() -> None:
     plain = [trial("a"), trial("b")]
     list(HeadBank(plain, STATES, LABELS).steps())

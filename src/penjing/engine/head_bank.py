@@ -93,7 +93,7 @@ class HeadBank:
             self._random[trial.name].restart(seed_of(trial.seed, trial.step))
         batches = [self._batch(own) for own in rows]
         logits = self._logits(live, rows, pieces)
-        shares = torch.cat([b.weights / b.n_targets for b in batches if b.weights is not None])
+        shares = torch.cat([b.weights / (b.n_targets or 1.0) for b in batches if b.weights is not None])
         shares.requires_grad_()
         labels = torch.cat([b.labels for b in batches if b.labels is not None])
         every = torch.cat(rows)
@@ -110,6 +110,8 @@ class HeadBank:
         for trial, lr, batch, mean in zip(live, rates, batches, means, strict=True):
             loss, step = float(mean.sum()), trial.step + 1
             trained = list(trial.model.head.parameters())
+            if not batch.n_targets:  # as alone: without a gradient nothing moves or decays
+                trial.optimizer.zero_grad(set_to_none=True)
             norm = norm_of(trained)
             if not (abs(loss) < float("inf") and norm < float("inf")):
                 self.failed[trial.name] = TrainingFailed(not_finite(step, loss, norm, lr, [batch]))
