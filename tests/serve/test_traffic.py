@@ -1,6 +1,7 @@
 """The store of traffic: masked before it is kept, on the disk when it says so, the same on SQLite and
 PostgreSQL."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -22,6 +23,7 @@ import pytest
 from common import told
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.serve.asked import Answered, Asked
+from penjing.serve.databases import open_database
 from penjing.serve.traffic import Traffic, asked_of, masked, masker, opened, recorder
 
 ANSWER = {"label": "billing", "confidence": 0.9, "scores": {"billing": 0.9, "delivery": 0.1}}
@@ -71,8 +73,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'traffic.db'}"
     found: str = request.getfixturevalue("postgresql")
-    from penjing.serve.databases import open_database
-
     database = open_database(found)
     database.run("DROP TABLE IF EXISTS requests")
     database.run("DROP TABLE IF EXISTS feedback")
@@ -271,6 +271,25 @@ def test_numbers_of_an_input_are_masked_too_and_it_stays_json(tmp_path: Path) ->
     with Traffic(str(tmp_path / "t.db")) as traffic:
         traffic.record("r", {"phone": 13800138000, "a@example.com": 3, "n": 7}, ANSWER)
         assert asked_of(traffic.rows()[0]) == {"phone": "<phone>", "<email>": 3, "n": 7}
+
+
+def test_a_text_that_is_json_stays_a_text(url: str) -> None:
+    asked = ['{"a": 1}', "[1, 2]", "123", "null", '"so"', "{not json", {"a": 1}, ["one", "two"]]
+    with Traffic(url) as traffic:
+        for i, one in enumerate(asked):
+            traffic.record(f"r{i}", one, ANSWER)
+        assert [asked_of(row) for row in traffic.rows()] == asked
+
+
+def test_a_store_from_before_kinds_were_noted_is_read_and_goes_on(url: str) -> None:
+    with Traffic(url) as traffic:
+        traffic.record("old", {"a": 1}, ANSWER)
+    with contextlib.closing(open_database(url)) as database:
+        database.run("ALTER TABLE requests DROP COLUMN is_json")
+        database.commit()
+    with Traffic(url) as traffic:
+        traffic.record("new", '{"a": 1}', ANSWER)
+        assert [asked_of(row) for row in traffic.rows()] == [{"a": 1}, '{"a": 1}']
 
 
 def test_what_cannot_be_is_refused_and_no_password_is_shown(tmp_path: Path) -> None:

@@ -46,6 +46,19 @@ class Database:
         """All rows of a statement."""
         return list(self.run(statement, values).fetchall())
 
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns."""
+        return [str(about[0]) for about in self.run(f"SELECT * FROM {table} LIMIT 0").description]
+
+    def widen(self, table: str, column: str) -> None:
+        """Add a column, `name kind`, empty in all rows; nothing where another process was first."""
+        if self.kind == "postgresql":
+            self.run(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
+            return
+        self.run("BEGIN IMMEDIATE")
+        if column.split()[0] not in self.columns(table):
+            self.run(f"ALTER TABLE {table} ADD COLUMN {column}")
+
     def commit(self) -> None:
         """Returns when it is on the disk."""
         self.connection.commit()

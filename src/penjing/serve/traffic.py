@@ -31,20 +31,21 @@ Mask = Callable[[str], str]
 TABLES = (
     "CREATE TABLE IF NOT EXISTS requests (seq {serial}, id TEXT NOT NULL UNIQUE, at {real} NOT NULL, "
     "model TEXT NOT NULL, version TEXT NOT NULL, way TEXT NOT NULL, text TEXT NOT NULL, "
-    "answer TEXT NOT NULL, confidence {real})",
+    "answer TEXT NOT NULL, confidence {real}, is_json INTEGER)",
     "CREATE TABLE IF NOT EXISTS feedback (seq {serial}, id TEXT NOT NULL, at {real} NOT NULL, "
     "truth TEXT NOT NULL, by_whom TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS requests_at ON requests (model, at)",
     "CREATE INDEX IF NOT EXISTS feedback_id ON feedback (id, seq)",
 )
 KEEP = (
-    "INSERT INTO requests (id, at, model, version, way, text, answer, confidence) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+    "INSERT INTO requests (id, at, model, version, way, text, answer, confidence, is_json) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (id) DO NOTHING"
 )
 SAY = "INSERT INTO feedback (id, at, truth, by_whom) VALUES (?, ?, ?, ?)"
 ROWS = (
-    "SELECT r.seq, r.id, r.at, r.model, r.version, r.way, r.text, r.answer, r.confidence, f.truth, f.seq "
+    "SELECT r.seq, r.id, r.at, r.model, r.version, r.way, r.text, r.answer, r.confidence, r.is_json, "
+    "f.truth, f.seq "
     "FROM requests r LEFT JOIN feedback f ON f.seq = (SELECT MAX(seq) FROM feedback WHERE id = r.id) "
 )
 OLD = "SELECT id FROM requests WHERE at < ? ORDER BY seq"
@@ -54,7 +55,8 @@ BEYOND = "SELECT id FROM requests ORDER BY seq DESC"
 @dataclass(frozen=True)
 class Kept:
     """A request as it was kept. at: seconds since 1970. said: the number of its latest feedback, None
-    without. truth: what would have been right, a list of labels or whatever the task answers."""
+    without. truth: what would have been right, a list of labels or whatever the task answers. is_json:
+    whether `text` is the JSON of what else than a text was asked; None where the store did not yet say."""
 
     seq: int
     id: str
@@ -67,6 +69,7 @@ class Kept:
     confidence: float | None
     truth: Any = None
     said: int | None = None
+    is_json: bool | None = None
 
 
 class Traffic:
@@ -87,6 +90,8 @@ class Traffic:
         with contextlib.closing(self._open()) as database:
             for table in TABLES:
                 database.run(table)
+            if "is_json" not in database.columns("requests"):  # a store from before it was noted
+                database.widen("requests", "is_json INTEGER")
             database.commit()
         self._thread = threading.Thread(target=self._write, name="penjing-traffic", daemon=True)
         self._thread.start()
@@ -146,6 +151,7 @@ class Traffic:
             text.replace("\0", "\ufffd"),  # PostgreSQL's texts have no zero
             json.dumps(masked(kept, self._mask), ensure_ascii=False),
             None if sure is None else float(sure),
+            int(not isinstance(hidden, str)),
         )
         return self._put(KEEP, row)
 
@@ -285,14 +291,15 @@ class Traffic:
 
 
 def _kept(row: Sequence[Any]) -> Kept:
-    seq, id, at, model, version, way, text, answer, sure, truth, said = row
+    seq, id, at, model, version, way, text, answer, sure, is_json, truth, said = row
     told = None if truth is None else json.loads(truth)
-    return Kept(seq, id, at, model, version, way, text, json.loads(answer), sure, told, said)
+    noted = None if is_json is None else bool(is_json)
+    return Kept(seq, id, at, model, version, way, text, json.loads(answer), sure, told, said, noted)
 
 
 def asked_of(kept: Kept) -> Any:
     """What was asked: the text, or what else a task takes, which is kept as JSON."""
-    if kept.text[:1] in "{[":
+    if kept.is_json or (kept.is_json is None and kept.text[:1] in "{["):
         try:
             return json.loads(kept.text)
         except ValueError:  # a text that only begins so
