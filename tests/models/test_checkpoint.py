@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penjing.errors import NotSupported
 from penjing.models.checkpoint import declared_pooling, longest
 
 
@@ -16,17 +17,36 @@ from penjing.models.checkpoint import declared_pooling, longest
         ({"pooling_mode": "mean"}, "mean"),  # sentence-transformers from release 6 on
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": "lasttoken"}, "last"),
-        ({"pooling_mode": ["mean", "max"]}, None),
+        ({"pooling_mode": ["max"]}, "max"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
+        ({"embedding_dimension": 32}, "mean"),
         ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
         ({"pooling_mode_lasttoken": True}, "last"),
-        ({"pooling_mode_max_tokens": True}, None),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_weightedmean_tokens": True, "pooling_mode_mean_tokens": False}, "weightedmean"),
     ],
 )
-def test_the_pooling_of_a_sentence_encoder_is_read(says: Any, pooling: str | None, tmp_path: Path) -> None:
+def test_the_pooling_of_a_sentence_encoder_is_read(says: Any, pooling: str, tmp_path: Path) -> None:
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(says))
     assert declared_pooling(tmp_path) == pooling
+
+
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [
+        ('{"pooling_mode": ["mean", "max"]}', "says mean with max"),
+        ('{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}', "says mean with cls"),
+        ('{"pooling_mode": "median"}', "says median"),
+        ("{", "damaged"),
+    ],
+)
+def test_a_pooling_that_is_not_known_is_no_other(says: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(says)
+    with pytest.raises(NotSupported, match=found):
+        declared_pooling(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from penjing.data.shelf import Shelf, keys_of
 from penjing.device import processor
 from penjing.errors import WontFit
 from penjing.files import CannotWrite, cache_folder, drop_oldest
+from penjing.models.heads import AVERAGES
 from penjing.models.layers import bare
 from penjing.models.model import Model
 from penjing.models.modes import evaluating
@@ -150,7 +151,7 @@ def _shelf(model: Model) -> Shelf:
 
 def _dtype(model: Model) -> torch.dtype:
     """Of what is kept: a mean is taken in fp32."""
-    if model.pools == "mean":
+    if model.pools in AVERAGES:
         return torch.float32
     return WORKING.get(model.precision, torch.float32)
 

@@ -13,14 +13,13 @@ from torch import nn
 from penjing.errors import NotSupported
 from penjing.exporter import Exporter, Sent, refuse_shapes, wanted
 from penjing.exporters.hf import save_words
+from penjing.models.checkpoint import POOLING
 from penjing.models.embedding import whole_state
 from penjing.models.heads import ClassHead
 from penjing.models.layers import bare
 from penjing.models.load import quiet
 from penjing.models.padded import Run, Tables, ports_of
 from penjing.models.towers import Nearness, Vectors
-
-POOLING = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 
 
 def sentence_transformers() -> Exporter:
@@ -85,7 +84,7 @@ def _module(i: int, name: str, path: str) -> dict[str, Any]:
 
 def _pooling(folder: Path, how: str, width: int) -> None:
     folder.mkdir()
-    modes = {f"pooling_mode_{key}": how == name for name, key in POOLING.items()}
+    modes = {f"pooling_mode_{key}": how == name for name, (_, key) in POOLING.items()}
     _json(folder / "config.json", {"word_embedding_dimension": width, **modes, "include_prompt": True})
 
 

@@ -110,25 +110,41 @@ def settle(trunk: nn.Module) -> None:
                 module.register_buffer(name, parameter.detach())
 
 
+POOLING = {  # of sentence-transformers, each with the end of its flag: pooling_mode_…
+    "mean": ("mean", "mean_tokens"),
+    "cls": ("cls", "cls_token"),
+    "last": ("lasttoken", "lasttoken"),
+    "max": ("max", "max_tokens"),
+    "mean_sqrt_len_tokens": ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+    "weightedmean": ("weightedmean", "weightedmean_tokens"),
+}
+
+
 def declared_pooling(folder: Path) -> str | None:
-    """What a sentence-transformers folder, or a bundle around its trunk, says of its pooling."""
+    """What a sentence-transformers folder, or a bundle around its trunk, says of its pooling.
+
+    Raises:
+        NotSupported: it wants several at once, or one that is not known here.
+    """
     card, path = folder.parent / "card.json", folder / "1_Pooling" / "config.json"
     if folder.name == "trunk" and card.is_file():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return str(json.loads(card.read_text(encoding="utf-8"))["base"]["pooling"])
     if not path.is_file():
         return None
-    with contextlib.suppress(ValueError, AttributeError):
-        says = json.loads(path.read_text(encoding="utf-8"))
-        # one name since release 6, a flag for each before
-        for name, flag, pooling in (
-            ("mean", "mean_tokens", "mean"),
-            ("cls", "cls_token", "cls"),
-            ("lasttoken", "lasttoken", "last"),
-        ):
-            if says.get("pooling_mode") == name or says.get(f"pooling_mode_{flag}"):
-                return pooling
-    return None
+    says = tried(lambda: dict(json.loads(path.read_text(encoding="utf-8"))), folder, "1_Pooling/config.json")
+    # one name, or a list, since release 6, a flag for each before; where neither says anything, the mean
+    flags = [name for name, flag in POOLING.values() if says.get(f"pooling_mode_{flag}")]
+    named = says.get("pooling_mode") or flags or "mean"
+    asked = named if isinstance(named, list) else [named]
+    found = [pooling for pooling, (name, _) in POOLING.items() if asked == [name]]
+    if not found:
+        known = ", ".join(name for name, _ in POOLING.values())
+        raise NotSupported(
+            f"One way to sum up a text was wanted ({known}); {path} says {' with '.join(map(str, asked))}. "
+            "Take another base, or name one of them there in a copy of the folder."
+        )
+    return found[0]
 
 
 def longest(config: Any, tokenizer: Any, offset: int = 0) -> int:

@@ -12,20 +12,32 @@ from torch import Tensor, nn
 
 from penjing.models.dropout import fast_dropout
 
+AVERAGES = ("mean", "mean_sqrt_len_tokens", "weightedmean")  # taken in fp32
+POOLINGS = ("cls", "last", "max", *AVERAGES)
+
 
 def pool(hidden_TD: Tensor, lengths: Sequence[int] | Tensor, how: str) -> Tensor:
-    """(T, D) packed states -> (S, D): the first token (`cls`), the last one (`last`) or the mean of all."""
+    """(T, D) packed states -> (S, D): the first token (`cls`), the last one (`last`), the mean of all, or
+    what else sentence-transformers has: the greatest of each column (`max`), the sum by the square root of
+    the length (`mean_sqrt_len_tokens`), the mean with weights 1, 2, … (`weightedmean`)."""
     size = torch.as_tensor(lengths, device=hidden_TD.device)
     ends = size.cumsum(0)
     if how == "cls":
         return hidden_TD.index_select(0, ends - size)
     if how == "last":
         return hidden_TD.index_select(0, ends - 1)
-    if how != "mean":
-        raise ValueError(f"pooling is cls, mean or last, not {how!r}")
+    if how not in POOLINGS:
+        raise ValueError(f"pooling is one of {', '.join(POOLINGS)}, not {how!r}")
     owner = torch.repeat_interleave(torch.arange(len(size), device=size.device), size)
+    if how == "max":
+        none = hidden_TD.new_full((len(size), hidden_TD.shape[1]), float("-inf"))
+        return none.scatter_reduce(0, owner[:, None].expand_as(hidden_TD), hidden_TD, "amax")
+    shares, parts = hidden_TD.float(), size[:, None]
+    if how == "weightedmean":
+        place = torch.arange(1, len(owner) + 1, device=size.device) - (ends - size)[owner]
+        shares, parts = shares * place[:, None], parts * (parts + 1) / 2
     total = hidden_TD.new_zeros(len(size), hidden_TD.shape[1], dtype=torch.float32)
-    return total.index_add(0, owner, hidden_TD.float()) / size[:, None]
+    return total.index_add(0, owner, shares) / (parts.sqrt() if how == "mean_sqrt_len_tokens" else parts)
 
 
 def new_linear(n_in: int, n_out: int) -> nn.Linear:

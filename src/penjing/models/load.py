@@ -47,7 +47,7 @@ class Base:
     kind: str  # encoder, decoder or encoder-decoder
     width: int
     n_layers: int
-    pooling: str  # how this family sums up a sequence: cls, mean or last
+    pooling: str  # how this family sums up a sequence, one of heads.POOLINGS
     pooler: nn.Linear | None  # the family's trained dense layer over CLS, where it has one
     limit: int  # longest sequence, tokens
     grown: bool = False  # from random weights: a preset to grow, which no file holds

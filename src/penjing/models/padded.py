@@ -108,7 +108,13 @@ class Padded(nn.Module):
             at = last[:, None, None].expand(-1, 1, states_SLD.shape[2])
             return states_SLD.gather(1, at)[:, 0].float()
         shares = mask.to(torch.float32)[:, :, None]
-        return (states_SLD.float() * shares).sum(1) / shares.sum(1)
+        if self.pooling == "max":
+            return states_SLD.float().masked_fill(shares == 0, float("-inf")).amax(1)
+        if self.pooling == "weightedmean":
+            shares = shares * shares.cumsum(1)
+        parts = shares.sum(1)
+        total = (states_SLD.float() * shares).sum(1)
+        return total / (parts.sqrt() if self.pooling == "mean_sqrt_len_tokens" else parts)
 
 
 class StandIn(nn.Module):
