@@ -170,6 +170,11 @@ def test_teachers_and_their_rows_are_anchored(tmp_path: Path, monkeypatch: pytes
     assert found["unlabelled"] == str(tmp_path / "more.csv")
 
 
+@pytest.mark.parametrize("sign", ["|", "#", ",", "-", " ", ";"])
+def test_a_sign_on_the_command_line_is_itself(sign: str) -> None:
+    assert spec.read(sets=[f"data.delimiter={sign}"]).data.delimiter == sign
+
+
 def test_a_task_and_a_method_with_settings_are_read_from_one_line() -> None:
     found = spec.read(
         task="{classify: {label_smoothing: 0.1}}", method="{lora: {rank: 4}}", sets=["method.alpha=8"]

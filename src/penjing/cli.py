@@ -230,7 +230,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle on labelled rows."""
-    reading = given_of(text=text, label=label, encoding=encoding, delimiter=delimiter)
+    reading = given_of(text=text, label=label, encoding=encoding, delimiter=delimiter or None)
     with Screen(as_json=as_json):
         from penjing.jobs.evaluate import evaluate as job
 
@@ -280,7 +280,7 @@ def predict(
             sys.stdin.buffer,
             lambda: load(run, base=base).formed(form) if form else load(run, base=base),
             finder=(lambda: load(with_)) if with_ else None,
-            tell=Screen(quiet=not drop_empty).tell,
+            tell=Screen(quiet=bool(texts) and not drop_empty).tell,
             **given_of(text=text, drop_empty=drop_empty or None),
         ):
             if as_json:

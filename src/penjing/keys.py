@@ -46,7 +46,9 @@ class DataSpec(BaseModel):
     text: str | None = Field(None, description="column of the text; guessed and told when not given")
     label: str | None = Field(None, description="column of the label; guessed and told when not given")
     encoding: str | None = Field(None, description="such as gb18030; found out when not given")
-    delimiter: str | None = Field(None, description="between labels of one cell; found out when not given")
+    delimiter: str | None = Field(
+        None, min_length=1, description="between labels of one cell; found out when not given"
+    )
     drop_empty: bool = Field(False, description="leave out rows without text or label, and count them")
     max_length: int | None = Field(
         None, ge=4, description="tokens a row; the base's limit, at most 512, when not given"

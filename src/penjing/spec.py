@@ -179,6 +179,8 @@ def _split_pair(pair: str) -> tuple[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise SpecError(f"`--set` takes key=value, such as train.lr=1e-4; it got `{pair}`.")
+    if len(text) == 1 and not text.isalnum() and text != "~" and _is_text(key):
+        return key, text  # signs such as `|`, `#` or `,`, which YAML takes for something else, or for nothing
     value = of_yaml(text, f"--set {pair}") if text else None
     if not isinstance(value, str | list | dict | None) and _is_text(key):
         return key, text  # name=007 is a name

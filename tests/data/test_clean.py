@@ -149,6 +149,15 @@ def test_remarks_name_what_deserves_a_look_and_nothing_else() -> None:
     assert "100.0% of test is also in train" in said
 
 
+def test_labels_that_differ_in_capitals_and_blanks_only_are_told() -> None:
+    labels = ["card_lost", "Card lost", "ＣＡＲＤ_LOST", "to do", "to-do", "-1", "1", "1-2", "12"]
+    rows = rows_of([f"text {i}" for i in range(20)], labels * 2)
+    assert remarks(summary(rows)) == [
+        "rows: 2 labels are spelled in several ways (`card_lost` and `Card lost` and `ＣＡＲＤ_LOST`; "
+        "`to do` and `to-do`); each spelling is a label of its own: write them alike."
+    ]
+
+
 TOPICS = {
     "money": ["card", "charge", "fee", "invoice", "refund", "bank"],
     "parcel": ["courier", "late", "lost", "box", "street", "door"],

@@ -13,6 +13,18 @@ def test_excels_own_line_and_rows_of_empty_cells_are_no_rows(tmp_path: Path) -> 
     assert any("2 rows hold empty cells only" in note for note in rows.notes)
 
 
+def test_a_delimiter_at_the_end_of_all_rows_but_the_header_makes_no_cell(tmp_path: Path) -> None:
+    lines = ["text,label", *(f'"{text}",{label},' for text, label in ROWS)]
+    rows = read(put(tmp_path, "a.csv", "\n".join(lines)))
+    assert pairs(rows) == ROWS
+    assert any("all rows but the first end with a delimiter more" in note for note in rows.notes)
+
+
+def test_a_delimiter_at_the_end_of_one_row_is_told(tmp_path: Path) -> None:
+    said = complaint(put(tmp_path, "a.csv", "text,label\na text,x\nhello, world,\nb text,y\n"))
+    assert "a.csv, line 3: the row has 3 cells, the first row has 2. 1 of 4 rows is so" in said
+
+
 def test_columns_of_zeros_and_ones_are_offered_together(tmp_path: Path) -> None:
     cells = "".join(f"{i},a text {i},{i % 2},{i // 2 % 2}\n" for i in range(8))
     said = complaint(put(tmp_path, "a.csv", f"id,text,toxic,threat\n{cells}"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from common import ROWS, complaint, pairs, put
+from penjing.data.labels import find_separator
 from penjing.data.read import read
 
 OBJECTS = [{"text": t, "label": label} for t, label in ROWS]
@@ -72,6 +73,42 @@ def test_cells_that_read_like_several_labels_are_told(tmp_path: Path) -> None:
     assert any("`account;refund` read like several" in note for note in read(path).notes)
     path = put(tmp_path, "b.csv", "text,label\na,Sport; leisure\nb,Trade; tax\n")
     assert not any("read like several" in note for note in read(path).notes)
+
+
+@pytest.mark.parametrize(
+    ("cells", "sign"),
+    [
+        (["a", "b", "a,b", "c,a,b,e"], ","),  # one long list holds labels that stand nowhere else
+        (["a", "b", "a;b", "c; a; d"], ";"),
+        (["Food, drinks", "Food", "Travel", "Sport", "Art"], None),
+        (["lost card", "lost pin", "late card"], None),
+        (["Cause(e1,e2)", "Cause(e2,e1)", "Whole(e1,e2)", "Whole(e2,e1)"], None),
+    ],
+)
+def test_the_sign_between_labels_is_the_one_whose_parts_stand_elsewhere_too(
+    cells: list[str], sign: str | None
+) -> None:
+    assert find_separator(cells) == sign
+
+
+@pytest.mark.parametrize("rows", [OBJECTS, {"data": OBJECTS}, ROWS, dict(enumerate(OBJECTS))])
+def test_rows_that_share_a_line_are_told_apart_by_their_number(rows: Any, tmp_path: Path) -> None:
+    found = read(put(tmp_path, "a.json", json.dumps(rows, ensure_ascii=False)))
+    assert pairs(found) == ROWS
+    assert [*found.lines] == [*range(1, len(ROWS) + 1)]
+    assert any("a.json: rows share a line: what is called" in note for note in found.notes)
+    found = read(put(tmp_path, "b.json", json.dumps(OBJECTS, indent=0)))
+    assert [*found.lines[:2]] == [2, 6]
+    assert not any("share a line" in note for note in found.notes)
+
+
+def test_several_labels_that_no_row_has_are_told(tmp_path: Path) -> None:
+    cells = "".join(f"a text {i},{'x' if i % 2 else 'y'}\n" for i in range(12))
+    found = read(put(tmp_path, "a.csv", f"text,label\n{cells}"), multi_label=True)
+    assert any(note.startswith("no row has several labels") for note in found.notes)
+    found = read(put(tmp_path, "b.csv", f"text,label\n{cells}c,x|y\n"), multi_label=True)
+    assert found.labels[-1] == ("x", "y")
+    assert not any(note.startswith("no row has several labels") for note in found.notes)
 
 
 def test_values_one_behind_the_other_are_all_read(tmp_path: Path) -> None:

@@ -82,3 +82,11 @@ def test_rows_without_text_are_left_out_when_asked_and_told(
     )
     assert [one.text for one in found] == ["late", "charged twice"]
     assert any("1 of 3 rows left out, their text is empty" in note for note in told)
+
+
+def test_blank_lines_of_a_stream_are_counted_and_told() -> None:
+    said: list[str] = []
+    assert list(lines_of(io.BytesIO(b"a\n\nb\n \n"), lambda news: said.append(news.text))) == ["a", "b"]
+    assert said == ["2 lines are blank and have no answer"]
+    list(lines_of(io.BytesIO(b"a\nb"), lambda news: said.append(news.text)))
+    assert len(said) == 1

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,8 +142,17 @@ def _labels(rows: Rows) -> dict[str, Any]:
         ),  # rows of the largest class over rows of the smallest
         "majority_share": round(ranked[0][1] / len(rows), 4),
         "single": [label for label, n in ranked if n == 1][:_MOST_LABELS],
+        "alike": _alike([label for label, _ in ranked])[:_MOST_LABELS],
         "a_row": round(sum(counts.values()) / len(rows), 3),
     }
+
+
+def _alike(labels: Sequence[str]) -> list[list[str]]:
+    """The groups of labels that differ in capitals, width, blanks, `_` and `-` only."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(re.sub(r"(?<!^)[\s_-]+", " ", normal(label)), []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _first_of(group: np.ndarray) -> np.ndarray:
@@ -261,6 +271,12 @@ def _of_labels(name: str, labels: dict[str, Any]) -> list[str]:
         said.append(
             f"{name}: the largest label has {labels['imbalance']:g} times the rows of the smallest; look at "
             f"macro-F1, not only at accuracy (`classify` can weigh them alike: `class_weights: balanced`)."
+        )
+    if alike := labels.get("alike"):
+        shown = "; ".join(" and ".join(f"`{one}`" for one in group[:3]) for group in alike[:2])
+        said.append(
+            f"{name}: {counted(len(alike), 'label is', 'labels are')} spelled in several ways ({shown}); "
+            f"each spelling is a label of its own: write them alike."
         )
     if labels.get("single"):
         n, shown = len(labels["single"]), ", ".join(labels["single"][:3])

@@ -34,6 +34,7 @@ class _Survey:
     n_rows: int  # header included
     n_blank: int  # rows of empty cells only
     n_uneven: int
+    trailing: bool  # every row but the first ends with a delimiter more, after which nothing stands
     uneven: tuple[int, int] | None  # line and width of the first uneven row
     folded: bool  # some cell holds a line end
     failed: tuple[int, str] | None  # line of the row where the quotes do not close
@@ -73,6 +74,8 @@ def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Seque
         notes.append(
             f"{name}: {counted(survey.n_blank, 'row holds', 'rows hold')} empty cells only: passed over"
         )
+    if survey.trailing:
+        notes.append(f"{name}: all rows but the first end with a delimiter more: what it ends is no cell")
     if not headed and survey.width > 1:
         notes.append(f"{name}: no header was seen; columns are numbered 1 to {survey.width}")
     picked = functools.partial(_picked, rows, columns, headed)
@@ -88,9 +91,10 @@ def find_delimiter(lines: Sequence[str], *, tabbed: bool = False) -> str:
     for delimiter in order:
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
             rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)
-            widths = [len(row) for row in itertools.islice(rows, _HEAD_ROWS) if row]
-            if not widths or widths[0] < 2:
+            head = [row for row in itertools.islice(rows, _HEAD_ROWS) if row]
+            if not head or len(head[0]) < 2:
                 continue
+            widths = [_width(row, len(head[0])) for row in head]
             # The last row may be cut off where the lines were.
             share = Counter(widths[:-1] or widths)[widths[0]] / max(1, len(widths[:-1]))
             if share > best_share + 0.02:
@@ -116,8 +120,14 @@ def _records(
             line = reader.line_num + 1
 
 
+def _width(cells: Sequence[str], most: int) -> int:
+    """How many cells a row has; empty ones beyond `most`, which delimiters at a line's end make, are none."""
+    return most if len(cells) > most and not any(map(str.strip, cells[most:])) else len(cells)
+
+
 def _survey(path: Path, codec: str, delimiter: str, *, quoted: bool) -> _Survey:
-    width = n_rows = n_blank = n_uneven = line = 0
+    width = n_rows = n_blank = n_uneven = n_trailing = line = 0
+    failed: tuple[int, str] | None = None
     uneven: tuple[int, int] | None = None
     folded = False
     try:
@@ -129,11 +139,16 @@ def _survey(path: Path, codec: str, delimiter: str, *, quoted: bool) -> _Survey:
             width = width or len(cells)
             if len(cells) != width:
                 n_uneven += 1
+                n_trailing += _width(cells, width) == width
                 uneven = uneven or (line, len(cells))
             folded = folded or any("\n" in cell or "\r" in cell for cell in cells)
     except csv.Error as error:
-        return _Survey(width, n_rows, n_blank, n_uneven, uneven, folded, (line + 1, str(error)))
-    return _Survey(width, n_rows, n_blank, n_uneven, uneven, folded, None)
+        failed = line + 1, str(error)
+    # One row alone that ends so may be one whose label is missing, with a delimiter in its text.
+    trailing = n_trailing == n_rows - 1 > 1
+    if trailing:
+        n_uneven, uneven = 0, None
+    return _Survey(width, n_rows, n_blank, n_uneven, trailing, uneven, folded, failed)
 
 
 def _refuse(name: str, survey: _Survey, delimiter: str) -> None:

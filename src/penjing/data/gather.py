@@ -74,16 +74,20 @@ def gather(
             if rows
         ]
     elif any(lacking.values()):
-        raise _empty(found, lacking, n_rows)
+        raise _empty(found, lacking, n_rows, multi_label=multi_label)
 
 
-def _empty(found: Found, lacking: dict[str, list[tuple[int, int, Any]]], n_rows: int) -> DataError:
+def _empty(
+    found: Found, lacking: dict[str, list[tuple[int, int, Any]]], n_rows: int, *, multi_label: bool
+) -> DataError:
     kind = min((k for k, rows in lacking.items() if rows), key=lambda k: lacking[k][0][:2])
     other = {"text": "label", "label": "text"}[kind]
     file, line, value = lacking[kind][0]
     n, n_other = len(lacking[kind]), len(lacking[other])
     spelled = f" (`{value}`)" if isinstance(value, str) and value.strip() else ""
     rename = " If that is the name of a class, rename it." if spelled and kind == "label" else ""
+    if multi_label and kind == "label":
+        rename += " `[]` says that a row has no label."
     also = f", {n_other:,} more {'has' if n_other == 1 else 'have'} no {other}" if n_other else ""
     return DataError(
         f"{found.files[file]}, line {line}: the {kind} is empty{spelled}. {n:,} of {n_rows:,} rows "

@@ -41,19 +41,29 @@ def label_names(value: Any, *, names: Sequence[str] | None = None, typed: bool =
 
 
 def find_separator(cells: Iterable[str], *, signs: Sequence[str] = _SEPARATORS) -> str | None:
-    """The sign between labels of one cell: the one that leaves the fewest distinct labels, if any does."""
+    """The sign between labels of one cell: of those that seem to divide lists, the one that leaves the fewest
+    distinct labels."""
     whole = [*dict.fromkeys(cells)]
-    best, fewest = None, len(whole)
+    best, fewest = None, float("inf")
     for sign in signs:
         parts = Counter(part for cell in whole for part in _split(cell, sign))
-        joined = [cell for cell in whole if sign in cell]
-        # Every part of a joined cell should occur elsewhere too, or the sign belongs to the name.
-        again = all(parts[part] > 1 for cell in joined for part in _split(cell, sign)) or len(
-            joined
-        ) > 0.2 * len(whole)
-        if joined and again and len(parts) < fewest:
+        joined = [part for cell in whole if sign in cell for part in _split(cell, sign)]
+        if joined and len(parts) < fewest and _divides(sign, parts, joined, whole):
             best, fewest = sign, len(parts)
     return best
+
+
+def _divides(sign: str, parts: Counter[str], joined: Sequence[str], whole: Sequence[str]) -> bool:
+    """Whether a sign stands between labels. Where it belongs to names, what it parts stands nowhere else.
+
+    `joined` are the parts of the cells that hold it. One long list brings many labels that no other cell has,
+    so a sign of lists is believed where most parts occur again; blanks and the like must leave fewer labels.
+    """
+    again = sum(parts[part] > 1 for part in joined)
+    if sign in LISTING and again > len(joined) / 2:
+        return True
+    many = sum(sign in cell for cell in whole) > 0.2 * len(whole)
+    return (again == len(joined) or many) and len(parts) < len(whole)
 
 
 def split_label(cell: str, sign: str | None) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """JSON and JSON lines to a table: objects, [text, label] pairs, columns, or one of these under a key.
 
-Elements are decoded one by one, so that each keeps the line it begins on.
+Elements are decoded one by one, so that each keeps the line it begins on; where they share lines, its number.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -263,6 +264,9 @@ def _of_columns(name: str, columns: dict[str, list[Any]], notes: tuple[str, ...]
 
 def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
     """A table over objects (missing keys are empty cells), lists (columns are numbered) or strings."""
+    if _share_a_line(elements):
+        elements = _numbered(elements)
+        notes = (*notes, f"{name}: rows share a line: what is called a line is the row's number")
     columns: dict[str, None] = {}
     kinds = set()
     first: dict[type, int] = {}
@@ -310,6 +314,16 @@ def _table(name: str, elements: Any, notes: tuple[str, ...]) -> Table:
 
     headed = kind is dict
     return Table(name, tuple(columns), rows, (name,), notes, typed=True, headed=headed, unlabelled=unlabelled)
+
+
+def _share_a_line(elements: Any) -> bool:
+    """Whether the first two rows do: a list that was written without line ends."""
+    lines = [line for line, _ in itertools.islice(elements(), 2)]
+    return len(lines) == 2 and lines[0] == lines[1]
+
+
+def _numbered(elements: Any) -> Any:
+    return lambda: ((number, value) for number, (_, value) in enumerate(elements(), 1))
 
 
 def _of_tasks(elements: Any) -> Any:

@@ -15,6 +15,8 @@ from penjing.data.table import opened
 from penjing.errors import DataError
 from penjing.records import Rows
 
+_FEW = 10  # fewer rows of which none has several labels say nothing
+
 
 def read(
     source: str | Path | Sequence[str | Path],
@@ -89,6 +91,10 @@ def _split_labels(found: Found, delimiter: str | None) -> None:
         parts = tuple(dict.fromkeys(part for cell in labels for part in split_label(cell, sign)))
         new[labels] = known.setdefault(parts, parts)
     found.labels[:] = [new[labels] for labels in found.labels]
+    if len(found.labels) >= _FEW and max(map(len, known)) == 1:
+        found.notes.append(
+            "no row has several labels; if cells hold several, say what stands between them with `delimiter:`"
+        )
 
 
 def _several_said(found: Found) -> list[str]:

@@ -17,6 +17,7 @@ from penjing.errors import DataError
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import rows_from
 from penjing.jobs.relating import line_of, relations
+from penjing.plural import counted
 
 _HALF = re.compile("[\ud800-\udfff]")  # what Python makes of arguments that are not UTF-8
 AT_ONCE = 4096  # texts sorted by length together
@@ -51,10 +52,10 @@ def answers_to(
             )
     path = file_among(given or [])
     if finder:
-        return _related(finder(), bundle(), path, given or lines_of(stream), **reading)
+        return _related(finder(), bundle(), path, given or lines_of(stream, tell), **reading)
     if path:
         return answers_of_file(bundle(), path, tell=tell, **reading)
-    return answers(bundle, given or lines_of(stream))
+    return answers(bundle, given or lines_of(stream, tell))
 
 
 def answers(bundle: Bundle | Callable[[], Bundle], inputs: Iterable[Any]) -> Iterator[Answered]:
@@ -98,13 +99,13 @@ def _answered(bundle: Bundle, texts: Sequence[str], found: list[dict[str, Any]])
         yield Answered(text, answer, f"{bundle.task.say(answer)}\t{' '.join(text.split())}")
 
 
-def lines_of(stream: BinaryIO) -> Iterator[str]:
-    """The texts of a stream of bytes, a line a text; blank lines are none.
+def lines_of(stream: BinaryIO, tell: Tell = silent) -> Iterator[str]:
+    """The texts of a stream of bytes, a line a text; blank lines are none, and how many there were is told.
 
     Raises:
         DataError: a line is not UTF-8, or there is no text at all.
     """
-    n_texts = 0
+    n_texts = number = 0
     for number, line in enumerate(stream, 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -121,6 +122,9 @@ def lines_of(stream: BinaryIO) -> Iterator[str]:
         raise DataError(
             "Texts were wanted on standard input, a line a text; it was empty. Give texts, or a file."
         )
+    if number > n_texts:
+        blank = counted(number - n_texts, "line is blank and has", "lines are blank and have")
+        tell(News("note", f"{blank} no answer"))
 
 
 def file_among(given: list[str]) -> Path | None:
