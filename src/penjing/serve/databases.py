@@ -46,18 +46,15 @@ class Database:
         """All rows of a statement."""
         return list(self.run(statement, values).fetchall())
 
-    def columns(self, table: str) -> list[str]:
-        """The names of a table's columns."""
-        return [str(about[0]) for about in self.run(f"SELECT * FROM {table} LIMIT 0").description]
-
-    def widen(self, table: str, column: str) -> None:
-        """Add a column, `name kind`, empty in all rows; nothing where another process was first."""
-        if self.kind == "postgresql":
-            self.run(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}")
+    def widen(self, table: str, column: str, kind: str) -> None:
+        """Add a column, empty in all rows, to a table that has none of the name."""
+        if column in (about[0] for about in self.run(f"SELECT * FROM {table} LIMIT 0").description):
             return
-        self.run("BEGIN IMMEDIATE")
-        if column.split()[0] not in self.columns(table):
-            self.run(f"ALTER TABLE {table} ADD COLUMN {column}")
+        if self.kind == "sqlite":  # which knows no IF NOT EXISTS here: another process may have been first
+            with contextlib.suppress(sqlite3.OperationalError):
+                self.run(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+            return
+        self.run(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {kind}")
 
     def commit(self) -> None:
         """Returns when it is on the disk."""

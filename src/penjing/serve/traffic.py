@@ -39,8 +39,7 @@ TABLES = (
 )
 KEEP = (
     "INSERT INTO requests (id, at, model, version, way, text, answer, confidence, is_json) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (id) DO NOTHING"
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 )
 SAY = "INSERT INTO feedback (id, at, truth, by_whom) VALUES (?, ?, ?, ?)"
 ROWS = (
@@ -56,7 +55,7 @@ BEYOND = "SELECT id FROM requests ORDER BY seq DESC"
 class Kept:
     """A request as it was kept. at: seconds since 1970. said: the number of its latest feedback, None
     without. truth: what would have been right, a list of labels or whatever the task answers. is_json:
-    whether `text` is the JSON of what else than a text was asked; None where the store did not yet say."""
+    whether `text` is the JSON of something else; None where it was kept before that was noted."""
 
     seq: int
     id: str
@@ -69,7 +68,7 @@ class Kept:
     confidence: float | None
     truth: Any = None
     said: int | None = None
-    is_json: bool | None = None
+    is_json: int | None = None
 
 
 class Traffic:
@@ -90,8 +89,7 @@ class Traffic:
         with contextlib.closing(self._open()) as database:
             for table in TABLES:
                 database.run(table)
-            if "is_json" not in database.columns("requests"):  # a store from before it was noted
-                database.widen("requests", "is_json INTEGER")
+            database.widen("requests", "is_json", "INTEGER")  # a store from before it was noted
             database.commit()
         self._thread = threading.Thread(target=self._write, name="penjing-traffic", daemon=True)
         self._thread.start()
@@ -293,17 +291,14 @@ class Traffic:
 def _kept(row: Sequence[Any]) -> Kept:
     seq, id, at, model, version, way, text, answer, sure, is_json, truth, said = row
     told = None if truth is None else json.loads(truth)
-    noted = None if is_json is None else bool(is_json)
-    return Kept(seq, id, at, model, version, way, text, json.loads(answer), sure, told, said, noted)
+    return Kept(seq, id, at, model, version, way, text, json.loads(answer), sure, told, said, is_json)
 
 
 def asked_of(kept: Kept) -> Any:
     """What was asked: the text, or what else a task takes, which is kept as JSON."""
     if kept.is_json or (kept.is_json is None and kept.text[:1] in "{["):
-        try:
+        with contextlib.suppress(ValueError):  # a text that only begins so
             return json.loads(kept.text)
-        except ValueError:  # a text that only begins so
-            return kept.text
     return kept.text
 
 
