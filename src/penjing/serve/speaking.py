@@ -12,6 +12,7 @@ from penjing.errors import DataError, NotSupported
 from penjing.models.decoding import Decoding
 from penjing.models.forms import form_of, rule_of
 from penjing.models.generate import Prompts
+from penjing.models.spoken import Spoken
 from penjing.models.word_head import WordHead
 
 
@@ -116,6 +117,7 @@ class Growing:
 
     def __init__(self, text: Callable[[Sequence[int]], str], ends: Sequence[str]) -> None:
         self._text, self._ends = text, [end for end in ends if end]
+        self._spoken = Spoken(text)
         self.said = ""
         self.ended = False
 
@@ -123,11 +125,9 @@ class Growing:
         """What is new of the text of all ids so far."""
         if self.ended:
             return ""
-        text = self._text(ids)
-        if not last:
-            text = text.rstrip("\ufffd")  # half a character
-        found = [text.find(end) for end in self._ends if end in text]
-        if found:
+        text = self._text(ids) if last else self._spoken.more(ids)
+        places = (text.find(end, len(self.said)) for end in self._ends)  # none begins in what was given out
+        if found := [place for place in places if place >= 0]:
             text, self.ended = text[: min(found)], True
         elif self._ends and not last:
             text = text[: len(text) - self._held(text)]

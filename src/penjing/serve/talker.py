@@ -13,6 +13,7 @@ from typing import Any
 from penjing.errors import PenjingError
 from penjing.models.flow import Flow, Line, line_of
 from penjing.models.generate import Prompts, Said, generate
+from penjing.models.spoken import Spoken
 from penjing.serve.asked import Late
 from penjing.serve.opened import Opened
 
@@ -34,6 +35,10 @@ class Talk:
     arrived: float = field(default_factory=time.monotonic)
     began: float | None = None
     line: Line | None = None
+    spoken: Spoken = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.spoken = Spoken(self.prompts.text)
 
     @property
     def size(self) -> int:
@@ -47,7 +52,7 @@ class Talk:
             self.heard(self.line.said)
         if not self.ends:
             return False
-        text = self.prompts.text(self.line.said)
+        text = self.spoken.more(self.line.said)
         return any(end in text for end in self.ends)
 
 
