@@ -10,10 +10,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Live:
-    """A tracker of one run: `log(step, values)` takes numbers by name, `close()` ends it."""
+    """A tracker of one run: `log(step, values)` takes numbers by name, `close()` ends it. `fail()` ends one
+    that died, where the tracker tells the two apart.
+    """
 
     log: Callable[[int, Mapping[str, float]], None]
     close: Callable[[], None]
+    fail: Callable[[], None] | None = None
+
+    def end(self, *, died: bool) -> None:
+        """Close it, as failed where the run died."""
+        (self.fail if died and self.fail else self.close)()
 
 
 @dataclass(frozen=True)

@@ -135,11 +135,24 @@ def test_mlflow_gets_the_spec_s_keys_and_the_numbers(tmp_path: Path, calls: list
     assert calls[-1][0] == "finish"
 
 
-@pytest.mark.slow
-def test_a_tracker_is_closed_when_training_fails(tmp_path: Path, calls: list[Any]) -> None:
-    with pytest.raises(RuntimeError, match="no"), following(run_with(tmp_path, "wandb")):
+@pytest.mark.parametrize(
+    ("name", "said"), [("mlflow", ("FAILED",)), ("wandb", {"exit_code": 1}), ("swanlab", {})]
+)
+def test_a_run_that_dies_is_closed_and_said_to_have_failed(
+    name: str, said: Any, tmp_path: Path, calls: list[Any]
+) -> None:
+    with pytest.raises(RuntimeError, match="no"), following(run_with(tmp_path, name)):
         raise RuntimeError("no")
-    assert calls[-1][0] == "finish"
+    finished, given, named = calls[-1]
+    assert finished == "finish"
+    assert (given[1:] if name == "mlflow" else named) == said
+
+
+def test_the_log_of_a_run_that_died_is_handed_on_as_that(tmp_path: Path, calls: list[Any]) -> None:
+    run = run_with(tmp_path, steps=1)
+    (run.folder / "error.txt").write_text("no")
+    export_log(run.folder, "mlflow")
+    assert calls[-1][1][1:] == ("FAILED",)
 
 
 @pytest.mark.parametrize("name", sorted(plugin.found("trackers")))

@@ -36,8 +36,9 @@ def following(run: Run, step: int = 0) -> Iterator[Callable[[], None]]:
         lives = []
         for choice in spec.trackers:
             tracker: Tracker = plugin.build("trackers", choice)
-            lives.append(tracker.begin(run.folder, spec.written()))
-            stack.callback(lives[-1].close)
+            live = tracker.begin(run.folder, spec.written())
+            lives.append(live)
+            stack.push(lambda kind, *_, live=live: live.end(died=kind is not None))
         read = dict.fromkeys(("log.jsonl", "scores.jsonl"), 0)
 
         def hand_on() -> None:
@@ -64,10 +65,12 @@ def export_log(folder: str | Path, to: Any) -> int:
             f"begun, has nothing to show."
         )
     live = tracker.begin(run.folder, run.spec.written())
+    died = True
     try:
         _log([live], sorted(lines, key=lambda line: int(line["step"])))
+        died = run.state == "died"
     finally:
-        live.close()
+        live.end(died=died)
     return max(int(line["step"]) for line in lines)
 
 

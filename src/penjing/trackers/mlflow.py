@@ -35,7 +35,7 @@ def mlflow(*, experiment: str = "penjing", uri: str | None = None) -> Tracker:
             for name, value in values.items():
                 client.log_metric(made, name, value, step=step)
 
-        return Live(log, lambda: client.set_terminated(made))
+        return Live(log, lambda: client.set_terminated(made), lambda: client.set_terminated(made, "FAILED"))
 
     return Tracker("mlflow", begin)
 

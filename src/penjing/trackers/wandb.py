@@ -35,6 +35,10 @@ def wandb(
             config=spec,
             mode=mode,
         )
-        return Live(lambda step, values: live.log(dict(values), step=step), live.finish)
+        return Live(
+            lambda step, values: live.log(dict(values), step=step),
+            live.finish,
+            lambda: live.finish(exit_code=1),
+        )
 
     return Tracker("wandb", begin)
