@@ -1,6 +1,9 @@
 """A corpus as one row of tokens, and pieces that tile it."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,26 @@ def test_documents_lie_end_to_end(tiny: Tiny) -> None:
     assert found.source_of.tolist() == [0, 1, 0]
     assert found.n_bytes.tolist() == [len(text.encode()) for text, _ in TEXTS]
     assert found.ids.dtype == np.uint16
+
+
+def test_two_that_want_one_feed_write_it_once(tiny: Tiny) -> None:
+    """Threads here, whose locks are held apart as those of processes are."""
+    begun = threading.Event()
+
+    def slow() -> Iterator[Document]:
+        begun.set()
+        yield from documents()
+        time.sleep(0.3)
+
+    def forbidden() -> Iterator[Document]:
+        raise AssertionError("read again")
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny("bert"))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(feed_of, slow, tokenizer, Feed(), key="both")
+        assert begun.wait(30)
+        again = feed_of(forbidden, tokenizer, Feed(), key="both")
+    assert np.array_equal(first.result().ids, again.ids)
 
 
 def test_the_cache_is_by_key_and_gives_the_same(tiny: Tiny) -> None:
