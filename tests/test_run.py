@@ -12,7 +12,8 @@ import pytest
 from penjing import run as runs
 from penjing import spec as specs
 from penjing.errors import NotSupported, SpecError
-from penjing.files import CannotWrite
+from penjing.files import CannotWrite, write_json
+from penjing.jobs.train import resume
 from penjing.run import Run
 
 HOLD = """import fcntl, sys, time
@@ -139,6 +140,17 @@ def test_the_newest_run_that_can_go_on_is_found(tmp_path: Path, busy: Run) -> No
         make(tmp_path, name, state)
     assert runs.newest(tmp_path, states=("open", "died")).folder.name == "b"
     assert runs.newest(tmp_path).folder.name == "c"
+
+
+def test_a_search_that_was_killed_with_its_winner_is_no_run_to_go_on_with(tmp_path: Path) -> None:
+    make(tmp_path, "a", "open")
+    searched = make(tmp_path, "b", "open")
+    (searched.folder / runs.SEARCH).write_text("space: {}")
+    assert runs.newest(tmp_path, states=("open", "died")).folder.name == "a"
+    with pytest.raises(NotSupported, match=r"search --resume .*b`"):
+        resume(searched.folder)
+    write_json(searched.folder / "result.json", {})
+    assert runs.newest(tmp_path).folder.name == "b"
 
 
 def test_when_no_run_can_go_on_those_there_are_named(tmp_path: Path) -> None:

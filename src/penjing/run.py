@@ -29,6 +29,7 @@ from penjing.files import sweep, told, write_json, write_text
 from penjing.spec import Spec
 
 STATES = ("open", "died", "done")
+SEARCH = "search.yaml"  # what was asked of a search, in the folder that its winner's run comes to
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +70,11 @@ class Run:
         if (self.folder / "result.json").is_file():
             return "done"
         return "died" if (self.folder / "error.txt").is_file() else "open"
+
+    @property
+    def verb(self) -> str:
+        """What goes on with it: `tune`, or `search`, whose folder is a run from when it has a winner."""
+        return "search" if (self.folder / SEARCH).is_file() else "tune"
 
     @property
     def result(self) -> dict[str, Any]:
@@ -244,7 +250,8 @@ def open_run(folder: str | Path) -> Run:
 
 
 def newest(out: str | Path, *, states: Iterable[str] = STATES) -> Run:
-    """The newest run below a folder that is in one of these states and that no process holds.
+    """The newest run below a folder that is in one of these states and that no process holds; of a search
+    only a done one.
 
     Raises:
         NotSupported: there is none.
@@ -254,9 +261,11 @@ def newest(out: str | Path, *, states: Iterable[str] = STATES) -> Run:
     seen = []
     for path in found:
         run = Run(path.parent)
-        if run.state in wanted and not run.busy:
+        searched = run.verb == "search" and run.state != "done"
+        if run.state in wanted and not run.busy and not searched:
             return run
-        seen.append(f"{run.folder.name} ({'going on' if run.busy else run.state})")
+        said = "going on" if run.busy else "a search" if searched else run.state
+        seen.append(f"{run.folder.name} ({said})")
     runs = (
         f"; there are {len(found)}: {', '.join(seen[:3])}{', …' if len(seen) > 3 else ''}"
         if seen

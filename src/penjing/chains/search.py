@@ -32,9 +32,7 @@ from penjing.files import write_text
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import span
 from penjing.jobs.train import same_rows
-from penjing.run import Run
-
-NAME = "search.yaml"
+from penjing.run import SEARCH, Run
 
 
 def search(
@@ -64,7 +62,7 @@ def search(
     shared = _opened(asked, tell)
     _refuse_short(asked, draw, shared)
     run = runs.place(asked.first, "search", verb="search")
-    write_text(run.folder / NAME, yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
+    write_text(run.folder / SEARCH, yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
     with run.held():
         return _carry(run, asked, draw, shared, on, tell)
 
@@ -78,18 +76,19 @@ def resume(
         NotSupported: there is no such search, it is done, or its rows have changed.
     """
     place = Path(folder) if folder is not None else _newest(out)
-    if not (place / NAME).is_file():
+    if not (place / SEARCH).is_file():
         raise NotSupported(
-            f"A search was wanted in {place}; it has no {NAME}. `penjing search SPEC` makes one under runs/."
+            f"A search was wanted in {place}; it has no {SEARCH}. `penjing search SPEC` makes one below "
+            "runs/."
         )
     run = Run(place)
     with run.held():
         if _is_done(run):
             raise NotSupported(
                 f"The search {place} was to be resumed; it is done. See {place / 'search.html'}, or start a "
-                f"new one: `penjing search {place / NAME} --name NAME`."
+                f"new one: `penjing search {place / SEARCH} --name NAME`."
             )
-        asked = questions.read(place / NAME)
+        asked = questions.read(place / SEARCH)
         draw, shared = sampler(asked.search.sampler, asked.values, asked.first.seed), _opened(asked, tell)
         for begun in sorted((place / "trials").glob("*/lineage.json"))[:1]:  # all of one search's rows
             same_rows(Run(begun.parent), shared.data.sources)
@@ -102,14 +101,14 @@ def _is_done(run: Run) -> bool:
 
 
 def _newest(out: str) -> Path:
-    found = [path.parent for path in Path(out).glob(f"*/{NAME}") if not _is_done(Run(path.parent))]
+    found = [path.parent for path in Path(out).glob(f"*/{SEARCH}") if not _is_done(Run(path.parent))]
     free = [path for path in found if not Run(path).busy]
     if not free:
         raise NotSupported(
             f"A search that is not done was wanted below {out}; there is none that no process holds. Name "
             "its folder, or give `--out`."
         )
-    return max(free, key=lambda path: (path / NAME).stat().st_mtime)
+    return max(free, key=lambda path: (path / SEARCH).stat().st_mtime)
 
 
 def _opened(asked: Asked, tell: Tell) -> Pool:

@@ -91,9 +91,15 @@ def resume(
     it began with.
 
     Raises:
-        NotSupported: there is no such run, it is done or going on, or its spec, rows or base have changed.
+        NotSupported: there is no such run, it is done, going on or a search's, or its spec, rows or base have
+            changed.
     """
     run = runs.open_run(folder) if folder is not None else runs.newest(out, states=("open", "died"))
+    if run.verb != "tune":
+        raise NotSupported(
+            f"A run of `tune` was to be resumed; {run.folder} is a search's. Go on with it by `penjing "
+            f"{run.verb} --resume {run.folder}`."
+        )
     wanted = processes or run.spec.train.processes
     if wants_launch(wanted):
         _refuse_done(run)
