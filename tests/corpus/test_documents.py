@@ -148,6 +148,14 @@ def test_empty_and_binary_files_are_told_by_name(tmp_path: Path) -> None:
     assert troubles(tmp_path / "raw") == [("empty.txt", "empty_file"), ("junk.txt", "unreadable_file")]
 
 
+def test_a_document_of_an_office_is_told_and_costs_no_other_file(tmp_path: Path) -> None:
+    put(tmp_path, "raw/a.txt", "text")
+    put(tmp_path, "raw/b.docx", b"PK\x03\x04" + bytes(60))
+    (good, told) = read(tmp_path / "raw")
+    assert good.text.strip() == "text"
+    assert told.trouble == "unreadable_file" and "Save its text as .txt" in told.why
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_a_line_of_any_length_is_passed_over_in_bounded_memory(tmp_path: Path, name: str) -> None:
     good = '{"text": "good"}\n' if name.endswith("jsonl") else "good\n\n"

@@ -297,6 +297,8 @@ def test_a_nested_label_is_an_error(tmp_path: Path) -> None:
 def test_a_spreadsheet_says_how_to_give_it(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="Save it as CSV"):
         read(put(tmp_path, "a.xlsx", b"PK\x03\x04"))
+    with pytest.raises(NotSupported, match=r"Save its text as \.txt"):
+        read(put(tmp_path, "a.docx", b"PK\x03\x04"))
 
 
 def test_a_cut_short_gz_is_an_error(tmp_path: Path) -> None:

@@ -91,3 +91,8 @@ def test_a_spec_takes_some_layers_of_a_base_and_only_a_whole_save_holds_them(tin
         base_of(read(base=str(tiny("bert")), layers=[1, 5]), "cpu")
     with pytest.raises(SpecError, match="num_hidden_layers: 2"):
         base_of(read(base="bert-tiny", tokenizer=str(tiny("bert")), layers=2), "meta")
+
+
+def test_a_misspelt_preset_to_grow_is_offered_its_name() -> None:
+    with pytest.raises(SpecError, match=r"`bert-tini` is no preset to grow.*Did you mean `bert-tiny`"):
+        base_of(read(base="bert-tini", tokenizer="tok"), "cpu")

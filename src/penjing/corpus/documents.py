@@ -54,6 +54,10 @@ def documents(piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
         yield from READERS[piece.kind](path, piece, spec)
     except (DataError, OSError) as error:
         yield Document("", piece.name, "unreadable_file", str(error))
+    except NotSupported as error:
+        if piece.kind == "pdf":  # a package is missing, which one command mends for all of them
+            raise
+        yield Document("", piece.name, "unreadable_file", str(error))
 
 
 def _plain(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document]:

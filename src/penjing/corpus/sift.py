@@ -99,13 +99,15 @@ def sift(part: Part, spec: CorpusSpec, known: Against | None, target: Path) -> N
 
 def _good(part: Part, spec: CorpusSpec, known: Against | None, tally: Tally) -> Iterator[Good]:
     for batch in _batches(part, spec, tally):
-        texts = [text for _, _, text in batch]
+        texts = [text for _, _, text, _ in batch]
         units = chunk(texts)
-        spoken = languages(texts, units, by=spec.language.by)
+        told = languages(texts, units, by=spec.language.by)
+        # A program whose comments outweigh its signs is code all the same: its file's name says so.
+        spoken = ["code" if row[3] else language for row, language in zip(batch, told, strict=True)]
         reasons = judge(texts, units, spoken, spec.quality) if spec.quality else [""] * len(texts)
         dirty = contaminated(units, known) if known else np.zeros(len(texts), bool)
         kept, changed = [], False
-        for i, (source, where, text) in enumerate(batch):
+        for i, (source, where, text, _) in enumerate(batch):
             wanted = spec.language.keep is None or spoken[i] in spec.language.keep
             reason = ("" if wanted else "language") or reasons[i] or ("contaminated" if dirty[i] else "")
             if not reason and spec.pii != "keep":
@@ -133,10 +135,12 @@ def _without_pii(text: str, spec: CorpusSpec, tally: Tally) -> tuple[str, str]:
     return masked, "pii" if spans and spec.pii == "drop" else ""
 
 
-def _batches(part: Part, spec: CorpusSpec, tally: Tally) -> Iterator[list[tuple[str, str, str]]]:
-    """(source, id, normalised text) of about `CHUNK` characters at a time."""
+def _batches(part: Part, spec: CorpusSpec, tally: Tally) -> Iterator[list[tuple[str, str, str, bool]]]:
+    """(source, id, normalised text, whether its file is one of code) of about `CHUNK` characters at a
+    time.
+    """
     normalise = normaliser(spec.normalise)
-    batch: list[tuple[str, str, str]] = []
+    batch: list[tuple[str, str, str, bool]] = []
     size = 0
     for piece in part.pieces:
         for found in documents(piece, spec):
@@ -146,7 +150,7 @@ def _batches(part: Part, spec: CorpusSpec, tally: Tally) -> Iterator[list[tuple[
                 _trouble(found, piece.source, where, spec, tally)
                 continue
             text = normalise(found.text)
-            batch.append((piece.source, where, text))
+            batch.append((piece.source, where, text, piece.kind == "code"))
             size += len(text)
             if size >= CHUNK or len(batch) == MOST_TEXTS:
                 yield batch

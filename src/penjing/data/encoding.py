@@ -70,9 +70,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         NotSupported: a spreadsheet, or a zip of several files.
     """
     if path.suffix.lower() in _SPREADSHEETS:
-        raise NotSupported(
-            f"{path}: {path.suffix} files are not read. Save it as CSV (UTF-8) and give that file."
-        )
+        way = "its text as .txt" if path.suffix.lower() in (".docx", ".pdf") else "it as CSV"
+        raise NotSupported(f"{path}: {path.suffix} files are not read. Save {way} (UTF-8) and give that file.")
     try:
         with path.open("rb") as raw:
             magic = raw.read(6)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from penjing import plugin
-from penjing.errors import NotSupported, SpecError
+from penjing.errors import NotSupported, SpecError, nearest
 from penjing.models.load import Base, load
 from penjing.models.shapes import SHAPES
 from penjing.models.shorten import shortened, which
@@ -23,10 +25,11 @@ def base_of(spec: Spec, device: torch.device | str, *, whole: bool | None = None
             `layers`, or layers that the base has not.
     """
     if spec.tokenizer is not None and spec.base not in SHAPES:
+        near = "" if Path(spec.base).exists() else nearest(spec.base, SHAPES)
         raise SpecError(
-            f"`tokenizer` is {spec.tokenizer}; the base `{spec.base}` has weights, and they know its own "
-            "words only. Leave it out, add words with `penjing tokenizer extend`, or take a preset to "
-            f"grow: {', '.join(SHAPES)}."
+            f"`tokenizer` is {spec.tokenizer}; the base `{spec.base}` is no preset to grow, so it has weights, "
+            f"and they know its own words only.{near} Leave `tokenizer` out, add words with `penjing tokenizer "
+            f"extend`, or take a preset to grow: {', '.join(SHAPES)}."
         )
     if whole is None:
         whole = plugin.build("tasks", spec.task).whole
