@@ -68,6 +68,21 @@ def test_a_name_whose_folder_a_kill_left_empty_is_free(tmp_path: Path) -> None:
         make(tmp_path, "a")
 
 
+def test_a_name_whose_run_died_before_it_learned_anything_is_free(tmp_path: Path) -> None:
+    run = make(tmp_path, "a", "died")
+    run.write("lineage.json", {"data": {}})
+    again = make(tmp_path, "a")
+    assert (again.state, again.read("lineage.json")) == ("open", {})
+    make(tmp_path, "b", "died").append("log.jsonl", {"step": 1})
+    with pytest.raises(SpecError, match="is there already"):
+        make(tmp_path, "b")
+
+
+def test_of_a_run_that_died_it_is_told_why_it_has_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match=r"it has none, as the run died: no room.*--resume"):
+        _ = make(tmp_path, "a", "died").bundle
+
+
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     assert len({make(tmp_path).folder for _ in range(4)}) == 4
 

@@ -29,6 +29,14 @@ def read_card(place: Path) -> dict[str, Any]:
     if not path.is_file():
         run = place.parent
         if (run / "spec.yaml").is_file():
+            error = run / "error.txt"
+            if error.is_file():
+                said = error.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+                raise NotSupported(
+                    f"The best bundle of the run {run} was wanted; it has none, as the run died: "
+                    f"{said[-1] if said[0].startswith('Traceback') else said[0]} Mend that, and go on with "
+                    f"the run by `penjing tune --resume {run}` or begin a new one."
+                )
             raise NotSupported(
                 f"The best bundle of the run {run} was wanted; it has none yet (it comes with the first "
                 f"validation). Wait for it, or go on with the run: `penjing tune --resume {run}`."

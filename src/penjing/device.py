@@ -15,6 +15,7 @@ import torch
 
 from penjing.errors import NotSupported
 from penjing.files import CannotWrite, cache_folder, write_json
+from penjing.plural import counted
 from penjing.threads import cores
 
 CGROUPS = (  # limit and use of a container's memory, version 2 and 1
@@ -75,11 +76,11 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
             f"nothing over bf16. Say `precision: auto`, or `device: cuda` where there is one."
         )
     threads = set_threads()
-    load = _other_load()
-    if place.type == "cpu" and load > 0.5 * threads:
+    free, ours = _free_cores()
+    if place.type == "cpu" and free < 0.5 * threads:
         notes.append(
-            f"other programs keep about {load:.1f} of this machine's {cores()} cores busy: steps will be "
-            f"slower, and times are not to be trusted"
+            f"other programs keep about {ours - free:.1f} of the {counted(ours, 'core')} that this process may "
+            f"use busy: steps will be slower, and times are not to be trusted"
         )
     if precision == "auto":
         precision = "bf16" if gains_from_bf16(place) else "fp32"
@@ -95,18 +96,27 @@ def set_threads() -> int:
     return n
 
 
-def _other_load() -> float:
-    """Cores that other processes keep busy just now, looked at for a tenth of a second."""
+def _free_cores() -> tuple[float, int]:
+    """Cores that other processes leave free just now, looked at for a tenth of a second, and how many this
+    one may run on: what keeps the other cores of a large machine busy takes nothing from it.
+    """
     try:
         import psutil
     except ImportError:
-        return 0.0
+        return float(cores()), cores()
     me = psutil.Process()
-    before, mine = psutil.cpu_times(), sum(me.cpu_times()[:2])
+    all_ours = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+    def look() -> tuple[int, float, float]:
+        each = psutil.cpu_times(percpu=True)
+        ours = [each[i] for i in all_ours if i < len(each)] if all_ours else each
+        idle = sum(one.idle + getattr(one, "iowait", 0.0) for one in ours)
+        return len(ours), idle, sum(me.cpu_times()[:2])
+
+    n, idle, mine = look()
     time.sleep(0.1)
-    after, mine_after = psutil.cpu_times(), sum(me.cpu_times()[:2])
-    idle = (after.idle - before.idle) + (getattr(after, "iowait", 0.0) - getattr(before, "iowait", 0.0))
-    return max(0.0, (psutil.cpu_count() or 1) - idle / 0.1 - (mine_after - mine) / 0.1)
+    _, idle_after, mine_after = look()
+    return min(n, (idle_after - idle + mine_after - mine) / 0.1), n
 
 
 def gains_from_bf16(device: torch.device) -> bool:

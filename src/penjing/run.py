@@ -30,6 +30,7 @@ from penjing.spec import Spec
 
 STATES = ("open", "died", "done")
 SEARCH = "search.yaml"  # what was asked of a search, in the folder that its winner's run comes to
+_BARE = {"spec.yaml", "error.txt", "lineage.json", "data.json"}  # of a run that died before its first step
 
 
 @dataclass(frozen=True, repr=False)
@@ -215,18 +216,25 @@ def place(spec: Spec, how: str, *, verb: str = "tune") -> Run:
                     raise  # a file stands there, or in place of `out`
                 if spec.name:
                     refuse_named(spec, verb=verb)
+                    for name in _BARE:
+                        (folder / name).unlink(missing_ok=True)
                     break
     return Run(folder)
 
 
 def refuse_named(spec: Spec, *, verb: str = "tune") -> None:
-    """See that a run of the spec's name can be made; a folder that a kill left empty is no run.
+    """See that a run of the spec's name can be made; a folder that a kill left empty is no run, nor is one
+    that died before its first step and left nothing but why.
 
     Raises:
         SpecError: there is one already.
     """
     folder = Path(spec.out) / (spec.name or "")
-    if spec.name and folder.is_dir() and any(left.suffix != ".aside" for left in folder.iterdir()):
+    if not spec.name or not folder.is_dir():
+        return
+    left = {path.name for path in folder.iterdir() if path.suffix != ".aside"}
+    in_vain = "error.txt" in left and left <= {*_BARE, ".lock"} and not Run(folder).busy
+    if left and not in_vain:
         raise SpecError(
             f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, or go on with "
             f"it by `penjing {verb} --resume {folder}`."

@@ -71,7 +71,9 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """
     if path.suffix.lower() in _SPREADSHEETS:
         way = "its text as .txt" if path.suffix.lower() in (".docx", ".pdf") else "it as CSV"
-        raise NotSupported(f"{path}: {path.suffix} files are not read. Save {way} (UTF-8) and give that file.")
+        raise NotSupported(
+            f"{path}: {path.suffix} files are not read. Save {way} (UTF-8) and give that file."
+        )
     try:
         with path.open("rb") as raw:
             magic = raw.read(6)

@@ -102,6 +102,13 @@ def test_sentinels_of_t5_are_its_last_ids_and_fall(tmp_path: Path) -> None:
     assert tokenizer("a <extra_id_7> b")["input_ids"].count(ids[7]) == 1
 
 
+def test_a_chat_family_writes_calls_of_tools(tmp_path: Path) -> None:
+    call = {"function": {"name": "find", "arguments": {"order": 12}}}
+    told = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    said = saved(made("bpe", family="chat"), tmp_path).apply_chat_template(told, tokenize=False)
+    assert '<tool_call>\n{"name": "find", "arguments": {"order": 12}}\n</tool_call><|im_end|>' in said
+
+
 def test_a_chat_family_brings_its_template(tmp_path: Path) -> None:
     tokenizer = saved(made("bpe", family="chat"), tmp_path)
     said = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+from penjing.data.named_templates import NAMED
+
 GPT2_SPLIT = None  # what tokenizers' ByteLevel has built in
 # Llama 3's: numbers in threes, one sign before a word, line ends with the signs before them.
 LLAMA3_SPLIT = (
@@ -66,7 +64,7 @@ FAMILIES = {
         {"pad": "<|endoftext|>", "eos": "<|im_end|>"},
         more=("<|im_start|>",),
         split=LLAMA3_SPLIT,
-        chat=CHATML,
+        chat=NAMED["chatml"],
     ),
     "t5": Family(
         "text </s>, 100 sentinels at the end of the ids, the first the highest; T5",
