@@ -79,8 +79,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
     free, ours = _free_cores()
     if place.type == "cpu" and free < 0.5 * threads:
         notes.append(
-            f"other programs keep about {ours - free:.1f} of the {counted(ours, 'core')} that this process may "
-            f"use busy: steps will be slower, and times are not to be trusted"
+            f"other programs keep about {ours - free:.1f} of the {counted(ours, 'core')} that this process "
+            f"may use busy: steps will be slower, and times are not to be trusted"
         )
     if precision == "auto":
         precision = "bf16" if gains_from_bf16(place) else "fp32"

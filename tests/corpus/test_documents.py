@@ -153,7 +153,8 @@ def test_a_document_of_an_office_is_told_and_costs_no_other_file(tmp_path: Path)
     put(tmp_path, "raw/b.docx", b"PK\x03\x04" + bytes(60))
     (good, told) = read(tmp_path / "raw")
     assert good.text.strip() == "text"
-    assert told.trouble == "unreadable_file" and "Save its text as .txt" in told.why
+    assert told.trouble == "unreadable_file"
+    assert "Save its text as .txt" in told.why
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])

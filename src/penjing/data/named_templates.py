@@ -1,4 +1,4 @@
-"""The chat templates that are built in, tool calls and all: a tokenizer that is learnt for chats has the same."""
+"""The chat templates that are built in, tool calls and all; tokenizers that are learnt for chats have one."""
 
 _TOOLS = (
     "{%- if tools %}{{ '\\n\\n' if system else '' }}You may call these tools, as JSON within "

@@ -27,9 +27,9 @@ def base_of(spec: Spec, device: torch.device | str, *, whole: bool | None = None
     if spec.tokenizer is not None and spec.base not in SHAPES:
         near = "" if Path(spec.base).exists() else nearest(spec.base, SHAPES)
         raise SpecError(
-            f"`tokenizer` is {spec.tokenizer}; the base `{spec.base}` is no preset to grow, so it has weights, "
-            f"and they know its own words only.{near} Leave `tokenizer` out, add words with `penjing tokenizer "
-            f"extend`, or take a preset to grow: {', '.join(SHAPES)}."
+            f"`tokenizer` is {spec.tokenizer}; the base `{spec.base}` is no preset to grow, so it has "
+            f"weights, and they know its own words only.{near} Leave `tokenizer` out, add words with `penjing "
+            f"tokenizer extend`, or take a preset to grow: {', '.join(SHAPES)}."
         )
     if whole is None:
         whole = plugin.build("tasks", spec.task).whole
