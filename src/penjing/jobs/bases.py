@@ -28,8 +28,8 @@ def base_of(spec: Spec, device: torch.device | str, *, whole: bool | None = None
         near = "" if Path(spec.base).exists() else nearest(spec.base, SHAPES)
         raise SpecError(
             f"`tokenizer` is {spec.tokenizer}; the base `{spec.base}` is no preset to grow, so it has "
-            f"weights, and they know its own words only.{near} Leave `tokenizer` out, add words with `penjing "
-            f"tokenizer extend`, or take a preset to grow: {', '.join(SHAPES)}."
+            f"weights, and they know its own words only.{near} Leave `tokenizer` out, add words with "
+            f"`penjing tokenizer extend`, or take a preset to grow: {', '.join(SHAPES)}."
         )
     if whole is None:
         whole = plugin.build("tasks", spec.task).whole
