@@ -36,6 +36,22 @@ def test_named_columns_are_taken(tmp_path: Path) -> None:
     assert read_aligned(path, text="z", labelled=False).items == [("c", None)]
 
 
+def test_an_instruction_is_never_lost_beside_its_input(tmp_path: Path) -> None:
+    alpaca = [{"instruction": "say it", "input": "", "output": "it"},
+              {"instruction": "turn", "input": "ab", "output": "ba"}]  # fmt: skip
+    path = put(tmp_path, "rows.json", json.dumps(alpaca))
+    assert read_aligned(path).items == [("say it", "it"), ("turn\nab", "ba")]
+    assert read_aligned(path, labelled=False).items == [("say it", None), ("turn\nab", None)]
+    assert asked_sources(alpaca).items == [("say it", None), ("turn\nab", None)]
+
+
+def test_a_source_may_be_several_columns_and_a_target_one(tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.csv", "x,y,z\na,,c\nd,e,f\n")
+    assert read_aligned(path, text="x+y", label="z").items == [("a", "c"), ("d\ne", "f")]
+    with pytest.raises(DataError, match=r"`label: y\+z` names 2 columns; a target has one"):
+        read_aligned(path, text="x", label="y+z")
+
+
 def test_lines_of_a_text_file_are_sources(tmp_path: Path) -> None:
     path = put(tmp_path, "asked.txt", "one\ntwo\n")
     assert read_aligned(path, labelled=False).items == [("one", None), ("two", None)]

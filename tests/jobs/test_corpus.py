@@ -162,13 +162,13 @@ def test_test_sets_personal_data_and_other_languages_are_kept_out(raw: Path) -> 
     assert prose(11) not in texts
 
 
-@pytest.mark.slow
 def test_a_program_is_judged_as_code_however_many_its_comments_are(tmp_path: Path) -> None:
     lines = "".join(f"# {prose(7, 9)}\nx{i} = {i}\n" for i in range(20))
     put(tmp_path, "raw/src/a.py", lines)
     assert made(tmp_path / "raw").manifest["languages"] == {"code": 1}
 
 
+@pytest.mark.slow
 def test_weights_are_given_or_grow_by_the_exponent(raw: Path) -> None:
     flat = made(raw, "flat", exponent=0)
     assert list(flat.weights.values()) == pytest.approx([1 / 3] * 3)

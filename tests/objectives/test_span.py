@@ -113,7 +113,7 @@ def test_what_a_base_cannot_do_is_refused(tiny: Tiny) -> None:
     task = plugin.build("objectives", plugin.Choice("span", {}))
     with pytest.raises(NotSupported) as error:
         task.bind(load(str(tiny("gpt2"))), [])
-    told(error, "`span` needs an encoder-decoder", "is a decoder", "`--task causal`")
+    told(error, "`span` needs an encoder-decoder", "is a decoder", "`--objective causal`")
     with pytest.raises(NotSupported, match=r"needs a tokenizer with sentinels .* has none"):
         task.bind(load(str(tiny("bart")), whole=True), [])
 

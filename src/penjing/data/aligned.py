@@ -40,10 +40,11 @@ def read_aligned(
 ) -> Rows:
     """Rows whose `items` are (source, target, or None where not labelled).
 
-    `text` and `label` name the two columns. `a.en+a.de` are two files, line by line.
+    `text` and `label` name the two columns; a source may be several (`instruction+input`), of which all but
+    the first may be empty. `a.en+a.de` are two files, line by line.
 
     Raises:
-        DataError: no two such columns, files of unequal length, an empty text.
+        DataError: no two such columns, several for the target, files of unequal length, an empty text.
     """
     if delimiter is not None:
         raise DataError(
@@ -66,8 +67,14 @@ def read_aligned(
         drop_empty=drop_empty,
         labelled=False,
     )
-    items = [(str(item[0]), str(item[1]) if len(item) > 1 else None) for item in found.items or ()]
+    items = [_item([str(cell) for cell in item], labelled) for item in found.items or ()]
     return _rows(items, found)
+
+
+def _item(cells: list[str], labelled: bool) -> tuple[str, str | None]:
+    """Source and target of a row's cells, of which the last is the target where rows are labelled."""
+    sources = cells[:-1] if labelled else cells
+    return "\n".join(filter(None, sources)), cells[-1] if labelled else None
 
 
 def asked_sources(inputs: Sequence[Any]) -> Rows:
@@ -81,7 +88,9 @@ def asked_sources(inputs: Sequence[Any]) -> Rows:
     for i, given in enumerate(inputs):
         one = as_object(given) if isinstance(given, str) and given.lstrip()[:1] == "{" else given
         if isinstance(one, dict):
-            one = next((one[name] for name in known if name in one), one)
+            name = next((name for name in known if name in one), "")
+            found = [one[each] for each in _with_instruction([name], [*one]) if one.get(each)]
+            one = "\n".join(map(str, found)) if len(found) > 1 else found[0] if found else one
         if not isinstance(one, str) or not one.strip():
             raise DataError(
                 f"`predict` takes texts here; item {i + 1} of {len(inputs)} is {str(given)[:60]!r}. Give a "
@@ -102,21 +111,34 @@ def _columns(table: Table, text: str | None, label: str | None, labelled: bool) 
     first = named(table, text, key="text", must=True) if text else []
     second = named(table, label, key="label", must=labelled) if label else []
     guessed = _guess([c for c in table.columns if c not in (*first, *second)], first, second)
-    pair = [*(first or guessed[:1]), *(second or guessed[1:])]
-    if not pair and not labelled and len(table.columns) == 1:
-        pair = list(table.columns)
-    if not pair or (labelled and len(pair) < 2):
+    sources = first or _with_instruction(guessed[:1], table.columns)
+    targets = second or guessed[1:]
+    if not sources and not targets and not labelled and len(table.columns) == 1:
+        sources = list(table.columns)
+    if len(targets) > 1:
+        raise DataError(
+            f"{table.name}: `label: {label}` names {len(targets)} columns; a target has one. Name one of "
+            f"them."
+        )
+    if not sources or (labelled and not targets):
         raise DataError(
             f"{table.name}: a column of sources and one of targets were wanted; which they are could not be "
             f"guessed. Columns: {', '.join(table.columns[:20])}. Say which, such as `text: "
             f"{table.columns[0]}` and `label: {table.columns[-1]}`."
         )
-    wanted = pair if labelled else pair[:1]
+    wanted = [*sources, *targets] if labelled else sources
     sure = [key for key, given in (("`text:`", text), ("`label:`", label)) if not given]
     told = f"{table.name}: source and target from {listed(wanted)} (guessed"
     told += f"; say {' and '.join(sure)} to be sure)"
     notes = (told,) if sure and labelled else ()
-    return Columns(tuple(wanted), (), notes)
+    return Columns(tuple(wanted), (), notes, optional=frozenset(sources[1:]))
+
+
+def _with_instruction(sources: list[str], columns: Sequence[str]) -> list[str]:
+    """Alpaca's rows ask by an instruction and an input that may be empty: neither says enough alone."""
+    alpaca = {plain(c): c for c in columns if plain(c) in ("instruction", "input")}
+    asked = len(alpaca) == 2 and sources[:1] and sources[0] in alpaca.values()
+    return [alpaca["instruction"], alpaca["input"]] if asked else sources
 
 
 def _guess(columns: list[str], first: list[str], second: list[str]) -> list[str]:

@@ -43,8 +43,8 @@ def causal(*, across: bool = False, ends: bool = True) -> Task:
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
         if base.kind != "decoder":
             raise NotSupported(
-                f"`causal` needs a base whose tokens see only those before them; `{base.name}` is an "
-                f"{base.kind}. Take a GPT- or Llama-like one, or `--task masked`."
+                f"`causal` needs a base whose tokens see only those before them; `{base.name}` has an "
+                f"encoder. Take a GPT- or Llama-like one, or `--objective masked` (`span` for a T5-like one)."
             )
         head, note = word_head(base, "causal", weights=weights)
 

@@ -48,7 +48,7 @@ def masked(
         if mask is None:
             raise NotSupported(
                 f"`masked` needs a tokenizer with a mask token; that of `{base.name}` has none. Take a "
-                "BERT-like base, or `--task causal`."
+                "BERT-like base, or `--objective causal` (a decoder), `--objective span` (T5-like)."
             )
         head, note = word_head(base, "mask", weights=weights)
         before, after = frame(base.tokenizer)

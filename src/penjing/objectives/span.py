@@ -46,7 +46,7 @@ def span(*, share: float = 0.15, mean: float = 3.0) -> Task:
         if base.kind != "encoder-decoder":
             raise NotSupported(
                 f"`span` needs an encoder-decoder; `{base.name}` is {_a(base.kind)}. Take a T5-like base, or "
-                f"`--task {'causal' if base.kind == 'decoder' else 'masked'}`."
+                f"`--objective {'causal' if base.kind == 'decoder' else 'masked'}`."
             )
         sentinels = sentinels_of(base)
         head, note = word_head(base, "answer", weights=weights)

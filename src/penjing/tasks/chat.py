@@ -17,8 +17,9 @@ from torch import nn
 
 from penjing import saying
 from penjing.data import conversations, taught
-from penjing.data.chat_templates import NAMED, Template, Written, fitted, template_of
+from penjing.data.chat_templates import Template, Written, fitted, template_of
 from penjing.data.conversations import Conversation
+from penjing.data.named_templates import NAMED
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError, nearest
 from penjing.measures import language_scores
 from penjing.models.decoding import Decoding
