@@ -21,6 +21,8 @@ from penjing.cli import app
 from penjing.data.parts import rows_of
 from penjing.data.read import read as read_rows
 from penjing.errors import DataError, NotSupported, SpecError
+from penjing.jobs.news import News
+from penjing.run import Run
 from penjing.serve import registry
 from penjing.serve.traffic import Traffic
 
@@ -146,6 +148,45 @@ def test_a_promotion_that_a_kill_cut_off_is_written_down_by_the_next_round(
     assert update(small).what == "waiting"
     (line,) = rounds.history(out)
     assert (line["what"], line["round"], line["said"]) == ("promoted", 1, 90)
+
+
+@pytest.mark.slow
+def test_a_round_that_was_cut_off_goes_on_where_its_training_stood(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    def stop(news: News) -> None:
+        if news.kind == "progress" and news.text.startswith("loss") and news.done == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        update(asked, tell=stop)
+    assert rounds.history(tmp_path / "updates") == []
+    fill(tmp_path, cancels(60, 500), prefix="later")
+    told: list[str] = []
+    done = update(asked, tell=lambda news: told.append(news.text))
+    assert (done.number, done.what, live(asked)) == (1, "promoted", 2), done.bars
+    assert any("round 1 was cut off and goes on" in text for text in told)
+    log = Run(tmp_path / "updates" / "1" / "run").lines("log.jsonl")
+    assert [line["step"] for line in log] == [*range(1, 61)]
+    (line,) = rounds.history(tmp_path / "updates")
+    assert (line["rows"], line["said"]) == (90, 90)
+    again = update({**asked, "least_new": 61})
+    assert again.notes[0] == "60 new rows, 61 begin one"  # those that came while it was cut off
+
+
+def test_a_round_is_gone_on_with_only_where_it_stands_on_the_same_and_did_not_die(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / str(number) / "run").mkdir(parents=True)
+        about = {"key": rounds.key_of("a", number == 3), "said": number, "rows": 9, "parent": 1}
+        (tmp_path / str(number) / rounds.BEGUN).write_text(json.dumps(about))
+    kept = {"rows": 9, "parent": 1}
+    assert rounds.cut_off(tmp_path, rounds.key_of("a", False)) == (2, {"said": 2, **kept})
+    assert rounds.cut_off(tmp_path, rounds.key_of("b", False)) is None
+    (tmp_path / "2" / "run" / "spec.yaml").write_text("")
+    (tmp_path / "2" / "run" / "error.txt").write_text("not finite")
+    assert rounds.cut_off(tmp_path, rounds.key_of("a", False)) == (1, {"said": 1, **kept})
+    rounds.note(tmp_path, {"what": "refused", "round": 1, "version": 1})
+    assert rounds.cut_off(tmp_path, rounds.key_of("a", False)) is None
 
 
 def test_few_new_rows_begin_no_round(small: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 updates/
   history.jsonl    a line a round: promoted or refused; and where the feedback was read up to
   new.jsonl        feedback that no round has learned yet, as rows
-  1/ 2/ …          a round: train.jsonl, new_train.jsonl, new_test.jsonl, run/ (the training), gate.json
+  1/ 2/ …          a round: train.jsonl, new_train.jsonl, new_test.jsonl, round.json (what it stands on), run/
+                   (the training), gate.json
   .lock            held by whoever updates
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -23,11 +25,13 @@ import numpy as np
 
 from penjing.bundle import Bundle
 from penjing.errors import NotSupported
-from penjing.files import told, write_text
+from penjing.files import told, write_json, write_text
 from penjing.jobs.prepare import rows_from
 from penjing.records import NO_ROWS, Rows
 from penjing.run import Run
 from penjing.task import Teach
+
+BEGUN = "round.json"
 
 
 @contextlib.contextmanager
@@ -93,6 +97,43 @@ def next_round(out: Path) -> int:
     """The number of the next round: one that was never begun."""
     begun = [int(place.name) for place in out.iterdir() if place.name.isdecimal()]
     return max([0, *begun, *(int(line.get("round") or 0) for line in history(out))]) + 1
+
+
+def key_of(*about: Any) -> str:
+    """A hash of what a round stands on: what was asked, the live model, and the rows beside the new ones."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def cut_off(out: Path, key: str) -> tuple[int, dict[str, Any]] | None:
+    """The last round that a kill cut off and that stands on the same: its number, and what was noted of it
+    (`said`, `rows`, `parent`). One whose training died is none: it would die again."""
+    ended = {line.get("round") for line in history(out)}
+    begun = [int(path.parent.name) for path in out.glob(f"*/{BEGUN}") if path.parent.name.isdecimal()]
+    for number in sorted({*begun} - ended, reverse=True):
+        about = Run(out / str(number)).read(BEGUN)
+        run = run_of(out / str(number))
+        if about.pop("key", None) == key and (run is None or run.state != "died"):
+            return number, about
+    return None
+
+
+def begin(folder: Path, bundle: Bundle, train: Rows, test: Rows, about: dict[str, Any]) -> None:
+    """Make a round's folder, with its new rows and what it stands on."""
+    folder.mkdir()
+    write_lines(folder, "new_train", lines_of(bundle, train))
+    write_lines(folder, "new_test", lines_of(bundle, test))
+    write_json(folder / BEGUN, about)
+
+
+def new_rows(folder: Path, bundle: Bundle) -> tuple[Rows, Rows]:
+    """A round's new rows: those that it learns, and those that test it."""
+    return read_rows(folder, "new_train", bundle), read_rows(folder, "new_test", bundle)
+
+
+def run_of(folder: Path) -> Run | None:
+    """A round's training, once it has begun."""
+    run = Run(folder / "run")
+    return run if (run.folder / "spec.yaml").is_file() else None
 
 
 def teach_of(bundle: Bundle) -> Teach:

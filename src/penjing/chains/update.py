@@ -3,8 +3,8 @@
 A round: new rows (feedback since the last one, files) are split; the live version learns its share of them
 beside replayed old rows, under its old labels and new ones; both models answer the old test rows, the new
 ones and those that must pass; the gate decides; a promotion is one atomic turn of the registry's pointer. A
-killed round leaves the live model as it was, or the new one live and the next round's first deed is to write
-that down.
+killed round leaves the live model as it was, and is gone on with where nothing it stands on has changed; or
+the new one live, and the next round's first deed is to write that down.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from penjing.errors import NotSupported
 from penjing.files import write_json
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import rows_from
-from penjing.jobs.train import tune
+from penjing.jobs.train import resume, tune
 from penjing.jobs.widened import widened
 from penjing.plural import counted
 from penjing.records import Rows
@@ -121,15 +121,23 @@ class Judges:
 
 def _round(asked: Update, live: Version, bundle: Bundle, new: Rows, said: int, tell: Tell) -> Round:
     out, place = Path(asked.out), Path(asked.model)
-    number = rounds.next_round(out)
-    folder = out / str(number)
     before = [out / str(n) for n in rounds.standing_rounds(out, live.number)]
     stored = lambda name: [rounds.read_rows(f, name, bundle) for f in before]  # noqa: E731
     old = rounds.joined([_rows(asked, asked.old, bundle), *stored("new_train")])
     test = rounds.joined([_rows(asked, asked.test, bundle), *stored("new_test")])
     slices = {name: _rows(asked, file, bundle) for name, file in asked.slices.items()}
     judging = rounds.joined([test, *slices.values()])
-    train, trial = split(bundle, new, old, judging, share=asked.test_share, seed=asked.seed + number)
+    about: dict[str, Any] = {"said": said, "rows": len(new), "parent": live.number}
+    beside = [rounds.lines_of(bundle, rows) for rows in (old, judging)]
+    key = rounds.key_of(asked.model_dump(), live.sha256, *beside)
+    cut_off = rounds.cut_off(out, key)
+    if cut_off is not None:
+        number, about = cut_off
+        train, trial = rounds.new_rows(out / str(number), bundle)
+        tell(News("note", f"round {number} was cut off and goes on; what came since waits for the next one"))
+    else:
+        number = rounds.next_round(out)
+        train, trial = split(bundle, new, old, judging, share=asked.test_share, seed=asked.seed + number)
     for rows, lack, why in (
         (trial, "asks what the old ones do not", "test with"),
         (train, "asks what the rows that judge do not", "learn"),
@@ -137,19 +145,22 @@ def _round(asked: Update, live: Version, bundle: Bundle, new: Rows, said: int, t
         if not len(rows):
             said_so = f"{len(new):,} new rows, of which none {lack}: nothing to {why}"
             return Round(None, "waiting", live.number, notes=(said_so,))
-    names = _names(bundle, new)
+    folder, names = out / str(number), _names(bundle, rounds.joined([train, trial]))
     judges = _judges(asked, bundle, names, trial, test, slices)
-    folder.mkdir()
-    rounds.write_lines(folder, "new_train", rounds.lines_of(bundle, train))
-    rounds.write_lines(folder, "new_test", rounds.lines_of(bundle, trial))
+    if cut_off is None:
+        rounds.begin(folder, bundle, train, trial, {"key": key, **about})
     tell(News("stage", f"round {number}: {len(train):,} new rows to learn, {len(trial):,} to test with"))
-    run = tune(_spec(asked, live, bundle, names, folder, train, old, number), tell=tell)
+    run = rounds.run_of(folder)
+    if run is None:
+        run = tune(_spec(asked, live, bundle, names, folder, train, old, number), tell=tell)
+    elif run.state != "done":
+        run = resume(run.folder, tell=tell)
     made = load(run.folder, base=asked.base)
     tell(News("stage", f"round {number}: both models on the same rows"))
     bars = _judged(asked, widened(bundle, made.labels), made, judges, _suspects(old, train, asked.seed))
     passed = all(bar.passed for bar in bars)
     failed = [bar.name for bar in bars if not bar.passed]
-    about = {"round": number, "said": said, "rows": len(new), "failed": failed, "parent": live.number}
+    about = {"round": number, **about, "failed": failed}
     write_json(folder / "gate.json", {**about, "bars": [vars(bar) for bar in bars]})
     version = live.number
     if passed:
