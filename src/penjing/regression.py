@@ -10,7 +10,7 @@ Shape suffixes: S rows, K numbers a row, B draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,11 @@ DRAWS = 1000
 MOST_DRAWN = 20_000_000  # rows over all draws; of more rows fewer draws are made, at least 100
 CHUNK = 200_000  # rows drawn at once: what fits a processor's cache
 SHOWN = 400  # points of the report's figure
+
+
+def straight(found: Floats, chosen: Mapping[str, Any]) -> Floats:
+    """(S, K) numbers on the line that was fitted on the validation rows, where one was."""
+    return np.asarray(chosen.get("shift", 0.0) + chosen.get("slope", 1.0) * found)
 
 
 def r2(found_S: Floats, truth_S: Floats, counts_BS: Floats) -> Floats:

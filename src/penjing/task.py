@@ -158,7 +158,8 @@ class Task:
     teach: how it goes on learning from what is said of its answers; without it an update refuses the task.
     outlets(names) -> names of what the head's last layer gives, a list a layer; the labels when None.
     outputs: what `Loss.outputs` are, one of a row or of each of its tokens: scores of `classes` that exclude
-    each other, of `marks` that do not, or `numbers`; empty where they are none of these.
+    each other, of `marks` that do not, or `numbers`; empty where they are none of these. within: the least
+    and the greatest number that an answer says, None for any.
     """
 
     name: str
@@ -206,3 +207,4 @@ class Task:
     teach: Teach | None = None
     outlets: Callable[[list[str]], list[list[str]]] | None = None
     outputs: Literal["", "classes", "marks", "numbers"] = ""
+    within: tuple[float | None, float | None] = (None, None)

@@ -79,6 +79,7 @@ PAIRS = [
 CHOICES = [{"question": "what is lost", "choices": ["the parcel", "my login"], "answer": 0}]
 NUMBERS = [{"text": "my card was charged", "label": "1.5"}, {"text": "the parcel is late", "label": "-2"}]
 NUMBER = {"regress": {"mean": [3.0], "spread": [2.0]}}
+HELD = {"regress": {**NUMBER["regress"], "low": -3.0, "high": 3.0}}
 MANY = {"classify": {"multi_label": True}}
 
 
@@ -179,7 +180,7 @@ def test_the_edge_folder_answers_in_a_process_that_has_none_of_the_large_librari
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "labels", "rows"),
-    [(MANY, ["a", "b", "c"], CLASSES), (NUMBER, ["score"], NUMBERS), ("pair", ["a", "b"], PAIRS)],
+    [(MANY, ["a", "b", "c"], CLASSES), (HELD, ["score"], NUMBERS), ("pair", ["a", "b"], PAIRS)],
 )
 def test_the_edge_program_says_several_labels_numbers_and_pairs(
     task: Any, labels: list[str], rows: Any, untrained: Any, tmp_path: Path

@@ -1,6 +1,7 @@
 """Numbers: scaled for learning, given back in their own unit, saved with their scale; bad rows told."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from penjing.data.batches import halves, packed
 from penjing.errors import DataError, SpecError
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
+from penjing.task import Task
+from penjing.tasks.pair import pair
 from penjing.tasks.regress import regress
 
 Tiny = Callable[..., Path]
@@ -89,7 +92,7 @@ def test_the_furthest_off_are_told_with_their_texts(stars_csv: Path) -> None:
     assert wrong[1]["error"] > wrong[0]["error"]
 
 
-@pytest.mark.parametrize("bad", ["good", "inf", "1,5"])
+@pytest.mark.parametrize("bad", ["good", "inf", "1.000,5"])
 def test_labels_that_are_no_numbers_are_told(tmp_path: Path, bad: str) -> None:
     csv = put(tmp_path, "r.csv", as_csv([("a text", "1"), ("b text", bad)], head="text,score"))
     task = regress()
@@ -98,10 +101,55 @@ def test_labels_that_are_no_numbers_are_told(tmp_path: Path, bad: str) -> None:
     told(error, "r.csv, line 3", "a finite number was wanted", f"`{bad}`", "label:")
 
 
+@pytest.mark.parametrize(
+    ("limits", "wanted"),
+    [({}, [-1, 2, 7]), ({"low": 0.0, "high": 5.0}, [0, 2, 5]), ({"high": 5.0}, [-1, 2, 5])],
+)
+@pytest.mark.parametrize("of", [regress, partial(pair, scores=True)])
+def test_answers_are_held_to_the_range_and_scores_are_not(
+    of: Callable[..., Task], limits: dict[str, float], wanted: list[float]
+) -> None:
+    task, found, targets = of(**limits), np.array([[-1.0], [2.0], [7.0]]), np.array([[0.0], [2.0], [5.0]])
+    assert [row["score"] for row in task.answers(found, ["score"], {})] == wanted
+    scores = task.score(found, targets, ["score"], {}).values
+    assert scores["mae"] == pytest.approx(1.0)
+    assert task.within == (limits.get("low"), limits.get("high"))
+
+
 def test_an_empty_number_is_told(tmp_path: Path) -> None:
     csv = put(tmp_path, "r.csv", as_csv([("a text", "1"), ("b text", "NaN")], head="text,score"))
     with pytest.raises(DataError, match=r"line 3: the label in `score` is empty.*drop_empty"):
         regress().rows(str(csv))
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted"),
+    [
+        (["3,5", "-2", "1,25"], [3.5, -2, 1.25]),
+        (["1,234", "0,5", "2"], [1.234, 0.5, 2]),  # one that parts no thousands says what all are
+        (["0,123", "0,456", "1"], [0.123, 0.456, 1]),
+    ],
+)
+@pytest.mark.parametrize("head", ["text;score", "text;wie_gut"])
+def test_decimal_commas_of_a_whole_column_are_read_and_told(
+    cells: list[str], wanted: list[float], head: str, tmp_path: Path
+) -> None:
+    lines = [f"Artikel {i}, wie bestellt;{cell}" for i, cell in enumerate(cells)]
+    csv = put(tmp_path, "r.csv", "\n".join([head, *lines]))
+    rows = regress().rows(str(csv))
+    assert regress().encode(rows, ["score"])[:, 0].tolist() == pytest.approx(wanted)
+    assert any("decimal comma" in note for note in rows.notes)
+    both = put(tmp_path, "p.csv", "\n".join(["sentence1;sentence2;score", *(f"a;{one}" for one in lines)]))
+    scored = pair(scores=True).rows(str(both))
+    assert pair(scores=True).encode(scored, ["score"])[:, 0].tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("cells", [["1,234", "2,500"], ["3,5", "2.5"], ["1.234,5", "2"], ["1_000", "2"]])
+def test_numbers_that_may_be_two_are_none(cells: list[str], tmp_path: Path) -> None:
+    csv = put(tmp_path, "r.csv", "\n".join(["text;score", *(f"Artikel;{cell}" for cell in cells)]))
+    with pytest.raises(DataError) as error:
+        regress().encode(regress().rows(str(csv)), ["score"])
+    told(error, "line 2", f"`{cells[0]}`", "Decimals are written with a point" if "," in cells[0] else "Mend")
 
 
 def test_numbers_that_do_not_differ_are_told(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +21,8 @@ NUMBER_NAMES = tuple(
     y gold mean 分数 评分 得分 相似度 数值 价格
     """.split()  # noqa: SIM905
 )
+COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?\s*")
+THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 
 
 def number_columns(*, text: str | None, label: str | None, labelled: bool) -> Callable[[Table], Columns]:
@@ -55,11 +59,30 @@ def number_column(table: Table, *, besides: Sequence[str], must: bool) -> list[s
     found = [
         c
         for i, c in enumerate(table.columns)
-        if c in rest and c.lower() not in NOT_TEXT and filled(cells, i) and all(map(_reads, filled(cells, i)))
+        if c in rest and c.lower() not in NOT_TEXT and filled(cells, i) and _is_numbers(filled(cells, i))
     ]
     if len(found) != 1:
         raise unclear(table, cells, "label")
     return found
+
+
+def pointed(rows: Rows) -> Rows:
+    """The rows with `3.5` for `3,5` where all numbers of a label column are written so, told in a note.
+
+    `1,234` may be a thousand: a column that has commas only so stays as it is, and `numbers_of` refuses it.
+    """
+    if len({len(own) for own in rows.labels}) != 1:
+        return rows
+    turned = [_has_decimal_commas(column) for column in zip(*rows.labels, strict=True)]
+    if not any(turned):
+        return rows
+    labels = [
+        tuple(cell.replace(",", ".") if turn else cell for cell, turn in zip(own, turned, strict=True))
+        for own in rows.labels
+    ]
+    old, new = next((a, b) for a, b in zip(rows.labels, labels, strict=True) if a != b)
+    note = f"numbers have a decimal comma: `{'` and `'.join(old)}` is read as `{'` and `'.join(new)}`"
+    return replace(rows, labels=labels, notes=(*rows.notes, note))
 
 
 def numbers_of(
@@ -76,9 +99,10 @@ def numbers_of(
             value = float(text) if _reads(text) else math.nan
             if not math.isfinite(value):
                 n = sum(not all(map(_is_finite, one)) for one in labels)
+                comma = " Decimals are written with a point, thousands without a sign." if "," in text else ""
                 raise DataError(
                     f"{rows.where(i)}: a finite number was wanted as label; it is `{text}`. {n:,} of "
-                    f"{len(labels):,} rows have none. Mend or drop them, or name another column with "
+                    f"{len(labels):,} rows have none.{comma} Mend or drop them, or name another column with "
                     f"`label:`."
                 )
             if (low is not None and value < low) or (high is not None and value > high):
@@ -93,12 +117,21 @@ def numbers_of(
     return found
 
 
+def _is_numbers(cells: Sequence[str]) -> bool:
+    return all(map(_reads, cells)) or _has_decimal_commas(cells)
+
+
+def _has_decimal_commas(cells: Sequence[str]) -> bool:
+    """Whether all are whole numbers or have a decimal comma, at least one of which parts no thousands."""
+    return all(map(COMMA.fullmatch, cells)) and any("," in c and not THOUSANDS.fullmatch(c) for c in cells)
+
+
 def _reads(text: str) -> bool:
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which Python takes for a thousands' sign
 
 
 def _is_finite(text: str) -> bool:

@@ -93,14 +93,15 @@ def _numbers(sent: Sent) -> dict[str, Any]:
     """
     import torch
 
+    from penjing.regression import straight
+
     task, n = sent.held.task, len(sent.held.labels)
     if task.best not in ("r2", "spearman"):
         return {"numbers": None}
     ends = task.probabilities(torch.tensor([[0.0] * n, [1.0] * n]))
-    low, high = (
-        list(one.values()) for one in task.answers(ends, list(sent.held.labels), dict(sent.card["chosen"]))
-    )
-    return {"numbers": {"shift": low, "stretch": [b - a for a, b in zip(low, high, strict=True)]}}
+    low, high = straight(ends, sent.card["chosen"]).tolist()
+    line = {"shift": low, "stretch": [b - a for a, b in zip(low, high, strict=True)]}
+    return {"numbers": line if task.within == (None, None) else {**line, "within": task.within}}
 
 
 def _said(sent: Sent, folder: Path, inputs: Sequence[Any]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from penjing.data import taught
 from penjing.data.batches import shuffled
 from penjing.data.fields import read_fields
-from penjing.data.numbers import numbers_of
+from penjing.data.numbers import numbers_of, pointed
 from penjing.data.split import split
 from penjing.data.text_pairs import asked_pairs, pair_columns
 from penjing.data.tokenize import has_pair_frame, in_parts, tokenize
@@ -50,11 +50,11 @@ def pair(
     """Say how two texts stand to each other: entailment, paraphrase, match (classes) or similarity (scores).
 
     how: `cross` reads both as one sequence, `two_tower` each by itself, so that vectors can be kept. scores:
-    labels are numbers. low, high: what no score may be below or above. scale: the scores that stand for
-    nothing alike and for the same; `low` and `high`, else the least and greatest of the train rows. ranking:
-    rows are to stand in the order of their scores (CoSENT), else each is to meet its own (two_tower, scores).
-    swap: learn each train row the other way round, too. labels: their names in order. pooling, head_dropout,
-    class_weights: as in `classify`.
+    labels are numbers. low, high: what no score may be below or above (as in `regress`). scale: the scores
+    that stand for nothing alike and for the same; `low` and `high`, else the least and greatest of the train
+    rows. ranking: rows are to stand in the order of their scores (CoSENT), else each is to meet its own
+    (two_tower, scores). swap: learn each train row the other way round, too. labels: their names in order.
+    pooling, head_dropout, class_weights: as in `classify`.
     """
     _check(how, scores, low, high, scale, labels, class_weights)
     given: dict[str, Any] = {
@@ -144,6 +144,7 @@ def read_pairs(
     )
     if not scores:
         return found
+    found = pointed(found)
     items = [(*item, own) for item, own in zip(found.items or (), found.labels, strict=True)]
     return replace(found, items=items, labels=[()] * len(found))
 
@@ -261,7 +262,7 @@ def _scores(given: dict[str, Any]) -> Task:
         return least + (most - least) * outputs.double().cpu().numpy().reshape(-1, 1)
 
     return replace(
-        numbers_task("spearman"),
+        numbers_task("spearman", low, high),
         label_names=lambda rows: ["score"],
         encode=encode,
         measure=measure,

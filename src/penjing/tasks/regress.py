@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from penjing.data import taught
 from penjing.data.fields import Columns, read_fields
-from penjing.data.numbers import number_columns, numbers_of
+from penjing.data.numbers import number_columns, numbers_of, pointed
 from penjing.data.table import Table
 from penjing.errors import DataError, SpecError
 from penjing.models.heads import ClassHead
 from penjing.records import Batch, Loss, Part, Rows, Scores
+from penjing.regression import straight
 from penjing.task import Fitted, Task
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -43,7 +44,8 @@ def regress(
 ) -> Task:
     """Give each text a number, or several (`data.label: price+stars`).
 
-    low, high: what no number may be below or above. mean, spread: what the model's numbers are shifted by and
+    low, high: what no number may be below or above; answers are held to them, scores are of what the model
+    said before. mean, spread: what the model's numbers are shifted by and
     stretched with; mean and standard deviation of the train rows when not given. loss: of the scaled errors.
     pooling: as in `classify`. head_dropout: before the last layer; noise there biases a number, so none.
     """
@@ -93,7 +95,7 @@ def regress(
         return np.asarray(mean or 0.0) + np.asarray(spread or 1.0) * outputs.double().cpu().numpy()
 
     task = replace(
-        numbers_task("r2"),
+        numbers_task("r2", low, high),
         name="regress",
         rows=read_numbers,
         encode=encode,
@@ -107,9 +109,15 @@ def regress(
     return task
 
 
-def numbers_task(best: str) -> Task:
+def numbers_task(best: str, low: float | None, high: float | None) -> Task:
     """What all tasks of numbers have in common; `found` are (S, K) numbers, and what was chosen on validation
-    rows may shift and stretch them. `best` is one of `regression.SCORES`, the higher the better."""
+    rows may shift and stretch them. `best` is one of `regression.SCORES`, the higher the better. Answers lie
+    from `low` to `high`; scores do not know them, as rows that meet at an end would lose their order."""
+
+    def answers(found: np.ndarray, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
+        told = straight(found, chosen)
+        held = told.clip(-np.inf if low is None else low, np.inf if high is None else high)
+        return [{name: float(x) for name, x in zip(names, row, strict=True)} for row in held]
 
     def difference(
         ours: np.ndarray,
@@ -129,13 +137,14 @@ def numbers_task(best: str) -> Task:
         loss=_nothing,
         label_names=lambda rows: list(rows.items[0]) if rows.items else ["score"],
         score=_score,
-        answers=_answers,
+        answers=answers,
         say=lambda answer: "\t".join(f"{x:.4g}" for x in answer.values()),
         mistakes=_mistakes,
         difference=difference,
         reference=_reference,
         best=best,
         outputs="numbers",
+        within=(low, high),
     )
 
 
@@ -162,8 +171,10 @@ def read_numbers(
         names.append(columns.labels)
         return columns
 
-    found = read_fields(
-        source, noted, text=text, label=label, encoding=encoding, drop_empty=drop_empty, labelled=labelled
+    found = pointed(
+        read_fields(
+            source, noted, text=text, label=label, encoding=encoding, drop_empty=drop_empty, labelled=labelled
+        )
     )
     items = [dict(zip(names[0], own, strict=False)) for own in found.labels]
     return replace(found, items=items, labels=[()] * len(found))
@@ -182,11 +193,6 @@ def check_range(name: str, low: float | None, high: float | None) -> None:
     """`low` is below `high`."""
     if low is not None and high is not None and not low < high:
         raise SpecError(f"`{name}.low` must be below `{name}.high`; they are {low:g} and {high:g}. Mend one.")
-
-
-def straight(found: np.ndarray, chosen: dict[str, Any]) -> np.ndarray:
-    """(S, K) numbers on the line that was fitted on the validation rows, where one was."""
-    return np.asarray(chosen.get("shift", 0.0) + chosen.get("slope", 1.0) * found)
 
 
 def _nothing(*given: Any) -> Any:
@@ -213,11 +219,6 @@ def _score(
     from penjing.regression import numbers
 
     return numbers(straight(found, chosen), targets, names, seed)
-
-
-def _answers(found: np.ndarray, names: list[str], chosen: dict[str, Any]) -> list[dict[str, Any]]:
-    told = straight(found, chosen)
-    return [{name: float(x) for name, x in zip(names, row, strict=True)} for row in told]
 
 
 def _mistakes(

@@ -79,7 +79,9 @@ class Model:
         return [self._labels(row) if self.about["multi_label"] else self._label(row) for row in found]
 
     def _numbers(self, row):
-        told = np.array(self.about["numbers"]["shift"]) + np.array(self.about["numbers"]["stretch"]) * row
+        line = self.about["numbers"]
+        told = np.array(line["shift"]) + np.array(line["stretch"]) * row
+        told = np.clip(told, *line["within"]) if "within" in line else told
         return dict(zip(self.about["labels"], told.tolist(), strict=True))
 
     def _label(self, row):
