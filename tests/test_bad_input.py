@@ -101,6 +101,7 @@ def test_a_label_unseen_in_training(small: dict[str, Any], tmp_path: Path, part:
         "is not among the 3 labels of training",
         "`billing`?",
         "Mend them",
+        "named in the task's `labels`",
     )
     told(DataError, lambda: tune(small), *parts)
 

@@ -272,6 +272,14 @@ def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
     refusal(tmp_path / "nowhere", "there is no such folder")
 
 
+def test_a_folder_of_bundles_names_those_inside(tmp_path: Path) -> None:
+    for inside in ("small/1-int8", "runs/desk/best"):
+        (tmp_path / inside).mkdir(parents=True)
+        (tmp_path / inside / "card.json").write_text("{}")
+    refusal(tmp_path / "small", f"Inside it are {tmp_path / 'small' / '1-int8'}.")
+    refusal(tmp_path / "runs", f"Inside it are {tmp_path / 'runs' / 'desk'}.")
+
+
 def test_a_bundle_caught_between_two_renames_is_read_where_it_stands(copy: Callable[[str], Path]) -> None:
     folder = copy("full")
     folder.rename(folder.with_name(".copy.old"))

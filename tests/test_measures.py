@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from penjing.errors import DataError
 from penjing.intervals import bootstrap, one_hot, paired_difference
-from penjing.measures import best_thresholds, calibration, multi_label, single_label
+from penjing.measures import LENT, best_thresholds, calibration, multi_label, single_label
 
 
 def made_rows(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -155,12 +155,18 @@ def test_ten_thousand_rows_of_150_classes_take_about_a_second() -> None:
     assert min(took) < 3  # 0.9 s measured where little else ran
 
 
-def test_thresholds_reach_the_best_f1_of_an_exhaustive_search() -> None:
-    rng = np.random.default_rng(4)
-    truth = rng.random((80, 3)) < 0.4
-    p = np.round(np.clip(truth * 0.3 + rng.random((80, 3)) * 0.7, 0, 1), 2)  # rounding makes ties
-    thresholds = best_thresholds(p, truth)
-    for label in range(3):
+def drawn(seed: int, n_labels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = rng.random((80, n_labels)) < 0.4
+    p = np.clip(truth * 0.3 + rng.random((80, n_labels)) * 0.7, 0, 1)
+    return np.round(p, 2), truth  # rounding makes ties
+
+
+@pytest.mark.parametrize("n_labels", [1, 3])
+def test_thresholds_reach_the_best_f1_of_an_exhaustive_search(n_labels: int) -> None:
+    p, truth = drawn(4, n_labels)
+    thresholds = best_thresholds(p, truth, lent=0 if n_labels > 1 else LENT)  # one label lends to itself
+    for label in range(n_labels):
         reached = metrics.f1_score(truth[:, label], p[:, label] >= thresholds[label])
         best = max(
             metrics.f1_score(truth[:, label], p[:, label] >= t, zero_division=0)
@@ -169,9 +175,41 @@ def test_thresholds_reach_the_best_f1_of_an_exhaustive_search() -> None:
         assert reached == pytest.approx(best)
 
 
-def test_a_label_without_positives_or_without_any_difference_keeps_one_half() -> None:
+@pytest.mark.parametrize("lent", [0.5, 3.0, 20.0])
+def test_a_lent_row_weighs_as_rows_like_those_of_all_labels_would(lent: float) -> None:
+    p, truth = drawn(5)
+    truth[:, 0] &= np.arange(80) < 10  # few true rows
+    thresholds = best_thresholds(p, truth, lent=lent)
+    weight = lent / truth.sum()
+    for label in range(3):
+        rows = np.concatenate([p[:, label], p.ravel()])
+        marks = np.concatenate([truth[:, label], truth.ravel()])
+        weights = np.concatenate([np.ones(80), np.full(p.size, weight)])
+
+        def scored(t: float) -> float:
+            return float(metrics.f1_score(marks, rows >= t, sample_weight=weights, zero_division=0))  # noqa: B023
+
+        values = np.unique(np.append(p[:, label], 0))
+        assert scored(thresholds[label]) >= max(map(scored, (values[1:] + values[:-1]) / 2)) - 1e-9
+
+
+def test_a_label_of_one_row_is_not_answered_at_a_probability_near_none() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((50, 20), dtype=bool)
+    truth[:20, 0] = truth[20, 1] = True
+    p = 0.02 + rng.random((50, 20)) * 0.001
+    p[:, 0] += np.where(truth[:, 0], 0.8, 0.2)
+    p[:, 1] = 0.004
+    p[20, 1] = 0.006  # a hair above the others
+    assert 0.2 < best_thresholds(p, truth)[1] < 0.8
+    assert best_thresholds(p, truth, lent=0)[1] < 0.006
+
+
+def test_without_positives_or_without_any_difference_a_threshold_is_that_of_all_or_one_half() -> None:
     p = np.array([[0.9, 0.0], [0.2, 0.0]])
-    assert best_thresholds(p, np.array([[False, True], [False, False]])).tolist() == [0.5, 0.5]
+    assert best_thresholds(p, np.zeros((2, 2), dtype=bool)).tolist() == [0.5, 0.5]
+    assert best_thresholds(p, np.array([[True, False], [False, False]])).tolist() == [0.55, 0.55]
+    assert best_thresholds(np.full((2, 2), 0.3), np.array([[True, False]] * 2)).tolist() == [0.15, 0.15]
 
 
 def test_of_equally_good_thresholds_the_nearest_to_one_half_is_taken() -> None:

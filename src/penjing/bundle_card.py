@@ -41,10 +41,9 @@ def read_card(place: Path) -> dict[str, Any]:
                 f"The best bundle of the run {run} was wanted; it has none yet (it comes with the first "
                 f"validation). Wait for it, or go on with the run: `penjing tune --resume {run}`."
             )
-        near = (
-            sorted(str(p.parents[1]) for p in place.glob("*/best/card.json"))[-3:] if place.is_dir() else []
-        )
-        hint = f" Runs inside it: {', '.join(near)}." if near else ""
+        inside = [*place.glob("*/best/card.json"), *place.glob("*/card.json")] if place.is_dir() else []
+        near = sorted(str(p.parents[1] if p.parent.name == "best" else p.parent) for p in inside)[-3:]
+        hint = f" Inside it are {', '.join(near)}." if near else ""
         raise NotSupported(
             f"A bundle was wanted in {place}; "
             f"{'it has no card.json' if place.is_dir() else 'there is no such folder'}.{hint} Give a run's "

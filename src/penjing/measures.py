@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penjing.records import Scores
 
 BINS = 15
+LENT = 1.0  # true rows that all labels together lend to each when its threshold is chosen
 DRAWS = 200  # of the bootstrap over documents
 TINY = 1e-12  # a probability of zero costs 27.6 nats, not infinity
 
@@ -177,31 +178,62 @@ def multi_label(
     )
 
 
-def best_thresholds(probabilities: NDArray[Any], targets: NDArray[Any]) -> Floats:
-    """(C,) for each label the threshold with the best F1 on these rows, 0.5 for a label that none of them
-    has.
+def best_thresholds(probabilities: NDArray[Any], targets: NDArray[Any], *, lent: float = LENT) -> Floats:
+    """(C,) for each label the threshold with the best F1 on these rows, to which all labels lend; 0.5 for all
+    where no row has a label.
 
-    Candidates lie midway between neighbouring probabilities; among equally good ones the nearest to 0.5 is
-    taken. Choose on validation rows and report on others, since a threshold fits its own rows (Lipton et al.
-    2014).
+    A threshold of a label's own fits the few rows that have it: a label of one row is then answered for any
+    text a little like that one (Yang 2001, "A study of thresholding strategies for text categorization"). So
+    each label is judged as if it had `lent` more true rows, spread over the probabilities as those of all
+    labels together are: rare labels follow the threshold that all share, frequent ones their own rows.
+    `bench/thresholds.py` on Reuters-21578, 50, 100 and 400 validation rows: micro F1 0.72, 0.76 and 0.80 (own
+    thresholds 0.54, 0.65, 0.65), macro F1 0.24, 0.32 and 0.42 (0.19, 0.27, 0.38).
+
+    Candidates lie midway between neighbouring probabilities; among equally good ones the nearest to the
+    shared one (of that, to 0.5) is taken. Choose on validation rows and report on others, since a threshold
+    fits its own rows (Lipton et al. 2014).
 
     Args:
         probabilities: (S, C) floats in 0..1.
         targets: (S, C) bool.
+        lent: true rows; 0 gives each label its own threshold.
     """
     p, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=bool)
-    found = np.full(p.shape[1], 0.5)
-    for label in np.flatnonzero(truth.any(axis=0)):
-        order = np.argsort(-p[:, label], kind="stable")
-        sorted_p = p[order, label]
-        hits, answered = np.cumsum(truth[order, label]), np.arange(1, len(p) + 1)
-        scores = f1(hits, truth[:, label].sum(), answered)
-        below = np.append(sorted_p[1:], 0.0)
-        scores[sorted_p == below] = -1  # no threshold can fall between equals
-        if scores.max() > 0:
-            cuts = (sorted_p + below)[scores == scores.max()] / 2
-            found[label] = cuts[np.abs(cuts - 0.5).argmin()]
+    if not truth.any():
+        return np.full(p.shape[1], 0.5)
+    values, hits = _falling(p.ravel(), truth.ravel())
+    shared = _nearest(_between(values), f1(hits, hits[-1], np.arange(1, len(hits) + 1)), 0.5)
+    found = np.empty(p.shape[1])
+    falling, lent_hits, each = -values, np.append(0, hits) * lent / hits[-1], lent / hits[-1]
+    for label in range(p.shape[1]):
+        own, own_hits = _falling(p[:, label], truth[:, label])
+        cuts = np.append(_between(own), shared)
+        here, everywhere = (np.searchsorted(up, -cuts, side="right") for up in (-own, falling))
+        found_true = np.append(0, own_hits)[here] + lent_hits[everywhere]
+        scores = f1(found_true, own_hits[-1] + lent, here + each * everywhere)
+        found[label] = _nearest(cuts, scores, shared)
     return found
+
+
+def _falling(p: Floats, truth: NDArray[Any]) -> tuple[Floats, NDArray[Any]]:
+    """Probabilities from the greatest to the least, and how many true rows each has at or above it."""
+    order = np.argsort(-p, kind="stable")
+    return p[order], np.cumsum(truth[order])
+
+
+def _between(values: Floats) -> Floats:
+    """The cuts below each of these, NaN where none can fall between equals."""
+    below = np.append(values[1:], 0.0)
+    return np.where(values == below, np.nan, (values + below) / 2)
+
+
+def _nearest(cuts: Floats, scores: Floats, wanted: float) -> float:
+    """Of the cuts with the best score, the nearest to the wanted one; that where no score is above 0."""
+    scores = np.where(np.isnan(cuts), -1.0, scores)
+    if scores.max() <= 0:
+        return wanted
+    best = cuts[scores == scores.max()]
+    return float(best[np.abs(best - wanted).argmin()])
 
 
 def calibration(confidence: NDArray[Any], right: NDArray[Any]) -> tuple[float, list[dict[str, float]]]:

@@ -64,6 +64,27 @@ def test_what_no_text_can_hold_is_told(client: TestClient, path: str, content: b
     assert said in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b'{"model": }', "application/json", "JSON; after 10 characters it is not"),
+        (b'{"model": "support", "inputs": "x"}', "application/x-www-form-urlencoded", "`content-type: appl"),
+        (
+            b'{"model": "support", "input": "x"}',
+            "application/json",
+            "`input` is no field here. Did you",
+        ),
+        (b'{"model": "support"}', "application/json", "`inputs` was wanted; there is none"),
+    ],
+)
+def test_a_body_that_is_misread_is_told_with_what_to_do(
+    client: TestClient, content: bytes, kind: str, said: str
+) -> None:
+    reply = client.post("/v1/predict", content=content, headers={"content-type": kind})
+    assert reply.status_code == 422
+    assert said in reply.json()["error"]["message"]
+
+
 def test_a_method_that_is_none_adds_no_label_to_the_metrics(client: TestClient) -> None:
     client.request("BREW", "/v1/predict")
     text = client.get("/metrics").text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from math import ceil
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from penjing.errors import DataError, NotSupported, PenjingError, SpecError
+from penjing.errors import DataError, NotSupported, PenjingError, SpecError, nearest
 from penjing.serve.asked import Busy, Closing, Forbidden, Gone, Late, Unknown
 from penjing.serve.service import Reply, Service
 
@@ -134,11 +134,28 @@ def install(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        return failure(422, "bad_input", f"`{where or 'body'}`: {first['msg']}.")
+        return failure(422, "bad_input", _misread(error.errors(), request.headers.get("content-type", "")))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         codes = {404: "not_found", 408: "too_slow", 413: "too_large"}
         return failure(error.status_code, codes.get(error.status_code, "bad_request"), str(error.detail))
+
+
+def _misread(faults: Sequence[Any], kind: str) -> str:
+    """What is wrong with a body that is not what its route takes, and what to do; `kind` is what the client
+    called it."""
+    first = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    if first["type"] == "json_invalid":
+        why = first["ctx"]["error"]
+        return f"The body was to be JSON; after {where} characters it is not: {why}. Mend it there."
+    if not where and "json" not in kind:
+        came = f"as `{kind}`" if kind else "without a content type"
+        return f"JSON was wanted; the body came {came}. Send it with `content-type: application/json`."
+    if first["type"] == "extra_forbidden":
+        missing = [str(one["loc"][-1]) for one in faults if one["type"] == "missing"]
+        return f"`{where}` is no field here.{nearest(where, missing)} /openapi.json lists those there are."
+    if first["type"] == "missing":
+        return f"`{where or 'body'}` was wanted; there is none. Give it: /openapi.json says what it holds."
+    return f"`{where or 'body'}`: {first['msg']}."

@@ -157,7 +157,8 @@ class Service:
         chosen, opened = await self.found(name, caller)
         if not 1 <= len(inputs) <= self.most_inputs:
             raise SpecError(
-                f"1 to {self.most_inputs:,} inputs were wanted; there are {len(inputs):,}. Send fewer."
+                f"1 to {self.most_inputs:,} inputs were wanted; there are {len(inputs):,}. Send "
+                f"{'fewer' if inputs else 'at least one'}."
             )
         refuse_unreadable(inputs, "the inputs")
         read = _read(opened, inputs)

@@ -285,5 +285,6 @@ def _unseen(rows: Rows, name: str, known: list[str], where: str, row: int | None
     return DataError(
         f"{rows.where(at)}: the label `{name}` is not among the {len(known)} labels of "
         f"{where}{listed}.{nearest(name, known)} {others:,} of {len(rows):,} rows have such a label. "
-        "Mend them, leave them out, or train with them."
+        "Mend them, leave them out, or train with them; where all are named in the task's `labels`, such "
+        "rows count as wrong."
     )

@@ -46,9 +46,9 @@ def tag(
     unequal labels overlap. crf: learn which tags follow each other (Lafferty et al. 2001). units: what gets a
     tag: words, by their first piece; characters; or every piece. intent: learn a label of the whole sentence
     beside the entities (JointBERT, Chen et al. 2019); its column, or true to find it. intent_weight: of its
-    loss. labels: the entities' names in order, then the intents' as `intent: NAME`; those of the train rows
-    when not given. overlap: share of a window that long texts' windows have in common. repair: mend tags and
-    spans that contradict themselves.
+    loss. labels: the entities' names in order, then the intents', each after `intent:` and a blank; those of
+    the train rows when not given. overlap: share of a window that long texts' windows have in common.
+    repair: mend tags and spans that contradict themselves.
     head_dropout: before the last layer.
     """
     if crf and decode == "span":
@@ -108,7 +108,8 @@ def tag(
             if intents and own not in intents:
                 raise DataError(
                     f"{rows.where(i)}: the intent `{own}` is not among the {len(whole)} of training."
-                    f"{nearest(own, whole)} Mend the row, leave it out, or train with such rows."
+                    f"{nearest(own, whole)} Mend the row, leave it out, train with such rows, or name it in "
+                    "`labels`."
                 )
             spans = frozenset((e.start, e.end, place[e.label]) for e in item.entities)
             targets[i] = Truth(spans, intents.get(own, -1))
@@ -301,5 +302,5 @@ def _unknown(rows: Rows, items: Sequence[Tagged], name: str, known: list[str], w
     return DataError(
         f"{rows.where(at)}: the entity label `{name}` is not among the {len(known)} of {where}."
         f"{nearest(name, known)} {others:,} of {len(rows):,} rows have such a label. Mend them, leave them "
-        "out, or train with them."
+        "out, or train with them; where all are named in the task's `labels`, they count as missed."
     )
