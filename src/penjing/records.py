@@ -283,6 +283,17 @@ class Outset:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a technique holds beside the model, for a forecast: bundles or bases by their names (None: that
+    which the run's base was taken from), whether they read the rows of each step or all rows once before the
+    first, and `more` rows that a step has of the technique, as a share of its own."""
+
+    names: tuple[str | None, ...]
+    each_step: bool
+    more: float = 0.0
+
+
+@dataclass(frozen=True)
 class Technique:
     """All that one idea changes in a training step; each place may be empty (design, section 3).
 
@@ -292,6 +303,7 @@ class Technique:
     loss.mean` added to the parameters, and returns the clean loss; at most one technique of a run may have
     it. `plan` is told the run's optimizer steps before the first. Inside `weights(model)` the model's weights
     are those to validate and save, such as an average; at most one technique of a run may have it, too.
+    `beside`: what it holds beside the model.
     """
 
     name: str
@@ -305,6 +317,7 @@ class Technique:
     plan: Callable[[int], None] | None = None
     weights: Callable[[nn.Module], AbstractContextManager[None]] | None = None
     state: Stateful | None = None
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)

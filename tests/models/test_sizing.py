@@ -18,7 +18,7 @@ from penjing.models import calibrate
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
-from penjing.models.sizing import Forecast, Pace, Shape, Work, flops_a_token, forecast, work_of
+from penjing.models.sizing import Forecast, Pace, Shape, Work, flops_a_token, forecast, reading, work_of
 from penjing.records import Batch, Tokens
 
 Tiny = Callable[..., Path]
@@ -41,6 +41,17 @@ def equal_rows(n_rows: int, length: int) -> Batch:
 def expected(model: Model, pace: Pace = PACE, precision: str = "fp32", **changes: Any) -> Forecast:
     work = replace(USUAL, **changes)
     return forecast(model, work, pace=pace, precision=precision)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_trunk_that_only_reads_takes_the_forward_pass_and_its_weights(family: str, tiny: Tiny) -> None:
+    model = model_of(tiny(family))
+    trained = expected(model, replace(PACE, update_s=0.0), steps=1)
+    seconds, mib = reading(model.trunk, USUAL, pace=PACE, precision="fp32")
+    assert seconds == pytest.approx(trained.seconds / 3, rel=1e-6)  # backward is twice the forward pass
+    weights = sum(p.numel() for p in model.trunk.parameters()) * 4 / 2**20
+    assert weights < mib < weights + trained.mib
+    assert reading(model.trunk, USUAL, pace=PACE, precision="bf16")[1] == pytest.approx(mib / 2)
 
 
 @pytest.mark.parametrize("layers", [None, 1], ids=["full", "top layer"])

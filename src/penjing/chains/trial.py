@@ -16,6 +16,7 @@ from penjing.device import Machine, choose
 from penjing.engine.scoring import over
 from penjing.errors import NotSupported, PenjingError
 from penjing.files import CannotWrite
+from penjing.jobs.beside import with_teachers
 from penjing.jobs.job import Job
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import (
@@ -221,8 +222,9 @@ def begun(folder: Path, job: Job) -> Training:
 
 
 def _forecast(it: Training) -> Forecast:
-    job = it.job
-    return forecast_of(job.spec, job.machine, it.made, it.train.tokens, len(job.data.train))
+    job, made, tokens, n_rows = it.job, it.made, it.train.tokens, len(it.job.data.train)
+    alone = forecast_of(job.spec, job.machine, made, tokens, n_rows)
+    return with_teachers(alone, job.spec, job.machine, made, tokens, n_rows)
 
 
 def forecast_s(spec: Spec, shared: Pool) -> float:
@@ -237,7 +239,8 @@ def forecast_s(spec: Spec, shared: Pool) -> float:
     expected = rehearse(
         made, job.task, train, batch=settings.batch, micro_tokens=settings.micro_tokens, expected=formula
     )
-    return expected.seconds * max(1, len(shared.folds))
+    whole = with_teachers(expected, spec, job.machine, made, train.tokens, n_rows)
+    return whole.seconds * max(1, len(shared.folds))
 
 
 def _latency_ms(it: Training) -> float:

@@ -23,6 +23,7 @@ from penjing.engine import trunk
 from penjing.errors import PenjingError
 from penjing.files import cache_folder
 from penjing.jobs.bases import base_of
+from penjing.jobs.beside import with_teachers
 from penjing.jobs.caching import most_bytes, why_not
 from penjing.jobs.feeding import corpus_of, refuse_unused, texts_of
 from penjing.jobs.news import Tell, silent
@@ -217,7 +218,8 @@ def _tell_cost(
         tokens = task.part(made.base, rows, data.names, longest, labelled=True).tokens
     else:
         tokens = tokenize(made.base.tokenizer, rows.texts, max_length=longest, cache=False)
-    expected = forecast_of(spec, machine, made, tokens, len(data.train))
+    alone = forecast_of(spec, machine, made, tokens, len(data.train))
+    expected = with_teachers(alone, spec, machine, made, tokens, len(data.train))
     if not made.base.way.sight and (unknown := unknown_said(tokens.ids, made.base)):
         found.append(Finding("note", "base", unknown))
     if tokens.cut:

@@ -19,6 +19,7 @@ from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, free_mib, resident_mib
 from penjing.errors import NotSupported, SpecError, WontFit
 from penjing.jobs.bases import base_of
+from penjing.jobs.beside import with_teachers
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import Data, bound, forecast_of, max_length, n_steps, ready, rows_of, span, task_of
 from penjing.models.sizing import MARGIN_MIB, MARGIN_S, Forecast
@@ -146,7 +147,8 @@ def _forecast(spec: Spec, task: Task, machine: Machine, data: Data) -> Forecast:
         words = len(np.unique(tokens.ids)) * (n_rows / len(texts)) ** HEAPS
         used = None if own.speaks else np.arange(min(int(words), len(base.tokenizer)))  # whichever they are
     made = ready(spec, own, data.names, base, machine, used, steps=n_steps(spec, n_rows))
-    return forecast_of(spec, machine, made, tokens, n_rows)
+    alone = forecast_of(spec, machine, made, tokens, n_rows)
+    return with_teachers(alone, spec, machine, made, tokens, n_rows)
 
 
 def _way(sets: tuple[str, ...], why: str, found: Forecast, free: float) -> Way:

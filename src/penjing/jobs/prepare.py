@@ -30,7 +30,7 @@ from penjing.models.load import Base
 from penjing.models.miniature import layer_cost
 from penjing.models.model import Model
 from penjing.models.precision import recompute
-from penjing.models.sizing import Forecast, forecast, work_of
+from penjing.models.sizing import Forecast, Work, forecast, work_of
 from penjing.models.word_head import words_of
 from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Technique, Tokens
 from penjing.spec import Spec
@@ -278,26 +278,30 @@ def _renamed(batch: Batch, rows: np.ndarray) -> Batch:
 
 def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
     """What the run should take; `tokens` are those of its train rows, or of some of them."""
-    lengths, settings = tokens.lengths + made.method.virtual, spec.train
-    passes = n_passes(spec, n_rows)
+    settings, passes = spec.train, n_passes(spec, n_rows)
     keeps = not why_not(settings, made.model, made.techniques, passes)
-    work = work_of(
-        lengths,
-        n_rows=n_rows,
-        batch=settings.batch,
-        steps=n_steps(spec, n_rows),
-        micro_tokens=settings.micro_tokens,
-        grouped=settings.group_by_length,
-    )
     return forecast(
         made.model,
-        work,
+        work_for(spec, made, tokens, n_rows),
         pace=pace_of(machine),
         precision=machine.precision,
         layer=layer_cost(made.model, machine.device),
         optimizer=settings.optimizer,
         passes=passes if keeps else None,
         cpu=machine.device.type == "cpu",
+    )
+
+
+def work_for(spec: Spec, made: Ready, tokens: Tokens, n_rows: int) -> Work:
+    """What the run feeds its model; `tokens` as in `forecast_of`."""
+    settings = spec.train
+    return work_of(
+        tokens.lengths + made.method.virtual,
+        n_rows=n_rows,
+        batch=settings.batch,
+        steps=n_steps(spec, n_rows),
+        micro_tokens=settings.micro_tokens,
+        grouped=settings.group_by_length,
     )
 
 
@@ -313,12 +317,8 @@ def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
     tell(News("stage", f"loading the base {spec.base}"))
     base = base_of(spec, machine.device)
     if not base.way.packed and not base.way.sight:
-        tell(
-            News(
-                "note",
-                f"this base runs padded, not packed ({base.way.reason}); results are the same, speed is less",
-            )
-        )
+        said = f"this base runs padded, not packed ({base.way.reason}); results are the same, speed is less"
+        tell(News("note", said))
     return base
 
 

@@ -23,7 +23,7 @@ from penjing.errors import NotSupported, SpecError
 from penjing.models import distilling, teachers
 from penjing.models.comparing import Compared, compare, of_relations, of_states
 from penjing.models.teachers import Table
-from penjing.records import Batch, Loss, Outset, Part, Technique
+from penjing.records import Batch, Beside, Loss, Outset, Part, Technique
 
 UNLABELLED, CHANGED = -1, -2  # kinds of batches from which only the teacher's losses are learned
 
@@ -64,9 +64,11 @@ def distill(
         return Technique("distill")
     progress = _Progress()
     held: list[_Lesson] = []
+    names = tuple(teacher) if isinstance(teacher, list) else (teacher,)
+    more = (1 + (ratio if unlabelled is not None else 0)) * (1 if augment is None else 2) - 1
+    beside = Beside(names, asked.deep or augment is not None, more)
 
     def begin(outset: Outset) -> None:
-        names = teacher if isinstance(teacher, list) else [teacher]
         opened = _opened(asked, names, outset, packs=augment is not None)
         progress.teachers = teachers.identity(opened)
         if augment:
@@ -79,16 +81,17 @@ def distill(
         held[:] = [_lesson(asked, opened, outset, strangers, live=augment is not None)]
 
     def stream(batches: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
-        more = _more(held[0], ratio, augment, rate, start=progress.step)
+        dealt = _more(held[0], ratio, augment, rate, start=progress.step)
         for own in batches:
             progress.step += 1
-            yield [*own, *more(own, progress.step)]
+            yield [*own, *dealt(own, progress.step)]
 
     def loss(model: nn.Module, batch: Batch, found: Loss) -> Loss:
         return _loss(asked, held[0], model, batch, found)
 
     mixes = unlabelled is not None or augment is not None
-    return Technique("distill", begin=begin, stream=stream if mixes else None, loss=loss, state=progress)
+    mixed = stream if mixes else None
+    return Technique("distill", begin=begin, stream=mixed, loss=loss, state=progress, beside=beside)
 
 
 @dataclass(frozen=True)
