@@ -26,6 +26,12 @@ TEXTS = ["my card was charged twice", "the parcel is late", "i cannot log in"]
 Tuned = Callable[..., Any]
 
 
+class Table(list[str]):
+    """As pandas has it: to go over a table is to go over the names of its columns."""
+
+    columns = ("text", "label")
+
+
 @pytest.fixture
 def copy(tuned: Tuned, tmp_path: Path) -> Callable[[str], Path]:
     def of(method: str) -> Path:
@@ -147,6 +153,8 @@ def test_answers_come_in_order_with_label_confidence_and_scores(tuned: Tuned) ->
         ("one text", ["takes a list of texts", "str 'one text'", "predict([text])"]),
         (["a", None], ["item 2 of 2", "NoneType", "Make it a string"]),
         (7, ["takes a list of texts", "int '7'"]),
+        ({"text": "one text"}, ["takes a list of texts", "dict"]),
+        (Table(["text", "label"]), ["predict(table[name])"]),
     ],
 )
 def test_what_is_no_list_of_texts_is_refused(tuned: Tuned, texts: Any, parts: list[str]) -> None:

@@ -159,12 +159,13 @@ class Bundle:
         """
         if form is not None:
             return self.formed(form).predict(inputs, tokens=tokens)
-        asked = None if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable) else list(inputs)
-        if asked is None:
+        single = isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable)
+        if single or hasattr(inputs, "columns"):  # a table gives its columns' names, one after the other
             raise DataError(
                 f"`predict` takes a list of texts; it got {type(inputs).__name__} {str(inputs)[:60]!r}. "
-                f"For one text write predict([text])."
+                f"For one text write predict([text]), for a table's column predict(table[name])."
             )
+        asked = list(inputs)
         if not asked:
             return []
         return self.answer((self.task.ask or rows_of)(asked), tokens=tokens)

@@ -10,6 +10,7 @@ import typer
 from penjing.cli_options import AsJson, given_of
 from penjing.screen import Screen, print_json, print_table
 
+REGISTRY = Path("serving")
 KeyFile = Annotated[Path, typer.Option("--keys", help="file of API keys")]
 Number = Annotated[str, typer.Argument(help="a key's id, such as k7f3a91c2")]
 
@@ -90,7 +91,7 @@ def serve(
 
 def promote(
     model: Annotated[str, typer.Argument(help="a model and its version, such as support@3")],
-    registry: Annotated[Path, typer.Option("--registry", help="versions of models")] = Path("serving"),
+    registry: Annotated[Path, typer.Option("--registry", help="versions of models")] = REGISTRY,
     alias: Annotated[str, typer.Option("--alias", help="what is to point at it")] = "live",
     canary: Annotated[
         float | None, typer.Option("--canary", help="share of the live traffic that it gets; 0 ends it")
@@ -103,6 +104,7 @@ def promote(
     with Screen(quiet=True):
         from penjing.serve import registry as own
 
+        registry, model = _by_folder(registry, model)
         version, _ = own.find(registry, model)
         if canary is None and shadow is None:
             route = own.point(registry, version.name, version.number, alias=alias)
@@ -114,13 +116,21 @@ def promote(
 
 def roll_back(
     model: Annotated[str, typer.Argument(help="a model, such as support")],
-    registry: Annotated[Path, typer.Option("--registry", help="versions of models")] = Path("serving"),
+    registry: Annotated[Path, typer.Option("--registry", help="versions of models")] = REGISTRY,
 ) -> None:
     """Return to the version that was live before. A service follows within a second."""
     with Screen(quiet=True):
         from penjing.serve.registry import roll_back as back
 
+        registry, model = _by_folder(registry, model)
         typer.echo(_said(model, back(registry, model)))
+
+
+def _by_folder(registry: Path, model: str) -> tuple[Path, str]:
+    """Registry and name of a model; it may be given by its folder, as `watch` and `update` take it."""
+    folder = Path(model)
+    named = folder.parent != Path() and registry in (folder.parent, REGISTRY)
+    return (folder.parent, folder.name) if named else (registry, model)
 
 
 def _said(name: str, route: Any) -> str:

@@ -112,7 +112,7 @@ def test_a_better_model_goes_live_knows_the_new_label_and_is_rolled_back_by_one_
     assert lineage["parent"]["folder"] == str(tmp_path / "models" / "desk" / "1")
     assert update(asked).what == "waiting", "no row is learned twice"
     assert rounds.standing_rounds(tmp_path / "updates", 2) == [1]
-    done = CliRunner().invoke(app, ["roll-back", "desk", "--registry", str(tmp_path / "models")])
+    done = CliRunner().invoke(app, ["roll-back", str(tmp_path / "models" / "desk")])  # as `watch` takes it
     assert (done.output.strip(), live(asked)) == ("desk: live 1", 1)
 
 

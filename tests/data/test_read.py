@@ -223,7 +223,7 @@ def test_bare_quotes_in_a_tsv_are_plain_signs(tmp_path: Path) -> None:
     assert any("quotation marks" in note for note in rows.notes)
 
 
-@pytest.mark.parametrize("cell", ["", "  ", "nan", "None", "null"])
+@pytest.mark.parametrize("cell", ["", "  ", "nan", "None", "null", "#N/A"])
 def test_an_empty_label_is_named_and_counted(tmp_path: Path, cell: str) -> None:
     said = complaint(put(tmp_path, "a.csv", f"text,label\na,x\nb,{cell}\nc,y\nd,{cell}\n"))
     assert "a.csv, line 3: the label is empty" in said
@@ -315,7 +315,12 @@ def test_the_delimiter_is_the_one_that_makes_even_rows() -> None:
     [
         ([["text", "label"], ["a", "b"]], True),
         ([["Quality", "String"], ["1", "a b"], ["0", "c d"]], True),
+        ([["anchor", "positive", "neg_1"], ["a b", "c d", "e f"]], True),
+        ([["premise", "hypothesis"], ["it rained", "it was wet"]], True),
+        ([["前提", "假设"], ["下雨了", "地湿了"]], True),
+        ([["句子一", "句子二"], ["下雨了", "地湿了"]], True),
         ([["1", "good film"], ["0", "bad film"], ["1", "fine"]], False),
+        ([["terrible", "negative"], ["great", "positive"], ["fine", "positive"]], False),
         ([["good film", "pos"], ["bad film", "neg"], ["fine", "pos"]], False),
     ],
 )

@@ -32,6 +32,15 @@ LABEL_NAMES = tuple(
     标签 类别 意图 分类 类目 种类 情感 情绪 主题 话题 类型 标注 所属类别 评分 部门
     """.split()  # noqa: SIM905
 )
+# What tasks of several texts call their columns: two of them are a header, as one may be a label (`positive`).
+ROLE_NAMES = frozenset(
+    """
+    anchor positive negative neg hard_negative premise hypothesis claim evidence context ctx response reply
+    answer answers choice choices option options ending endings chosen rejected src tgt source target reference
+    user assistant doc s q document passage completion query question
+    前提 假设 查询 文档 问题 答案 回答 回复 选项 题目 背景 原文 译文 句子 正例 负例 文本
+    """.split()  # noqa: SIM905
+)
 # Names of languages, of which a table of translations has two as columns.
 LANGUAGES = frozenset(
     """
@@ -62,6 +71,11 @@ def is_like_known(name: str) -> bool:
         return False
     word = simple(name).split("_")[-1].rstrip("12")  # `question1` and `question2`
     return word in TEXT_NAMES or word in LABEL_NAMES or (len(word) <= 8 and _ends_like(word))
+
+
+def is_role(name: str) -> bool:
+    """Whether a cell reads like the head of one of several columns of texts: `premise`, `neg_1`, 句子二."""
+    return re.sub(r"_?[0-9一二甲乙]$", "", simple(name)) in ROLE_NAMES
 
 
 def is_language(name: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from penjing.data.columns import is_known, is_language, is_like_known
+from penjing.data.columns import is_known, is_language, is_like_known, is_role
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.table import Cells, Table
 from penjing.errors import DataError
@@ -184,7 +184,7 @@ def has_header(head: Sequence[Sequence[str]], wanted: Iterable[str] = ()) -> boo
         return False
     if any(is_known(cell) for cell in first) or sum(is_like_known(cell) for cell in first) > 1:
         return True
-    if sum(map(is_language, first)) > 1:
+    if sum(map(is_language, first)) > 1 or sum(map(is_role, first)) > 1:
         return True
     if len(set(first)) < len(first) or len(rest) < 2 or any(_is_number(cell) for cell in first):
         return False

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>"))
+_MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A"))
 LISTING = ("|", ";", "；", "、", ",", "，")  # signs that divide a list
 _SEPARATORS = (*LISTING, "/", " ")
 _WHOLE = re.compile(r"[-+]?\d+\.0+$")
