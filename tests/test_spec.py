@@ -87,6 +87,10 @@ def test_anchored_paths_hold_from_any_folder(tmp_path: Path, monkeypatch: pytest
     assert anchored.base == str(tmp_path / "base")
     assert anchored.data.train == [str(tmp_path / "a.csv"), "hf:imdb"]
     assert anchored.data.test == "/b.csv"
+    for name in ("a.en", "a.de"):
+        (tmp_path / name).write_text("")
+    both = spec.read(base="base", train="a.en+a.de").anchored().data.train
+    assert both == f"{tmp_path / 'a.en'}+{tmp_path / 'a.de'}"
     assert spec.read(base="minilm").anchored().base == "minilm"
 
 

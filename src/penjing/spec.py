@@ -109,7 +109,12 @@ def _absolute(source: Any) -> Any:
         return [_absolute(one) for one in source]
     if isinstance(source, dict):
         return {name: _absolute(one) for name, one in source.items()}
-    return source if source is None or source.startswith(("hf:", "~")) else str(Path(source).absolute())
+    if source is None or source.startswith(("hf:", "~")):
+        return source
+    sides = [side.strip() for side in source.split("+")]
+    if len(sides) > 1 and not Path(source).exists() and all(Path(side).is_file() for side in sides):
+        return "+".join(map(_absolute, sides))  # files whose lines belong together
+    return str(Path(source).absolute())
 
 
 def read(

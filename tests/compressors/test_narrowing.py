@@ -16,6 +16,7 @@ from penjing.compressors.prune_heads import prune_heads
 from penjing.errors import NotSupported, SpecError
 from penjing.models.slim import sites_of, weight_of
 from penjing.objectives.masked import masked
+from penjing.tasks.translate import translate
 
 Tiny = Callable[..., Path]
 TEXTS = [text for text, _ in tickets(24)]
@@ -97,6 +98,13 @@ def test_heads_with_relative_positions_of_their_own_are_refused(family: str, tin
     held = held_of(tiny(family))
     with pytest.raises(NotSupported, match=r"Take `prune_ffn` or `drop_layers`"):
         shrink(prune_heads(share=0.5), held, rehearsal_of(held, TEXTS, LABELS))
+
+
+@pytest.mark.parametrize("make", [prune_ffn, prune_heads])
+def test_an_encoder_decoder_is_refused(make: Any, tiny: Tiny) -> None:
+    held = held_of(tiny("t5"), translate(), [])
+    with pytest.raises(NotSupported, match=r"one stack of layers; T5Model has two.*such as `int8`"):
+        shrink(make(share=0.5), held, rehearsal_of(held_of(tiny("t5")), TEXTS))
 
 
 def test_shares_that_leave_nothing_or_all_are_refused() -> None:

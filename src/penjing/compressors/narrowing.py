@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from penjing.compressor import Held, Rehearsal, Shrunk
 from penjing.compressors.calibrating import batches_of
 from penjing.errors import NotSupported, SpecError
+from penjing.models.encdec import is_whole
 from penjing.models.importance import activity, moments, sensitivity
+from penjing.models.layers import bare
 from penjing.models.modes import evaluating
 from penjing.models.slim import Site, describe, narrow, sites_of, weight_of
 from penjing.records import Batch
@@ -56,9 +58,14 @@ def shrink(held: Held, rehearsal: Rehearsal, asked: Asked) -> Shrunk:
     """The model without the units that matter least.
 
     Raises:
-        NotSupported: a family whose units cannot go, or an attention that needs them all.
+        NotSupported: a family whose units cannot go, two stacks, or an attention that needs them all.
     """
     model, trunk = held.model, held.model.trunk
+    if is_whole(trunk):  # what enters its decoder are tokens of answers, which are others than a row's
+        raise NotSupported(
+            f"`{asked.name}` was to take units out of one stack of layers; {type(bare(trunk)).__name__} has "
+            f"two that answer each other. Take a step that keeps its shape, such as `int8` or `low_rank`."
+        )
     sites = sites_of(trunk, attention=asked.attention)
     if held.task.vary is not None:  # what is learned from a row is drawn, such as its masks
         every = np.arange(len(rehearsal.part))

@@ -16,13 +16,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.responses import StreamingResponse
 
 from penjing.errors import DataError, NotSupported, PenjingError
 from penjing.models.generate import Prompts, Said
 from penjing.serve.asked import Caller, refuse_unreadable
 from penjing.serve.guard import needs
+from penjing.serve.idle import without_idle
 from penjing.serve.opened import Opened
 from penjing.serve.predict import About
 from penjing.serve.replies import FAULTS, answer, named, of_error, while_there
@@ -37,6 +38,11 @@ Temperature = Annotated[
 Share = Annotated[float | None, Field(gt=0, le=1)]
 Ends = str | Annotated[list[str], Field(max_length=4)] | None
 One = Annotated[int, Field(ge=1, le=1)]
+
+
+def _only(given: Any) -> Any:
+    """The one prompt of a list of one."""
+    return given[0] if isinstance(given, list) and len(given) == 1 else given
 
 
 class Embed(BaseModel):
@@ -64,7 +70,7 @@ class Complete(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Name
-    prompt: str
+    prompt: Annotated[str, BeforeValidator(_only)]
     max_tokens: Tokens = None
     temperature: Temperature = None
     top_p: Share = None
@@ -74,6 +80,8 @@ class Complete(BaseModel):
     stream_options: StreamOptions | None = None
     n: One = 1
     user: str | None = None
+
+    _without_idle = model_validator(mode="before")(without_idle)
 
 
 class Piece(BaseModel):
@@ -88,7 +96,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant"]  # developer: OpenAI's newer word for system
     content: str | list[Piece]
 
 
@@ -139,6 +147,8 @@ class Chat(BaseModel):
     stream_options: StreamOptions | None = None
     n: One = 1
     user: str | None = None
+
+    _without_idle = model_validator(mode="before")(without_idle)
 
 
 class Usage(BaseModel):
@@ -214,7 +224,10 @@ def router(service: Service) -> APIRouter:
     @needs("infer")
     async def chat(body: Chat, request: Request) -> Response:
         """Reply to a conversation."""
-        messages = [{"role": one.role, "content": _text(one)} for one in body.messages]
+        messages = [
+            {"role": "system" if one.role == "developer" else one.role, "content": _text(one)}
+            for one in body.messages
+        ]
 
         def ask(opened: Opened) -> Prompts:
             if opened.bundle.task.name not in ("chat", "prefer"):

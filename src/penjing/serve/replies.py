@@ -30,6 +30,9 @@ KINDS: list[tuple[type[PenjingError], int, str]] = [
     (SpecError, 400, "bad_request"),
     (NotSupported, 400, "not_supported"),
 ]
+_BRANCH = re.compile(
+    r"(str|int|float|bool|dict|list|constrained-\w+)(\[.*\])?"
+)  # of a value of several kinds
 _PATH = re.compile(r"(?<![\w.])(?!/v[12]/)(?:~|\.{1,2})?(?:/[\w.@+~-]+){2,}/?")  # but for our own routes
 
 
@@ -125,6 +128,13 @@ def named(reply: Reply) -> dict[str, str]:
     return headers
 
 
+def _fields(request: Request) -> list[str]:
+    """Names of what a route's body may have."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    kind = getattr(getattr(body, "field_info", None), "annotation", None)
+    return [*getattr(kind, "model_fields", ())]
+
+
 def install(app: FastAPI, service: Service) -> None:
     """Let every error have the one shape."""
 
@@ -134,7 +144,8 @@ def install(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        return failure(422, "bad_input", _misread(error.errors(), request.headers.get("content-type", "")))
+        kind = request.headers.get("content-type", "")
+        return failure(422, "bad_input", _misread(error.errors(), kind, _fields(request)))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -142,11 +153,18 @@ def install(app: FastAPI, service: Service) -> None:
         return failure(error.status_code, codes.get(error.status_code, "bad_request"), str(error.detail))
 
 
-def _misread(faults: Sequence[Any], kind: str) -> str:
+def _misread(faults: Sequence[Any], kind: str, fields: Sequence[str]) -> str:
     """What is wrong with a body that is not what its route takes, and what to do; `kind` is what the client
-    called it."""
-    first = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    called it, `fields` are those it may have.
+
+    Of a value that may be of several kinds the deepest complaint is told: a list that is too long is not told
+    to be no text.
+    """
+    about = [one for one in faults if one["loc"][:2] == faults[0]["loc"][:2]]
+    deepest = max(about, key=lambda one: (one["type"] not in ("string_type", "list_type"), len(one["loc"])))
+    first = next((one for one in faults if one["type"] == "extra_forbidden"), deepest)
+    path = [str(part) for part in first["loc"] if part != "body" and not _BRANCH.fullmatch(str(part))]
+    where = ".".join(path)
     if first["type"] == "json_invalid":
         why = first["ctx"]["error"]
         return f"The body was to be JSON; after {where} characters it is not: {why}. Mend it there."
@@ -154,8 +172,7 @@ def _misread(faults: Sequence[Any], kind: str) -> str:
         came = f"as `{kind}`" if kind else "without a content type"
         return f"JSON was wanted; the body came {came}. Send it with `content-type: application/json`."
     if first["type"] == "extra_forbidden":
-        missing = [str(one["loc"][-1]) for one in faults if one["type"] == "missing"]
-        return f"`{where}` is no field here.{nearest(where, missing)} /openapi.json lists those there are."
+        return f"`{where}` is no field here.{nearest(path[-1], fields)} /openapi.json lists those there are."
     if first["type"] == "missing":
         return f"`{where or 'body'}` was wanted; there is none. Give it: /openapi.json says what it holds."
-    return f"`{where or 'body'}`: {first['msg']}."
+    return f"`{where or 'body'}`: {first['msg']}; it is {str(first['input'])[:60]!r}."
