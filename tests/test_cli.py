@@ -213,6 +213,7 @@ def test_predict_keeps_a_text_of_two_lines_on_one(tuned: Tuned) -> None:
         ([], "", "standard input, a line a text; it was empty"),
         ([], b"\xff\n", "line 1: UTF-8 was wanted"),
         (["nowhere.csv"], None, "looks like a file of texts"),
+        (["-"], "", "standard input, a line a text; it was empty"),
         (["a", "--scores"], None, "`--json` is not given"),
     ],
 )

@@ -244,7 +244,7 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="[TEXTS]...",
-            help="texts, or one file of texts; standard input, a line a text, when not given",
+            help="texts, or one file of texts; standard input, a line a text, when `-` or none",
         ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of the text, when a file is given")] = None,
@@ -263,6 +263,7 @@ def predict(
 ) -> None:
     """Answer texts, a file of texts, or standard input."""
     with Screen(quiet=True, as_json=as_json):
+        texts = [] if texts == ["-"] else texts
         if scores and not as_json:
             raise SpecError(
                 "`--scores` adds to the JSON output; `--json` is not given. Give both, or neither."

@@ -72,7 +72,7 @@ def train(
     rows = [
         ["ids", f"{card['ids']:,}"],
         ["family", card["family"]],
-        ["learnt from", f"{corpus['characters']:,} characters of {len(corpus['files']):,} files"],
+        ["learnt from", f"{corpus['characters']:,} characters of {counted(len(corpus['files']), 'file')}"],
         ["time", f"{card['seconds']:.1f} s"],
         ["folder", str(out)],
     ]

@@ -98,6 +98,11 @@ def test_rows_that_are_all_alike_cannot_be_split() -> None:
         split(rows_of(["same text"] * 9, [("x",)] * 9), share=0.1, seed=0)
 
 
+def test_unlabelled_rows_of_few_large_groups_are_not_said_to_lack_labels() -> None:
+    with pytest.raises(DataError, match=r"3 groups of .* none is small enough to be set aside whole"):
+        split(rows_of([text for text in unlike(3) for _ in range(12)], [()] * 36), share=0.1, seed=0)
+
+
 def test_a_share_beyond_one_is_a_spec_error() -> None:
     with pytest.raises(SpecError, match="valid_share"):
         split(rows_of(unlike(9), [("x",)] * 9), share=1.5, seed=0)

@@ -51,10 +51,11 @@ def split(
             room -= len(unit)
     if not valid or len(valid) == len(rows):
         n_groups = sum(map(len, units.values()))
+        why = "each label needs a row for training" if left else "none is small enough to be set aside whole"
         raise DataError(
             f"{len(rows):,} rows were to be split, {share:.0%} for validation; they are "
-            f"{counted(n_groups, 'group')} of (nearly) equal texts, and each label needs a row for training. "
-            f"Add rows, or give a validation file with `valid:`."
+            f"{counted(n_groups, 'group')} of (nearly) equal texts, and {why}. Add rows, or give a "
+            f"validation file with `valid:`."
         )
     chosen = np.zeros(len(rows), bool)
     chosen[valid] = True
