@@ -32,12 +32,13 @@ LABEL_NAMES = tuple(
     标签 类别 意图 分类 类目 种类 情感 情绪 主题 话题 类型 标注 所属类别 评分 部门
     """.split()  # noqa: SIM905
 )
-# What tasks of several texts call their columns: two of them are a header, as one may be a label (`positive`).
+# What tasks of several texts call their columns: two of them are a header, as one may be a label
+# (`positive`).
 ROLE_NAMES = frozenset(
     """
     anchor positive negative neg hard_negative premise hypothesis claim evidence context ctx response reply
-    answer answers choice choices option options ending endings chosen rejected src tgt source target reference
-    user assistant doc s q document passage completion query question
+    answer answers choice choices option options ending endings chosen rejected src tgt source target
+    reference user assistant doc s q document passage completion query question
     前提 假设 查询 文档 问题 答案 回答 回复 选项 题目 背景 原文 译文 句子 正例 负例 文本
     """.split()  # noqa: SIM905
 )
