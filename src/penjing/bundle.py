@@ -219,13 +219,25 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         about = {
             "name": base.name if base.folder != Path(base.name) else str(base.folder.absolute()),
             "sha256": base.sha256,
-            "pooling": base.pooling,
+            "pooling": _taught_pooling(model, base),
             "width": base.width,
             "kind": base.kind,
             **({"held_in": held_in(model.trunk)} if held_in(model.trunk) else {}),
         }
         full = {"format": FORMAT, "saves": saves, **card, "base": about, "files": files}
         write_json(aside / "card.json", full)
+
+
+def _taught_pooling(model: Model, base: Base) -> str:
+    """How whoever tunes the base is to sum up a sequence.
+
+    The first state of an encoder that grew by saying hidden words stands for no text: no loss read it so. A
+    bert-tiny (80 steps) tuned from there by its first state on 270 Chinese reviews gave one label at any rate
+    (accuracy 0.61, TF-IDF 0.82); by the mean it learned them (0.79 at 3e-4, 0.84 at 1e-3).
+    """
+    read = any(hasattr(part, "pooling") for part in model.head.modules())
+    untaught = base.grown and base.kind == "encoder" and words_of(model.head) is not None and not read
+    return "mean" if untaught else base.pooling
 
 
 def _head_state(model: Model) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from penjing.jobs.feeding import opened_corpus, texts_of
 from penjing.jobs.news import silent
 from penjing.jobs.pretrain import asked
 from penjing.jobs.training import advance, begin, finish
+from penjing.models.load import load as open_base
 
 Tiny = Callable[..., Path]
 LINE = "my parcel is late and the courier says it is lost on order {}. the invoice shows a wrong fee. "
@@ -69,6 +70,23 @@ def test_an_objective_s_run_leaves_a_base_for_every_other_job(
     assert found["values"]["loss"] > 0
     with pytest.raises(NotSupported, match="answers nothing by itself"):
         load(run.folder).predict(["late"])
+
+
+@pytest.mark.parametrize(
+    ("task", "pooling"),
+    [
+        ("masked", "mean"),
+        pytest.param({"mixed": {"of": ["masked", "sentence_order"]}}, "cls", marks=pytest.mark.slow),
+    ],
+)
+def test_a_grown_encoder_is_summed_up_by_what_its_objective_taught(
+    asks: dict[str, Any], tiny: Tiny, task: Any, pooling: str
+) -> None:
+    shape = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
+    asks |= {"base": "bert-tiny", "tokenizer": str(tiny("bert")), "shape": shape, "task": task}
+    asks["train"] |= {"steps": 1, "evals": 1}
+    run = pretrain(asks)
+    assert open_base(str(run.folder)).pooling == pooling
 
 
 @pytest.mark.slow
