@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from penjing.errors import DataError
 from penjing.intervals import bootstrap, one_hot, paired_difference
-from penjing.measures import LENT, best_thresholds, calibration, multi_label, single_label
+from penjing.measures import LENT, best_thresholds, calibration, language_scores, multi_label, single_label
 
 
 def made_rows(n: int, n_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +153,20 @@ def test_ten_thousand_rows_of_150_classes_take_about_a_second() -> None:
         single_label(p, y, names(150), seed=0)
         took.append(time.process_time() - start)
     assert min(took) < 3  # 0.9 s measured where little else ran
+
+
+def test_the_loss_of_one_document_is_drawn_over_its_pieces() -> None:
+    rng = np.random.default_rng(0)
+    found = np.stack([rng.normal(64, 8, 200), np.full(200, 32.0), np.zeros(200)], 1)
+    targets = np.zeros((200, 4), dtype=np.int64)  # all of one source and document
+    low, high = language_scores(found, targets, ["a"], {}).intervals["loss"]
+    deviation = found[:, 0].std() / 32 / np.sqrt(200)  # of the mean
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.15)
+    assert language_scores(found[:1], targets[:1], ["a"], {}).intervals == {}
+    targets[:, 1] = np.arange(200) // 20  # ten documents
+    wide = language_scores(found, targets, ["a"], {}).intervals["loss"]
+    assert wide[0] < low + deviation
+    assert wide[1] > high - deviation
 
 
 def drawn(seed: int, n_labels: int = 3) -> tuple[np.ndarray, np.ndarray]:

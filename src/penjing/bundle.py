@@ -92,7 +92,7 @@ class Bundle:
         if self.task.feed:
             raise NotSupported(
                 f"Answers to texts were wanted; `{self.task.name}` learned a language and answers nothing by "
-                f"itself. Tune it for a task (`penjing tune --base` {self.folder}), or score it on other "
+                f"itself. Tune it for a task (`penjing tune --base {self.folder}`), or score it on other "
                 "text with `penjing evaluate`."
             )
         longest = self.card["max_length"]

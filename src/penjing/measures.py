@@ -103,7 +103,8 @@ def language_scores(
 
     Returns:
         values `loss` (nats a token), `perplexity`, `token_accuracy` and with `whole` `bits_per_byte`; the
-        95 % interval of the loss over documents; table `per_source`.
+        95 % interval of the loss over documents (of one document over its pieces; none of one piece);
+        table `per_source`.
     """
     from penjing.records import Scores  # imports torch
 
@@ -115,12 +116,13 @@ def language_scores(
             n_tokens = int(found[own, 1].sum())
             rows.append({"source": name, **_language(found[own], targets[own], whole), "tokens": n_tokens})
     _, document = np.unique(targets[:, :2], axis=0, return_inverse=True)
-    sums = np.stack([np.bincount(document.ravel(), found[:, i]) for i in (0, 1)], 1)
+    unit = document.ravel() if document.any() else np.arange(len(found))
+    sums = np.stack([np.bincount(unit, found[:, i]) for i in (0, 1)], 1)
     generator = np.random.default_rng(seed)
     drawn = [sums[generator.integers(len(sums), size=len(sums))].sum(0) for _ in range(DRAWS)]
     means = [total / max(n, 1) for total, n in drawn]
     low, high = (float(np.quantile(means, q)) for q in (0.025, 0.975))
-    return Scores(values, {"loss": (low, high)}, {"per_source": rows})
+    return Scores(values, {"loss": (low, high)} if len(sums) > 1 else {}, {"per_source": rows})
 
 
 def _language(found: NDArray[Any], targets: NDArray[Any], whole: bool) -> dict[str, float]:
