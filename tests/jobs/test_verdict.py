@@ -26,3 +26,23 @@ def test_of_a_run_still_going_whose_score_falls_the_lowest_is_the_best() -> None
     say = speaker("en")
     assert verdict(facts, say).sentences == ("Best on the validation rows so far: 2.250 loss, at step 40.",)
     assert learning(facts, say)[0][0].lead.startswith("Best 2.250 at step 40.")
+
+
+def judged(counts: list[list[int]]) -> str:
+    result = {
+        "task": "classify",
+        "splits_scored": "test",
+        "best_name": "accuracy",
+        "after": {
+            "values": {"accuracy": 0.6},
+            "tables": {"confusion": {"labels": ["good", "bad"], "counts": counts}},
+        },
+    }
+    return verdict(Facts(Path("runs/a"), result=result), speaker("en")).advice
+
+
+def test_a_model_that_answers_one_label_to_every_row_is_said_to_have_learned_nothing() -> None:
+    assert judged([[0, 16], [0, 24]]).startswith("It answers “bad” to every row")
+    assert judged([[1, 15], [0, 24]]) == ""
+    assert judged([[0, 0], [0, 40]]) == "", "all rows are of that label"
+    assert judged([[0, 4], [0, 6]]) == "", "too few rows to tell"

@@ -13,6 +13,7 @@ from penjing.jobs.reading import Facts, dicts, of
 from penjing.jobs.words import Say
 
 CALIBRATED = 0.02  # an expected calibration error up to here is called well calibrated
+FEW_ANSWERS = 20  # of which all may be alike by chance
 FEW_ROWS = 100  # fewer scored rows than this are said to be few
 
 
@@ -48,7 +49,8 @@ def verdict(facts: Facts, say: Say) -> Verdict:
     after = of(facts.result, "after", "values", name)
     if not finite(after):
         return Verdict(say("unscored"), _progress(facts, say), "done", name, split)
-    urgent = tuple(said for said in (_advice(facts, say, name), _leaked(facts, say, split)) if said)
+    told = (_one_answer(facts, say) or _advice(facts, say, name), _leaked(facts, say, split))
+    urgent = tuple(said for said in told if said)
     sentences = (*urgent, *_sentences(facts, say, name, split))
     return Verdict(_headline(facts, say, name, split), sentences, "done", name, split, " ".join(urgent))
 
@@ -110,6 +112,17 @@ def _advice(facts: Facts, say: Say, name: str) -> str:
     if tested is None or not finite(of(facts.result, "baseline", "values", name)):
         return ""
     return say("worse_advice") if tested[2] < 0 else say("chance_advice") if tested[1] <= 0 else ""
+
+
+def _one_answer(facts: Facts, say: Say) -> str:
+    """That the model gives every scored row one label, and so learned nothing of what they hold; empty where it
+    does not, or where so few rows prove nothing."""
+    found = of(facts.result, "after", "tables", "confusion") or {}
+    counts, labels = found.get("counts") or [], found.get("labels") or []
+    if "accuracy" not in (of(facts.result, "after", "values") or {}) or sum(map(sum, counts)) < FEW_ANSWERS:
+        return ""
+    answered = [label for label, column in zip(labels, zip(*counts, strict=True), strict=True) if any(column)]
+    return say("one_answer", label=answered[0]) if len(answered) == 1 < sum(map(any, counts)) else ""
 
 
 def _leaked(facts: Facts, say: Say, split: str) -> str:

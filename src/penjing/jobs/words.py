@@ -52,6 +52,8 @@ ENGLISH: dict[str, str] = {
     "before it is served.",
     "chance_advice": "Nothing here shows that the large model is worth its cost. More test rows "
     "would narrow the doubt.",
+    "one_answer": "It answers “{label}” to every row, so it learned nothing of what they hold: give it a "
+    "higher rate (`train.lr`), more steps or another base, or sum up texts otherwise (`pooling: mean`).",
     "untested": "The difference to the baseline was not tested row by row, so take it as a rough one.",
     "on_valid": "There was no test set. The validation rows also chose the best step: expect a "
     "little less on new rows.",
