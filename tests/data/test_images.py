@@ -82,6 +82,9 @@ def test_a_broken_image_is_named_and_left_out_only_when_that_was_asked_for(folde
     with pytest.raises(DataError) as error:
         read_images(folder)
     told(error, "red/002.png", "cannot be decoded", "2 of 10 files", "drop_empty: true")
+    (folder / "red/002.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"UnidentifiedImageError: cannot identify image file\)"):
+        read_images(folder)
     rows = read_images(folder, drop_empty=True)
     assert len(rows) == 8
     assert "2 images of 10 left out" in rows.notes[-1]

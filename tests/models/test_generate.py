@@ -175,6 +175,12 @@ def test_a_row_without_room_or_words_is_refused(tiny: Tiny) -> None:
         generate(model, [[]], GREEDY, stop=stop)
 
 
+def test_a_source_longer_than_the_base_reads_is_refused(tiny: Tiny) -> None:
+    model, rows, stop, _ = made(tiny, "marian")
+    with pytest.raises(DataError, match="Row 5 of 6 has 14 tokens; the base reads sources of 13 at most"):
+        generate(model, rows, GREEDY, stop=stop, limit=13)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

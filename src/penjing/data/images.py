@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from penjing.records import Rows
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+_NAMELESS = re.compile(r" <_io\.BytesIO[^>]*>")  # how Pillow calls bytes without a name, by their address
 PATH_NAMES = "image image_path path file file_name filename img picture 图片 路径".split()  # noqa: SIM905
 
 
@@ -343,7 +345,8 @@ def _about(content: bytes) -> list[Any] | str:
     try:
         opened(content, least=64)
     except UNREADABLE as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        said = _NAMELESS.sub("", f"{type(error).__name__}: {error}")
+        return " ".join(said.split())[:120]
     width, height = size_of(content)
     return [hashlib.sha256(content).hexdigest(), height, width]
 

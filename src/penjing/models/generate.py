@@ -178,6 +178,11 @@ def rooms_of(rows: Sequence[Sequence[int]], how: Decoding, limit: int | None, bo
                 f"Row {i + 1} of {len(rows)} has no token to begin with; text cannot be made of nothing. "
                 "Give it a word, or the tokenizer's first token."
             )
+        if limit is not None and both and len(row) > limit:
+            raise DataError(
+                f"Row {i + 1} of {len(rows)} has {len(row)} tokens; the base reads sources of {limit} at "
+                "most. Shorten it, or take a base that reads more."
+            )
         if limit is not None:
             most[i] = min(how.max_new, limit if both else limit - len(row))
         if most[i] < 1:
