@@ -35,7 +35,7 @@ LAYERS = {
         "sandbox", "sandboxed", "saying",
     ],
     0: [
-        "errors", "keys", "plugin", "plural", "records", "spec", "task", "tasks_key", "threads",
+        "errors", "heap", "keys", "plugin", "plural", "records", "spec", "task", "tasks_key", "threads",
         "tracker", "trust", "yaml_file",
     ],
 }  # fmt: skip

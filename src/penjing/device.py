@@ -15,6 +15,7 @@ import torch
 
 from penjing.errors import NotSupported
 from penjing.files import CannotWrite, cache_folder, write_json
+from penjing.heap import keep_freed_memory
 from penjing.plural import counted
 from penjing.threads import cores
 
@@ -76,6 +77,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
             f"nothing over bf16. Say `precision: auto`, or `device: cuda` where there is one."
         )
     threads = set_threads()
+    if place.type == "cpu":
+        keep_freed_memory()
     free, ours = _free_cores()
     if place.type == "cpu" and free < 0.5 * threads:
         notes.append(
