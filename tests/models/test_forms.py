@@ -164,6 +164,14 @@ def test_what_is_no_form_is_refused(form: Any, parts: list[str]) -> None:
     told(error, *parts)
 
 
+@pytest.mark.parametrize(
+    "form", [{"choices": ["caf\udce9", "b"]}, {"schema": {"enum": ["\ud83d"]}}, {"regex": "\ud83d"}]
+)
+def test_half_of_a_character_is_refused(form: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"was to be Unicode; it has half of a character \(\\ud"):
+        form_of(form)
+
+
 def test_a_form_that_no_text_has_and_a_base_that_never_ends_are_refused(tiny: Tiny) -> None:
     base = load(str(tiny("gpt2")))
     none = form_of({"schema": {"type": "integer", "minimum": 3, "maximum": 2}})

@@ -115,8 +115,8 @@ def _advice(facts: Facts, say: Say, name: str) -> str:
 
 
 def _one_answer(facts: Facts, say: Say) -> str:
-    """That the model gives every scored row one label, and so learned nothing of what they hold; empty where it
-    does not, or where so few rows prove nothing."""
+    """That the model gives every scored row one label, and so learned nothing of what they hold; empty where
+    it does not, or where so few rows prove nothing."""
     found = of(facts.result, "after", "tables", "confusion") or {}
     counts, labels = found.get("counts") or [], found.get("labels") or []
     if "accuracy" not in (of(facts.result, "after", "values") or {}) or sum(map(sum, counts)) < FEW_ANSWERS:

@@ -90,6 +90,14 @@ def form_of(given: Any) -> Form:
                 f"`choices` must be a list of texts; it is {str(given[kind])[:80]!r}. Give such as [yes, "
                 "no]; numbers in quotes."
             )
+    half = next(
+        (c for c in json.dumps(value, ensure_ascii=False, default=str) if "\ud800" <= c <= "\udfff"), ""
+    )
+    if half:  # a terminal in another encoding, or JSON that writes one
+        raise SpecError(
+            f"`{kind}` was to be Unicode; it has half of a character (\\u{ord(half):04x}), which no answer "
+            f"can have. Write it in UTF-8, with its other half."
+        )
     return Form(kind, value)
 
 
