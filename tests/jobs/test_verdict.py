@@ -44,5 +44,11 @@ def judged(counts: list[list[int]]) -> str:
 def test_a_model_that_answers_one_label_to_every_row_is_said_to_have_learned_nothing() -> None:
     assert judged([[0, 16], [0, 24]]).startswith("It answers “bad” to every row")
     assert judged([[1, 15], [0, 24]]) == ""
-    assert judged([[0, 0], [0, 40]]) == "", "all rows are of that label"
+    assert "It answers" not in judged([[0, 0], [0, 40]]), "all rows are of that label"
     assert judged([[0, 4], [0, 6]]) == "", "too few rows to tell"
+
+
+def test_labels_without_scored_rows_are_told() -> None:
+    said = judged([[0, 0], [0, 40]])
+    assert said == "Labels without any scored row: 1 of 2 (good). No score speaks of them."
+    assert judged([[1, 0], [0, 40]]) == ""

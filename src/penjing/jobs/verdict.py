@@ -49,7 +49,11 @@ def verdict(facts: Facts, say: Say) -> Verdict:
     after = of(facts.result, "after", "values", name)
     if not finite(after):
         return Verdict(say("unscored"), _progress(facts, say), "done", name, split)
-    told = (_one_answer(facts, say) or _advice(facts, say, name), _leaked(facts, say, split))
+    told = (
+        _one_answer(facts, say) or _advice(facts, say, name),
+        _unasked(facts, say),
+        _leaked(facts, say, split),
+    )
     urgent = tuple(said for said in told if said)
     sentences = (*urgent, *_sentences(facts, say, name, split))
     return Verdict(_headline(facts, say, name, split), sentences, "done", name, split, " ".join(urgent))
@@ -114,15 +118,31 @@ def _advice(facts: Facts, say: Say, name: str) -> str:
     return say("worse_advice") if tested[2] < 0 else say("chance_advice") if tested[1] <= 0 else ""
 
 
+def _confusion(facts: Facts) -> tuple[list[str], list[list[int]]]:
+    """Labels, and rows of each by the label that was answered, where each row has one label; else nothing."""
+    found = of(facts.result, "after", "tables", "confusion") or {}
+    one = "accuracy" in (of(facts.result, "after", "values") or {})
+    return (found.get("labels") or [], found.get("counts") or []) if one else ([], [])
+
+
 def _one_answer(facts: Facts, say: Say) -> str:
     """That the model gives every scored row one label, and so learned nothing of what they hold; empty where
     it does not, or where so few rows prove nothing."""
-    found = of(facts.result, "after", "tables", "confusion") or {}
-    counts, labels = found.get("counts") or [], found.get("labels") or []
-    if "accuracy" not in (of(facts.result, "after", "values") or {}) or sum(map(sum, counts)) < FEW_ANSWERS:
+    labels, counts = _confusion(facts)
+    if sum(map(sum, counts)) < FEW_ANSWERS:
         return ""
     answered = [label for label, column in zip(labels, zip(*counts, strict=True), strict=True) if any(column)]
     return say("one_answer", label=answered[0]) if len(answered) == 1 < sum(map(any, counts)) else ""
+
+
+def _unasked(facts: Facts, say: Say) -> str:
+    """That labels have no scored row, so that no score speaks of them; empty where each has one."""
+    labels, counts = _confusion(facts)
+    without = [label for label, row in zip(labels, counts, strict=True) if not any(row)]
+    if not without:
+        return ""
+    names = ", ".join(without[:3]) + ", …" * (len(without) > 3)
+    return say("unasked", n=plain(len(without)), all=plain(len(labels)), names=names)
 
 
 def _leaked(facts: Facts, say: Say, split: str) -> str:

@@ -54,6 +54,7 @@ ENGLISH: dict[str, str] = {
     "would narrow the doubt.",
     "one_answer": "It answers “{label}” to every row, so it learned nothing of what they hold: give it a "
     "higher rate (`train.lr`), more steps or another base, or sum up texts otherwise (`pooling: mean`).",
+    "unasked": "Labels without any scored row: {n} of {all} ({names}). No score speaks of them.",
     "untested": "The difference to the baseline was not tested row by row, so take it as a rough one.",
     "on_valid": "There was no test set. The validation rows also chose the best step: expect a "
     "little less on new rows.",
