@@ -218,6 +218,20 @@ def test_when_everything_goes_it_says_so(raw: Path) -> None:
         made(raw, language={"keep": ["ko"]})
 
 
+def test_a_document_that_is_too_long_is_told_how_it_can_be_kept(tmp_path: Path) -> None:
+    long = put(tmp_path, "raw/long.txt", prose(1, 90))
+    with pytest.raises(DataError, match=r"1 as `too_long`.*`--set longest=1000` for `too_long`"):
+        made(tmp_path / "raw", longest=100)
+    long.write_text("word " * 2_000_000)
+    with pytest.raises(DataError, match=r"long\.txt:1 was to be a document.*at most 2,000,000 characters"):
+        list(open_corpus(long).texts())
+
+
+def test_text_as_it_lies_that_is_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no\.txt was to hold training text; it is empty \(0 bytes\)"):
+        open_corpus(put(tmp_path, "no.txt", ""))
+
+
 def test_settings_are_checked_before_any_work(raw: Path) -> None:
     with pytest.raises(SpecError, match=r"`near` is not a key of a corpus\. Did you mean `twins\.near`"):
         made(raw, near=0.5)

@@ -123,6 +123,8 @@ def _raw(path: str, reading: dict[str, Any]) -> Corpus:
     sizes: dict[str, int] = {}
     for file in by_split["train"]:
         sizes[file.source] = sizes.get(file.source, 0) + file.size
+    if not any(sizes.values()):
+        raise DataError(f"{path} was to hold training text; it is empty (0 bytes). Give a file with text.")
     digest = hashlib.sha256()
     for file in files:
         with file.path.open("rb") as stream:
@@ -133,11 +135,10 @@ def _raw(path: str, reading: dict[str, Any]) -> Corpus:
         for file in by_split[split]:
             for found in documents(Piece(str(file.path), file.name, file.source, file.kind), spec):
                 if found.trouble not in ("", "no_text"):
-                    raise DataError(
-                        f"{found.where} was to be a document; {found.why}. Mend it, or let `penjing corpus "
-                        f"prepare` "
-                        f"sort it out."
-                    )
+                    way = "Mend it, or let `penjing corpus prepare` sort it out."
+                    if found.trouble == "too_long":
+                        way = f"One has at most {spec.longest:,} characters: part it by lines that are empty."
+                    raise DataError(f"{found.where} was to be a document; {found.why.rstrip('.')}. {way}")
                 if text := found.text.strip("\r\n"):
                     yield text, file.source
 

@@ -293,9 +293,11 @@ def _weights(spec: CorpusSpec, characters: Mapping[str, int], why: Mapping[str, 
     there = {name: size for name, size in characters.items() if size}
     if not there:
         told = ", ".join(f"{n:,} as `{reason}`" for reason, n in sorted(why.items(), key=lambda one: -one[1]))
+        most = f", `--set longest={10 * spec.longest}` for `too_long`" if "too_long" in why else ""
         raise DataError(
             f"A corpus was to be made; every document was dropped: {told or 'there was none'}. Change the "
-            "limits behind these reasons, such as `--set quality=null` for those of quality and repetition."
+            f"limits behind these reasons, such as `--set quality=null` for those of quality and "
+            f"repetition{most}."
         )
     wanted = spec.weights
     if wanted is None:
