@@ -59,6 +59,27 @@ def test_prompts_and_completions_are_found_and_told(tmp_path: Path) -> None:
     assert named.items == [Problem("y", "x")]
 
 
+def test_an_instruction_is_never_lost_beside_its_input(tmp_path: Path) -> None:
+    alpaca = [{"instruction": "Sum a list.", "input": "", "output": "sum(x)"},
+              {"instruction": "Mend it.", "input": "prnt(1)", "output": "print(1)"}]  # fmt: skip
+    path = put(tmp_path, "a.jsonl", lines(*alpaca))
+    wanted = ["Sum a list.\n", "Mend it.\nprnt(1)\n"]
+    rows = read_code(path)
+    assert [(one.prompt, one.completion) for one in rows.items or ()] == [
+        (wanted[0], "sum(x)"),
+        (wanted[1], "print(1)"),
+    ]
+    assert "`instruction+input` and `output` as prompt and completion (guessed)" in rows.notes[0]
+    assert [one.prompt for one in asked_code(alpaca).items or ()] == wanted
+
+
+def test_several_columns_are_one_prompt_and_never_one_completion(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", lines({"a": "x", "b": "y", "c": "z"}))
+    assert read_code(path, text="a+b", label="c").items == [Problem("x\ny", "z")]
+    with pytest.raises(DataError, match=r"`label: b\+c` names 2 columns; a completion has one"):
+        read_code(path, text="a", label="b+c")
+
+
 def test_a_column_of_whole_files_is_read_as_such(tmp_path: Path) -> None:
     rows = read_code(put(tmp_path, "s.jsonl", lines({"path": "a.py", "content": "  x\n"})))
     assert rows.items == [Problem("", "  x\n", whole=True)]

@@ -31,6 +31,7 @@ PROMPTS = ("prompt", "input", "source", "instruction", "question", "text", "pref
 COMPLETIONS = ("completion", "canonical_solution", "solution", "output", "response", "target", "middle",
                "answer", "code")  # fmt: skip
 WHOLE = ("content", "code", "text", "source")
+ALPACA = ("instruction", "input")  # neither says enough alone; the second may be empty
 TESTS = ("test", "tests", "test_list")
 SKIPPED = frozenset(("__pycache__", "node_modules", "venv", "site-packages"))
 
@@ -57,7 +58,8 @@ def read_code(
     delimiter: str | None = None,
     drop_empty: bool = False,
 ) -> Rows:
-    """Rows whose `items` are Problems. `text` and `label` name the columns of prompts and completions.
+    """Rows whose `items` are Problems. `text` and `label` name the columns of prompts and completions; a
+    prompt may be several, `a+b`, line by line.
 
     Raises:
         DataError: no code is there, no such columns, an empty file or completion (unless `drop_empty`).
@@ -102,7 +104,9 @@ def asked_code(inputs: Sequence[Any]) -> Rows:
     items = []
     for i, given in enumerate(inputs):
         one = as_object(given) if isinstance(given, str) and given[:1] == "{" else given
-        if isinstance(one, dict) and isinstance(one.get("prompt"), str):
+        if isinstance(one, dict) and "prompt" not in one and {*ALPACA} <= one.keys():
+            found = Problem("".join(f"{one[name]}\n" for name in ALPACA if one.get(name)), None)
+        elif isinstance(one, dict) and isinstance(one.get("prompt"), str):
             found = Problem(one["prompt"], None, str(one.get("suffix") or ""))
         else:
             found = Problem(given if isinstance(given, str) else "", None)
@@ -161,8 +165,13 @@ def _of_table(
 ) -> list[tuple[str, int, Problem]]:
     every = (*table.columns, *table.lists)
     plain_names = {plain(name): name for name in reversed(every)}
-    first = named(table, text, key="text", must=True)[:1] if text else []
-    second = named(table, label, key="label", must=labelled)[:1] if label else []
+    first = named(table, text, key="text", must=True) if text else []
+    second = named(table, label, key="label", must=labelled) if label else []
+    if len(second) > 1:
+        raise DataError(
+            f"{table.name}: `label: {label}` names {len(second)} columns; a completion has one. Name one "
+            f"of them."
+        )
     known = lambda names, besides: next(  # noqa: E731
         (plain_names[one] for one in names if one in plain_names and plain_names[one] not in besides), None
     )
@@ -172,6 +181,8 @@ def _of_table(
     if not first:
         hit = known(PROMPTS, second)
         first = [hit] if hit else []
+        if hit and plain(hit) in ALPACA and all(one in plain_names for one in ALPACA):
+            first = [plain_names[one] for one in ALPACA]
     if not first or (labelled and not second):
         whole = (second or first or [known(WHOLE, ()) or ""])[0]
         if not whole and len(table.columns) == 1:
@@ -187,7 +198,7 @@ def _of_table(
         )
         first, second = ([], [whole]) if labelled else ([whole], [])
     elif not (text and label):
-        both = [*first, *second] if labelled else first
+        both = ["+".join(first), *second] if labelled else ["+".join(first)]
         notes.append(
             f"{table.name}: {' and '.join(f'`{name}`' for name in both)} as prompt and completion (guessed)"
         )
@@ -207,7 +218,9 @@ def _problem(
 ) -> Problem:
     said = lambda name: "" if not name or row.get(name) is None else str(row[name])  # noqa: E731
     suffix, entry, setup = more
-    prompt = said(first[0]) if first else ""
+    prompt = "\n".join(filter(None, map(said, first)))
+    if {*map(plain, first)} == {*ALPACA}:
+        prompt += "\n"  # what is asked in words ends with its line
     completion = said(second[0]) if second else None
     if not first:
         return Problem("", completion, whole=True)
