@@ -154,6 +154,13 @@ def test_what_follows_the_last_reply_is_left_out_and_counted(tmp_path: Path) -> 
     assert any("2 of 2 conversations end without a reply" in note for note in notes)
 
 
+def test_several_columns_for_a_prompt_are_refused_not_cut_to_the_first(tmp_path: Path) -> None:
+    row = {"ask": "x", "about": "y", "say": "z"}
+    path = put(tmp_path, "a.jsonl", json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"`text: ask\+about` names 2 columns; one was wanted here"):
+        read(path, text="ask+about", label="say")
+
+
 def test_a_file_to_reply_to_loses_its_last_reply(tmp_path: Path) -> None:
     row = messages(("user", "hi"), ("assistant", "yes ?"))
     assert one(tmp_path, row, labelled=False).messages == PLAIN[:1]

@@ -163,6 +163,21 @@ def named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
     )
 
 
+def one_named(table: Table, given: str, *, key: str, must: bool) -> str | None:
+    """The column that a user names where one alone is of use; None where it is not there and need not be.
+
+    Raises:
+        DataError: several are named, of which all but one would be lost; it is not there, and it must be.
+    """
+    found = named(table, given, key=key, must=must)
+    if len(found) > 1:
+        raise DataError(
+            f"{table.name}: `{key}: {given}` names {len(found)} columns; one was wanted here. Name one of "
+            f"{', '.join(found)}, or join them in the file."
+        )
+    return found[0] if found else None
+
+
 def simple(name: str) -> str:
     """A column's name in small letters, words joined by `_`."""
     return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).strip("_").lower()

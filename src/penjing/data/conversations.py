@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.columns import named, simple
+from penjing.data.columns import one_named, simple
 from penjing.data.fields import given_rows
 from penjing.data.lists import literal
 from penjing.data.sources import tables
@@ -174,8 +174,8 @@ def _form(
     """The name of a table's form, and its rows as objects."""
     columns = {simple(name): name for name in reversed(table.columns)}
     if text is not None:
-        prompt = named(table, text, key="text", must=True)[0]
-        reply = named(table, label, key="label", must=True)[0] if label else None
+        prompt = one_named(table, text, key="text", must=True) or ""
+        reply = one_named(table, label, key="label", must=True) if label else None
         wanted = {"prompt": prompt, "completion": reply} if reply else {"messages": prompt}
         return "the columns named", _rows(table, wanted, columns)
     turns = next((columns[name] for name in TURNS if name in columns), None)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.columns import named, simple
+from penjing.data.columns import named, one_named, simple
 from penjing.data.entities import Place
 from penjing.data.fields import as_object, given_rows
 from penjing.data.lists import literal
@@ -188,7 +188,7 @@ def _flat(
             f"{table.name}: a question and the text that it is about were wanted; columns are "
             f"{', '.join(table.columns[:12])}. Name both with `text: question+context`, or give SQuAD's form."
         )
-    answers = named(table, label, key="label", must=labelled)[0] if label else _column(table, ANSWERS)
+    answers = one_named(table, label, key="label", must=labelled) if label else _column(table, ANSWERS)
     if answers is None and labelled:
         raise DataError(
             f"{table.name}: right answers were wanted; no column of {', '.join(table.columns[:12])} reads "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from penjing.data.columns import named, text_by_name
+from penjing.data.columns import one_named, text_by_name
 from penjing.data.table import Table, sample
 from penjing.errors import DataError
 
@@ -77,7 +77,8 @@ def _first(kinds: dict[str, str], names: Sequence[str], wanted: Sequence[str]) -
 def _column(table: Table, given: str, key: str) -> str:
     if given in table.lists:
         return given
-    return named(replace(table, columns=(*table.columns, *table.lists)), given, key=key, must=True)[0]
+    every = replace(table, columns=(*table.columns, *table.lists))
+    return one_named(every, given, key=key, must=True) or ""
 
 
 def _intent(table: Table, kinds: dict[str, str], intent: bool | str, body: str) -> str:
