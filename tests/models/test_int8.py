@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from penjing.models import int8
+from penjing.models.abreast import Abreast, joined
 from penjing.models.int8 import (
     Int8Linear,
     Int8Table,
-    Side,
-    alike,
     rounded,
     tokens_rounded,
     whole_product,
@@ -88,19 +87,21 @@ def test_linears_side_by_side_give_each_its_own_bits(bias: bool) -> None:
         Int8Linear.of(torch.randn(n, 48) * n, torch.randn(n) if bias else None).requires_grad_(False)
         for n in (20, 8, 20)
     ]
-    side, x = Side(), torch.randn(300, 48)
-    assert alike(layers)
-    for own, layer in zip(side.of(layers, x), layers, strict=True):
+    abreast, x = Abreast(), torch.randn(300, 48)
+    assert joined(layers) is not None
+    for own, layer in zip(abreast.of(layers, x), layers, strict=True):
         assert torch.equal(own, layer(x))
     layers[1].scale.mul_(3)
-    assert torch.equal(side.of(layers, x)[1], layers[1](x))
+    assert torch.equal(abreast.of(layers, x)[1], layers[1](x))
 
 
 def test_linears_that_somebody_watches_do_not_stand_side_by_side() -> None:
     layers = [Int8Linear.of(torch.randn(4, 8), None) for _ in range(2)]
-    layers[1].register_forward_hook(lambda *given: None)
-    assert not alike(layers)
-    assert not alike([layers[0], nn.Linear(8, 4)])
+    seen, x = list[int](), torch.randn(3, 8)
+    layers[1].register_forward_hook(lambda *given: seen.append(1))
+    assert torch.equal(Abreast().of(layers, x)[1], layers[1](x))
+    assert len(seen) == 2
+    assert joined([layers[0], nn.Linear(8, 4)]) is None
 
 
 def test_many_tokens_give_the_bits_of_few() -> None:

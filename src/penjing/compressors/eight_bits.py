@@ -43,17 +43,20 @@ def calibrated(
     tables = hold_tables(held) if embeddings else 0
     seen = gathered(model, batches, names, Ranges.empty)
     divided: dict[str, Tensor] = {}
-    for together in sharing(names, seen) if factors else []:
-        assert factors is not None
-        found = factors(seen[together[0]], [weight_of(trunk, name) for name in together])
-        divided |= dict.fromkeys(together, found)
+    spans: dict[str, tuple[float, float]] = {}
+    for together in sharing(names, seen):  # and so one grid, which makes them one product
+        record, weights = seen[together[0]], [weight_of(trunk, name) for name in together]
+        if factors:
+            divided |= dict.fromkeys(together, factors(record, weights))
+        if static:
+            span = span_of(record, torch.cat(weights), divided.get(together[0]), clip=clip)
+            spans |= dict.fromkeys(together, span)
 
     def held_so(name: str, *, folded: bool = False) -> CalibratedInt8:
         by, weight = divided.get(name), weight_of(trunk, name)
-        span = span_of(seen[name], weight, by, clip=clip) if static else None
         if folded and by is not None:
             weight, by = weight * by, None
-        return CalibratedInt8.of(weight, bias_of(trunk, name), span=span, factors=by)
+        return CalibratedInt8.of(weight, bias_of(trunk, name), span=spans.get(name), factors=by)
 
     spared, hurts = kept(keep, held, rehearsal, names, held_so)
     norms = norms_of(model, batches_of(rehearsal, rows=2)[0], names) if factors else {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -113,6 +113,18 @@ class Int8Linear(nn.Module):
         out = product(*codes_of(x), self.weight, self.scale, self.bias)
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
+    def beside(self, other: Any) -> bool:
+        """Whether it can be one product with a layer that reads the same states."""
+        return type(other) is Int8Linear and (other.bias is None) == (self.bias is None)
+
+    @staticmethod
+    def joined(layers: Sequence[Int8Linear]) -> Callable[[Tensor], Tensor]:
+        """What makes the outputs (T, O) of all, side by side, of states (T, I), to the bit as alone."""
+        bias = [one.bias for one in layers if one.bias is not None]
+        weight, scale = torch.cat([one.weight for one in layers], 1), torch.cat([one.scale for one in layers])
+        whole = torch.cat(bias) if bias else None
+        return lambda x: product(*tokens_rounded(x), weight, scale, whole).to(x.dtype)
+
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
@@ -167,38 +179,9 @@ def product(codes: Tensor, of_tokens: Tensor, weight: Tensor, scale: Tensor, bia
     return found.mul_(of_tokens) if bias is None else torch.addcmul(bias, found, of_tokens)
 
 
-class Side:
-    """Int8 linears that read the same states, side by side: one product in the place of several.
-
-    Its copy of their codes is made when it is first asked, and anew when one of them is another.
-    """
-
-    def __init__(self) -> None:
-        self._made: tuple[tuple[Tensor, ...], list[int], list[Tensor | None]] | None = None
-
-    def of(self, layers: Sequence[Int8Linear], x: Tensor) -> list[Tensor]:
-        """What each makes of states (T, D): views (T, O) of one table, in x's type, to the bit as alone."""
-        seen = tuple(t for one in layers for t in (one.weight, one.scale, one.bias) if t is not None)
-        versions = [0 if t.is_inference() else t._version for t in seen]
-        made = self._made
-        if made is None or made[1] != versions or any(a is not b for a, b in zip(made[0], seen, strict=True)):
-            bias = [one.bias for one in layers if one.bias is not None]
-            weight, scale = torch.cat([one.weight for one in layers], 1), torch.cat([o.scale for o in layers])
-            made = seen, versions, [weight, scale, torch.cat(bias) if bias else None]
-            self._made = made
-        weight, scale, whole = made[2]  # type: ignore[assignment]
-        out = product(*tokens_rounded(x), weight, scale, whole).to(x.dtype)
-        return [*out.split([one.out_features for one in layers], 1)]
-
-
-def alike(layers: Sequence[Any]) -> bool:
-    """Whether these can be put `Side` by side: int8 linears, all or none with a bias, that nobody watches."""
-    return all(
-        type(one) is Int8Linear
-        and not (one._forward_hooks or one._forward_pre_hooks or "forward" in one.__dict__)
-        and (one.bias is None) == (layers[0].bias is None)
-        for one in layers
-    )
+def watched(module: nn.Module) -> bool:
+    """Whether somebody looks on, or has put another forward in its place."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def whole_product(codes: Tensor, weight: Tensor) -> Tensor:
