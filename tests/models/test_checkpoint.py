@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penjing.errors import NotSupported
-from penjing.models.checkpoint import declared_pooling, longest
+from penjing.models.checkpoint import beyond_pooling, declared_pooling, longest
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,17 @@ def test_a_pooling_that_is_not_known_is_no_other(says: str, found: str, tmp_path
     (tmp_path / "1_Pooling" / "config.json").write_text(says)
     with pytest.raises(NotSupported, match=found):
         declared_pooling(tmp_path)
+
+
+def test_layers_after_the_pooling_are_named(tmp_path: Path) -> None:
+    assert beyond_pooling(tmp_path) == []
+    kinds = ["models.Transformer", "models.Pooling", "models.Dense", "models.Normalize"]
+    listed = [{"idx": i, "type": f"sentence_transformers.{kind}"} for i, kind in enumerate(kinds)]
+    (tmp_path / "modules.json").write_text(json.dumps(listed))
+    assert beyond_pooling(tmp_path) == ["Dense"]
+    (tmp_path / "modules.json").write_text("[")
+    with pytest.raises(NotSupported, match="damaged"):
+        beyond_pooling(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from penjing.jobs.caching import why_not
 from penjing.jobs.news import News, Tell, silent
 from penjing.keys import TrainSpec
 from penjing.models.calibrate import pace_of
+from penjing.models.checkpoint import beyond_pooling
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import train_rows_in_use
 from penjing.models.load import Base
@@ -319,6 +320,8 @@ def load_base(spec: Spec, machine: Machine, tell: Tell = silent) -> Base:
     if not base.way.packed and not base.way.sight:
         said = f"this base runs padded, not packed ({base.way.reason}); results are the same, speed is less"
         tell(News("note", said))
+    if beyond := beyond_pooling(base.folder):
+        tell(News("note", f"{' and '.join(beyond)} after the base's pooling is left out: vectors are others"))
     return base
 
 

@@ -147,6 +147,18 @@ def declared_pooling(folder: Path) -> str | None:
     return found[0]
 
 
+def beyond_pooling(folder: Path) -> list[str]:
+    """What a sentence-transformers folder has between pooled states and vectors, such as `Dense`: no part
+    of the base.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    listed = tried(lambda: list(json.loads(path.read_text(encoding="utf-8"))), folder, "modules.json")
+    kinds = [str(one.get("type", "")).rpartition(".")[2] for one in listed if isinstance(one, dict)]
+    return [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+
+
 def longest(config: Any, tokenizer: Any, offset: int = 0) -> int:
     """Longest sequence: positions the base has, less those before the first (`offset`, as was found by trying
     it; RoBERTa's two), and what its tokenizer says.
