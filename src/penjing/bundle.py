@@ -20,7 +20,7 @@ A bundle is a folder:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,13 +166,22 @@ class Bundle:
                 f"For one text write predict([text]), for a table's column predict(table[name])."
             )
         asked = list(inputs)
-        if not asked:
-            return []
-        return self.answer((self.task.ask or rows_of)(asked), tokens=tokens)
+        return self.answer(self.asked(asked), tokens=tokens) if asked else []
 
-    def answer(self, rows: Rows, *, tokens: int = 8192) -> list[dict[str, Any]]:
-        """One answer a row, as `predict` gives them; labels that rows may have are not looked at."""
-        found = self.infer(self.part(rows, labelled=False), tokens=tokens)
+    def asked(self, inputs: Sequence[Any]) -> Rows:
+        """Inputs of `predict` as the task's rows, without labels."""
+        return (self.task.ask or rows_of)(inputs)
+
+    def answer(
+        self, rows: Rows, *, tokens: int = 8192, cut: Callable[[int], object] | None = None
+    ) -> list[dict[str, Any]]:
+        """One answer a row, as `predict` gives them; labels that rows may have are not looked at. `cut` hears
+        how many are longer than the bundle's limit and lose their ends.
+        """
+        part = self.part(rows, labelled=False)
+        if cut:
+            cut(part.tokens.cut)
+        found = self.infer(part, tokens=tokens)
         return self.task.answers(found, self.labels, self.card["chosen"])
 
 

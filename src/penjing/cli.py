@@ -282,6 +282,7 @@ def predict(
             lambda: load(run, base=base).formed(form) if form else load(run, base=base),
             finder=(lambda: load(with_)) if with_ else None,
             tell=Screen(quiet=bool(texts) and not drop_empty).tell,
+            warn=Screen().tell,
             **given_of(text=text, drop_empty=drop_empty or None),
         ):
             if as_json:

@@ -90,3 +90,15 @@ def test_blank_lines_of_a_stream_are_counted_and_told() -> None:
     assert said == ["2 lines are blank and have no answer"]
     list(lines_of(io.BytesIO(b"a\nb"), lambda news: said.append(news.text)))
     assert len(said) == 1
+
+
+def test_texts_that_lose_their_ends_are_warned_of(tuned: Tuned, tmp_path: Path) -> None:
+    bundle, heard = tuned().bundle, list[str]()
+    long, limit = "order " * 2000, tuned().bundle.card["max_length"]
+    said = f"{{}} longer than {limit} tokens; {{}} cut"
+    file = tmp_path / "texts.txt"
+    file.write_text(f"{long}\norder\n{long}\n")
+    for given in ([long, "order"], [str(file)], ["order"]):
+        found = answers_to(given, io.BytesIO(), lambda: bundle, warn=lambda news: heard.append(news.text))
+        assert len(list(found)) >= len(given)
+    assert heard == [said.format("1 text is", "its end is"), said.format("2 texts are", "their ends are")]

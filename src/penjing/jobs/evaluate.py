@@ -10,8 +10,8 @@ from penjing.bundle import Bundle, load
 from penjing.errors import SpecError, nearest
 from penjing.jobs.conclude import worst
 from penjing.jobs.feeding import corpus_to_judge
+from penjing.jobs.odd import cut_said
 from penjing.jobs.prepare import READING, rows_from
-from penjing.plural import counted
 from penjing.records import Scores
 from penjing.run import Run
 
@@ -54,11 +54,8 @@ def evaluate(
         return _on_text(bundle, data, seed, reading)
     rows = rows_from(task, data, **reading)
     part = bundle.part(rows)
-    notes = list(rows.notes)
-    if part.tokens.cut:
-        are = counted(part.tokens.cut, "row is", "rows are")
-        theirs = "its end is" if part.tokens.cut == 1 else "their ends are"
-        notes.append(f"{are} longer than {bundle.card['max_length']} tokens; {theirs} cut")
+    cut = cut_said(part.tokens.cut, "row", bundle.card["max_length"])
+    notes = [*rows.notes, *([cut] if cut else [])]
     found = bundle.infer(part)
     scores: Scores = task.score(found, part.targets, bundle.labels, bundle.card["chosen"], seed)
     return {

@@ -15,17 +15,18 @@ MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another
 def odd(train: Part, valid: Part, limit: int, base: Base) -> list[str]:
     """All that is odd about the tokens of a job's rows."""
     cut = [
-        _cut_said(part.tokens.cut, name, limit) for name, part in (("train", train), ("validation", valid))
+        cut_said(part.tokens.cut, f"{name} row", limit)
+        for name, part in (("train", train), ("validation", valid))
     ]
     return [text for text in (*cut, unknown_said(train.tokens.ids, base)) if text]
 
 
-def _cut_said(n_cut: int, name: str, limit: int) -> str:
-    """That so many rows of a part lose their ends; empty where none does."""
+def cut_said(n_cut: int, name: str, limit: int) -> str:
+    """That so many of what is called so lose their ends; empty where none does."""
     if not n_cut:
         return ""
     theirs = "its end is" if n_cut == 1 else "their ends are"
-    are = counted(n_cut, f"{name} row is", f"{name} rows are")
+    are = counted(n_cut, f"{name} is", f"{name}s are")
     return f"{are} longer than {limit} tokens; {theirs} cut"
 
 

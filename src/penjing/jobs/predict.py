@@ -15,6 +15,7 @@ import numpy as np
 from penjing.bundle import Bundle
 from penjing.errors import DataError
 from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.odd import cut_said
 from penjing.jobs.prepare import rows_from
 from penjing.jobs.relating import line_of, relations
 from penjing.plural import counted
@@ -40,10 +41,13 @@ def answers_to(
     *,
     finder: Callable[[], Bundle] | None = None,
     tell: Tell = silent,
+    warn: Tell = silent,
     **reading: Any,
 ) -> Iterator[Answered]:
     """Answers to what was given: texts, the rows of one file, or else the lines of a stream. With a `finder`
-    of entities, the bundle says how those of each text stand to each other."""
+    of entities, the bundle says how those of each text stand to each other. How a file was read is told; that
+    texts lose their ends is a warning, after the last answer.
+    """
     for i, one in enumerate(given or (), 1):
         if not one.strip() or _HALF.search(one):
             what = "a text with words in it" if not one.strip() else "a text in UTF-8"
@@ -54,32 +58,44 @@ def answers_to(
     if finder:
         return _related(finder(), bundle(), path, given or lines_of(stream, tell), **reading)
     if path:
-        return answers_of_file(bundle(), path, tell=tell, **reading)
-    return answers(bundle, given or lines_of(stream, tell))
+        return answers_of_file(bundle(), path, tell=tell, warn=warn, **reading)
+    return answers(bundle, given or lines_of(stream, tell), warn=warn)
 
 
-def answers(bundle: Bundle | Callable[[], Bundle], inputs: Iterable[Any]) -> Iterator[Answered]:
+def answers(
+    bundle: Bundle | Callable[[], Bundle], inputs: Iterable[Any], *, warn: Tell = silent
+) -> Iterator[Answered]:
     """Answers in the inputs' order; the stream is taken in portions of 4,096.
 
     A function that opens the bundle is called when the first inputs are there: bad input costs no waiting.
     """
-    waiting = iter(inputs)
+    waiting, cut = iter(inputs), list[int]()
     while portion := list(islice(waiting, AT_ONCE)):
         bundle = bundle if isinstance(bundle, Bundle) else bundle()
         said = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in portion]
-        yield from _answered(bundle, said, bundle.predict(portion))
+        yield from _answered(bundle, said, bundle.answer(bundle.asked(portion), cut=cut.append))
+    _warned(bundle, sum(cut), warn)
 
 
-def answers_of_file(bundle: Bundle, path: Path, *, tell: Tell = silent, **reading: Any) -> Iterator[Answered]:
+def answers_of_file(
+    bundle: Bundle, path: Path, *, tell: Tell = silent, warn: Tell = silent, **reading: Any
+) -> Iterator[Answered]:
     """Answers to the rows of a file, labelled or not, as the bundle's task reads them; how it read them is
     told."""
     rows = rows_from(bundle.task, str(path), labelled=False, **reading)
     for note in rows.notes:
         tell(News("note", note))
+    cut = list[int]()
     for start in range(0, len(rows), AT_ONCE):
         portion = rows.take(np.arange(start, min(start + AT_ONCE, len(rows))))
         said = [portion.where(i) for i in range(len(portion))] if bundle.task.sees else portion.texts
-        yield from _answered(bundle, said, bundle.answer(portion))
+        yield from _answered(bundle, said, bundle.answer(portion, cut=cut.append))
+    _warned(bundle, sum(cut), warn)
+
+
+def _warned(bundle: Any, n_cut: int, warn: Tell) -> None:
+    if n_cut:
+        warn(News("note", cut_said(n_cut, "text", bundle.card["max_length"])))
 
 
 def _related(
