@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "src/penjing/data/support/en.train.csv"
-FIRST, WANTED = "penjing fp32", 1.8
+FIRST, WANTED = "fp32", 1.8
 Run = Callable[[Sequence[Sequence[int]]], Any]  # rows of ids -> (rows, width) means of states
 
 
@@ -123,8 +123,8 @@ def _runners(given: argparse.Namespace, scratch: Path) -> tuple[list[list[int]],
     some = rows[:: max(1, len(rows) // 300)]
     runs = {
         FIRST: _ours(base.trunk, base.way),
-        "penjing int8": _ours(held, base.way),
-        "penjing static int8": _ours(_static(base, some), base.way),
+        "int8": _ours(held, base.way),
+        "static int8": _ours(_static(base, some), base.way),
     }
     if not given.smoke:
         tables = [_table([row]) for row in some]
