@@ -115,6 +115,30 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def alone(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold the lock file `path`; another process that wants it waits. `waiting` is called where it is us.
+
+    Gives whether it is held: Windows has no such lock, and two processes may both be inside.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield True
+
+
 def refuse_taken(target: Path, mark: str | None = None) -> None:
     """See that a `new_folder` in this place would destroy nothing but what was made there before, which holds
     a file called `mark`.

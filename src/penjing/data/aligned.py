@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.columns import is_language, listed, named
+from penjing.data.columns import is_language, listed, named, one_named
 from penjing.data.columns import simple as plain
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.fields import Columns, as_object, read_fields
@@ -109,17 +109,13 @@ def _rows(items: list[tuple[str, str | None]], found: Rows) -> Rows:
 
 def _columns(table: Table, text: str | None, label: str | None, labelled: bool) -> Columns:
     first = named(table, text, key="text", must=True) if text else []
-    second = named(table, label, key="label", must=labelled) if label else []
+    target = one_named(table, label, key="label", must=labelled, why="a target has one") if label else None
+    second = [target] if target else []
     guessed = _guess([c for c in table.columns if c not in (*first, *second)], first, second)
     sources = first or _with_instruction(guessed[:1], table.columns)
     targets = second or guessed[1:]
     if not sources and not targets and not labelled and len(table.columns) == 1:
         sources = list(table.columns)
-    if len(targets) > 1:
-        raise DataError(
-            f"{table.name}: `label: {label}` names {len(targets)} columns; a target has one. Name one of "
-            f"them."
-        )
     if not sources or (labelled and not targets):
         raise DataError(
             f"{table.name}: a column of sources and one of targets were wanted; which they are could not be "

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.columns import listed, named
+from penjing.data.columns import listed, named, one_named
 from penjing.data.columns import simple as plain
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.fields import as_object, given_rows
@@ -166,12 +166,8 @@ def _of_table(
     every = (*table.columns, *table.lists)
     plain_names = {plain(name): name for name in reversed(every)}
     first = named(table, text, key="text", must=True) if text else []
-    second = named(table, label, key="label", must=labelled) if label else []
-    if len(second) > 1:
-        raise DataError(
-            f"{table.name}: `label: {label}` names {len(second)} columns; a completion has one. Name one "
-            f"of them."
-        )
+    said = one_named(table, label, key="label", must=labelled, why="a completion has one") if label else None
+    second = [said] if said else []
     known = lambda names, besides: next(  # noqa: E731
         (plain_names[one] for one in names if one in plain_names and plain_names[one] not in besides), None
     )

@@ -163,7 +163,9 @@ def named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
     )
 
 
-def one_named(table: Table, given: str, *, key: str, must: bool) -> str | None:
+def one_named(
+    table: Table, given: str, *, key: str, must: bool, why: str = "one was wanted here"
+) -> str | None:
     """The column that a user names where one alone is of use; None where it is not there and need not be.
 
     Raises:
@@ -172,7 +174,7 @@ def one_named(table: Table, given: str, *, key: str, must: bool) -> str | None:
     found = named(table, given, key=key, must=must)
     if len(found) > 1:
         raise DataError(
-            f"{table.name}: `{key}: {given}` names {len(found)} columns; one was wanted here. Name one of "
+            f"{table.name}: `{key}: {given}` names {len(found)} columns; {why}. Name one of "
             f"{', '.join(found)}, or join them in the file."
         )
     return found[0] if found else None

@@ -24,7 +24,7 @@ import numpy as np
 from penjing.data.mapped import mapped
 from penjing.data.tokenize import fingerprint
 from penjing.errors import DataError, NotSupported
-from penjing.files import cache_folder, new_folder, told
+from penjing.files import alone, cache_folder, new_folder
 from penjing.records import NO_ROWS, Part, Tokens
 from penjing.task import Feed
 
@@ -82,28 +82,11 @@ def feed_of(
     kept = cache_folder() if cache else None
     folder = (kept or _scratch()) / "feeds" / name
     if not (folder / FACTS).is_file():
-        with _alone(folder):
+        with alone(folder.with_name(f".{folder.name}.lock")):
             if not (folder / FACTS).is_file():  # another process wrote it meanwhile
                 with new_folder(folder) as aside:
                     _write(aside, documents(), tokenizer, feed, words, progress)
     return _opened(folder)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Write a folder alone; another process that wants to write it waits."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock: begin one after the other there
-        yield
-        return
-    path = folder.with_name(f".{folder.name}.lock")
-    with told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _scratch() -> Path:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from penjing.data.mapped import mapped
-from penjing.files import sha256, sweep, told, write_bytes
+from penjing.files import alone, sha256, sweep, write_bytes
 from penjing.records import Tokens
 
 KEY = 16  # bytes of a row's key
@@ -149,21 +149,8 @@ class Shelf:
     @contextlib.contextmanager
     def held(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Add alone; another process that wants to add here waits. `waiting` is called where it is us."""
-        try:
-            import fcntl
-        except ImportError:  # Windows: at worst two processes compute the same rows
-            yield
-            return
-        path = self.folder / ".lock"
-        with told(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a")
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            sweep(self.folder)
-            self.refresh()
+        with alone(self.folder / ".lock", waiting) as held:
+            if held:  # else, at worst, two processes compute the same rows
+                sweep(self.folder)
+                self.refresh()
             yield

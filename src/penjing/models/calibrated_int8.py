@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from penjing.models import onednn
-from penjing.models.int8 import MOST, has_vnni, product, rounded, tokens_rounded, watched, whole_product
+from penjing.models.int8 import (
+    MOST,
+    abreast,
+    has_vnni,
+    product,
+    rounded,
+    tokens_rounded,
+    watched,
+    whole_product,
+)
 from penjing.models.made import Made
 from penjing.models.onednn import LOWEST
 
@@ -142,16 +151,7 @@ class CalibratedInt8(nn.Module):
         """What makes the outputs (T, O) of all, side by side, of states (T, I), to the bit as alone."""
         first = layers[0].packed()
         assert first is not None
-        bias = [one.bias for one in layers if one.bias is not None]
-        weight, scale = torch.cat([one.weight for one in layers], 1), torch.cat([one.scale for one in layers])
-        whole = onednn.packed(
-            weight,
-            scale,
-            torch.cat(bias) if bias else None,
-            step=first.step,
-            zero=first.zero,
-            factors=None,
-        )
+        whole = onednn.packed(*abreast(layers), step=first.step, zero=first.zero, factors=None)
         return lambda x: onednn.linear(onednn.codes(x.float(), whole), whole).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -188,7 +188,7 @@ def feed_forward(
     """
     first, second = _own(up), _own(down)
     plain = not fused or not _is_gelu(activation) or x.dtype != torch.float32
-    if plain or first is None or second is None or second.factors is not None:
+    if plain or first is None or second is None or second.per is not None:
         return plus(down, activation(up(x)), x)
     return onednn.linear_plus(onednn.linear_gelu(onednn.codes(x, first), first, second), second, x)
 

@@ -120,10 +120,8 @@ class Int8Linear(nn.Module):
     @staticmethod
     def joined(layers: Sequence[Int8Linear]) -> Callable[[Tensor], Tensor]:
         """What makes the outputs (T, O) of all, side by side, of states (T, I), to the bit as alone."""
-        bias = [one.bias for one in layers if one.bias is not None]
-        weight, scale = torch.cat([one.weight for one in layers], 1), torch.cat([one.scale for one in layers])
-        whole = torch.cat(bias) if bias else None
-        return lambda x: product(*tokens_rounded(x), weight, scale, whole).to(x.dtype)
+        weight, scale, bias = abreast(layers)
+        return lambda x: product(*tokens_rounded(x), weight, scale, bias).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
@@ -177,6 +175,13 @@ def product(codes: Tensor, of_tokens: Tensor, weight: Tensor, scale: Tensor, bia
     """(T, O) fp32 of tokens' codes (T, D) and scales (T, 1), and a weight's (D, O) and (O,), plus a bias."""
     found = whole_product(codes, weight).float().mul_(scale)
     return found.mul_(of_tokens) if bias is None else torch.addcmul(bias, found, of_tokens)
+
+
+def abreast(layers: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Codes (I, O), scales (O,) and bias of layers that all or none have one, as those of a single layer."""
+    bias = [one.bias for one in layers if one.bias is not None]
+    weight, scale = torch.cat([one.weight for one in layers], 1), torch.cat([one.scale for one in layers])
+    return weight, scale, torch.cat(bias) if bias else None
 
 
 def watched(module: nn.Module) -> bool:

@@ -20,7 +20,8 @@ LOWEST = 128  # of signed codes; what unsigned ones are larger by
 @dataclass(frozen=True, eq=False)
 class Packed:
     """A layer as oneDNN wants it: `weight` in a layout of its own, `scale` and `zeros` (O,), and a bias. Its
-    inputs' grid: `step`, the signed code `zero` of 0, and the `factors` (I,) that divide first.
+    inputs' grid: `step`, the signed code `zero` of 0, and where factors divide first, `per` (I,), one over
+    step times factor; `middle` is what is added, so that cutting rounds.
     """
 
     weight: Tensor
@@ -29,7 +30,8 @@ class Packed:
     bias: Tensor | None
     step: float
     zero: int
-    factors: Tensor | None = None
+    per: Tensor | None
+    middle: Tensor
 
 
 def packed(
@@ -38,16 +40,16 @@ def packed(
     """Of codes (I, O) int8."""
     weight = torch.ops.onednn.qlinear_prepack(weight_IO.t().contiguous(), None)
     zeros = torch.zeros(len(scale), dtype=torch.int64)
-    return Packed(weight, scale, zeros, bias, step, zero, factors)
+    per = None if factors is None else (step * factors).reciprocal_()
+    return Packed(weight, scale, zeros, bias, step, zero, per, torch.tensor(zero + LOWEST + 0.5))
 
 
 def codes(x: Tensor, layer: Packed) -> Tensor:
     """(T, I) fp32 -> (T, I) uint8, on the layer's grid."""
-    middle = x.new_tensor(layer.zero + LOWEST + 0.5)  # what is cut to a whole number is rounded so
-    if layer.factors is None:
-        found = torch.add(middle, x, alpha=1 / layer.step)
+    if layer.per is None:
+        found = torch.add(layer.middle, x, alpha=1 / layer.step)
     else:
-        found = torch.addcmul(middle, x, (layer.step * layer.factors).reciprocal_())
+        found = torch.addcmul(layer.middle, x, layer.per)
     return found.clamp_(0, 255).to(torch.uint8)
 
 

@@ -28,6 +28,7 @@ from penjing.errors import NotSupported
 from penjing.models import cores, packing
 from penjing.models.abreast import Abreast
 from penjing.models.calibrated_int8 import feed_forward, plus
+from penjing.models.int8 import watched
 from penjing.models.layers import bare, layers_of, path_of
 from penjing.models.layout import Layout, layout_of
 from penjing.models.packing import FAILURES, Way
@@ -94,9 +95,7 @@ class Straight:
     def stands(self) -> bool:
         """Whether all that is passed over still stands there, unwatched and in evaluation mode."""
         return len(self.stack) == len(self.layers) and all(
-            home.get(name) is module
-            and not (module._forward_hooks or module._forward_pre_hooks or module.training)
-            and "forward" not in module.__dict__
+            home.get(name) is module and not (watched(module) or module.training)
             for (home, name), module in self.outer
         )
 
