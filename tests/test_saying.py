@@ -8,7 +8,12 @@ from penjing import saying
 SAID = ["the cat sat on the mat .", "a dog", "there is a big house on the hill , he said", "no"]
 WANTED = ["the cat is on the mat .", "a dog runs there", "there is a house on a hill , she said", "yes"]
 CHINESE = ["我的快递还没有到。", "密码忘记了"], ["我的包裹还没有到。", "密码忘记了怎么办"]
-CASES = [(SAID, WANTED, "13a"), (*CHINESE, "zh"), (["x"], ["y"], "13a")]
+CASES = [
+    (SAID, WANTED, "13a"),
+    (*CHINESE, "zh"),
+    (["x"], ["y"], "13a"),
+    (["a b c d e"], ["f g h i j"], "13a"),
+]
 
 
 @pytest.mark.parametrize(("said", "wanted", "how"), CASES)

@@ -1,10 +1,11 @@
 """What an evaluation finds: scores, their intervals, and the tables the report draws.
 
 Definitions, once: *macro F1* is the mean over the classes that appear in the truth or in the answers
-(scikit-learn's default); *ECE* is the expected calibration error over 15 equal-width, right-closed bins of
-confidence (Guo et al. 2017, equation 3); *Brier* is the mean over rows of the squared distance between the
-probabilities and the one-hot truth, 0..2 (Brier 1950); *NLL* is the mean of -ln p(truth) in nats. All others
-lie in 0..1. numpy alone is imported.
+(scikit-learn's default for one label a row; of several labels it counts those that appear in neither as 0);
+*ECE* is the expected calibration error over 15 equal-width, right-closed bins of confidence (Guo et al. 2017,
+equation 3); *Brier* is the mean over rows of the squared distance between the probabilities and the one-hot
+truth, 0..2 (Brier 1950); *NLL* is the mean of -ln p(truth) in nats. All others lie in 0..1. numpy alone is
+imported.
 
 Shape suffixes: S rows, C classes.
 """

@@ -56,15 +56,16 @@ SCALES = {"bleu": 100.0}  # scores that do not end at 1
 
 def bleu_of(sums: NDArray[Any]) -> NDArray[np.float64]:
     """BLEU, 0 to 100, of summed counts (…, 2 N + 2), with sacrebleu's exponential smoothing of orders that
-    nothing was found of."""
+    nothing was found of; 0 where not even one word was found."""
     found, said = sums[..., :ORDERS].astype(np.float64), sums[..., ORDERS : 2 * ORDERS]
+    some = (said > 0).all(-1) & (found > 0).any(-1)
     none = (found == 0) & (said > 0)
     found = np.where(none, 0.5 ** none.cumsum(-1), found)
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(said > 0, found / np.maximum(said, 1), 0.0)
         mean = np.exp(np.log(precision).mean(-1))
         short = np.exp(np.minimum(0.0, 1 - sums[..., -1] / np.maximum(sums[..., -2], 1e-9)))
-    return np.asarray(np.where((said > 0).all(-1), 100 * mean * short, 0.0))
+    return np.asarray(np.where(some, 100 * mean * short, 0.0))
 
 
 def sacrebleu() -> Any:

@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from penjing.data.batches import WINDOW, count_targets, cut, halves, order, pack, packed, shuffled, steps
+from penjing.data.batches import (
+    WINDOW,
+    count_targets,
+    cut,
+    divide,
+    halves,
+    order,
+    pack,
+    packed,
+    shuffled,
+    steps,
+)
+from penjing.data.tokenize import in_parts
 from penjing.records import NO_ROWS, Batch, Part, Tokens
 
 LENGTHS = np.random.default_rng(0).geometric(0.05, 1003)
@@ -186,6 +198,13 @@ def test_halving_again_and_again_ends_with_single_rows() -> None:
         else:
             waiting.extend(parts)
     assert sorted(singles) == list(range(13))
+
+
+def test_rows_of_unequally_many_sequences_are_dealt_whole() -> None:
+    tokens = in_parts(tokens_of(np.array([4, 4, 2, 2, 2, 10])), [2, 3, 1])
+    shares = divide([pack(tokens, np.arange(3))], 2)
+    assert [[batch.rows for batch in share] for share in shares] == [[(0, 1)], [(2,)]]
+    assert [batch.lengths.tolist() for share in shares for batch in share] == [[4, 4, 2, 2, 2], [10]]
 
 
 @pytest.mark.parametrize("index", [[3, 0, 3], [], [4], [2, 1]])

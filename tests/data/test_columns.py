@@ -117,3 +117,17 @@ def test_columns_of_zeros_and_ones_name_the_labels(tmp_path: Path) -> None:
     path = put(tmp_path, "a.csv", "text,toxic,insult\na,1,0\nb,1,1\nc,0,0\n")
     rows = read(path, label="toxic+insult", multi_label=True)
     assert rows.labels == [("toxic",), ("toxic", "insult"), ()]
+
+
+def test_labels_that_come_as_a_list_are_never_taken_apart(tmp_path: Path) -> None:
+    names = ("arts, crafts", "arts, music", "crafts, music") * 4
+    lines = [json.dumps({"text": f"t{i}", "labels": [name]}) for i, name in enumerate(names)]
+    rows = read(put(tmp_path, "a.jsonl", "\n".join(lines)), multi_label=True)
+    assert rows.labels == [(name,) for name in names]
+    assert not any("split" in note for note in rows.notes)
+
+
+def test_a_truth_value_and_a_number_are_two_labels(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "t", "label": label}) for label in (True, 1, 0, False, 1.0)]
+    rows = read(put(tmp_path, "a.jsonl", "\n".join(lines)))
+    assert rows.labels == [("True",), ("1",), ("0",), ("False",), ("1",)]

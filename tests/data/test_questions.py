@@ -130,8 +130,8 @@ def test_keys_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
 
 
 def test_answers_of_no_known_form_are_told_with_their_place(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.jsonl", '{"question": "x", "context": "y", "answers": 7}\n' * 2)
-    with pytest.raises(DataError, match=r"line 1: answers were wanted as .*'7' stands"):
+    path = put(tmp_path, "a.jsonl", '{"question": "x", "context": "y", "answers": true}\n' * 2)
+    with pytest.raises(DataError, match=r"line 1: answers were wanted as .*'True' stands"):
         read(path)
 
 
@@ -159,3 +159,13 @@ def test_xquads_answers_all_stand_where_they_should(shared_data: Path) -> None:
         rows = read(shared_data / "xquad_en_zh" / f"xquad.{language}.json.gz")
         assert len(rows) == 1190
         assert not any("do not stand" in note or "nowhere" in note for note in rows.notes)
+
+
+def test_a_number_is_an_answer_as_it_is_written(tmp_path: Path) -> None:
+    rows = [
+        {"question": "when", "context": "in 1990", "answer": 1990},
+        {"question": "when", "context": "in 1990", "answer": {"text": 1990, "answer_start": 3}},
+        {"question": "when", "context": "in May", "answer": " "},
+    ]
+    found = read(put(tmp_path, "q.jsonl", "\n".join(map(json.dumps, rows))))
+    assert [one.answers for one in found.items or ()] == [(Answer("1990", 3, 7),)] * 2 + [()]

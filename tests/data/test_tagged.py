@@ -255,6 +255,16 @@ def test_a_folder_of_brats_has_a_document_a_row_and_tells_what_it_leaves_out(tmp
     assert any("left out: 1 entities of several pieces, 1 relations" in note for note in rows.notes)
 
 
+def test_each_document_of_brats_is_named_by_its_own_file(tmp_path: Path) -> None:
+    for name, found in (("a", "Anna"), ("b", "Bert")):
+        (tmp_path / f"{name}.txt").write_text("Anna came", encoding="utf-8")
+        (tmp_path / f"{name}.ann").write_text(f"T1\tPER 0 4\t{found}\n", encoding="utf-8")
+    rows = read(tmp_path, repair=True)
+    assert [rows.where(i) for i in range(2)] == [f"{tmp_path / name}.txt, line 1" for name in "ab"]
+    with pytest.raises(DataError, match=r"b\.txt, line 1: `Bert` \(PER\) at 0–4, where 'Anna' stands"):
+        read(tmp_path)
+
+
 def test_a_broken_line_of_brats_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Anna", encoding="utf-8")
     (tmp_path / "a.ann").write_text("T1 PER 0 4 Anna\n", encoding="utf-8")

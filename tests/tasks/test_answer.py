@@ -103,6 +103,16 @@ def test_an_answer_that_stands_nowhere_is_scored_and_not_learned(base: Base) -> 
     assert part.targets[0] == ("Oslo",)
 
 
+def test_an_answer_that_no_window_holds_whole_is_not_learned_as_none(base: Base) -> None:
+    text = " ".join(["late"] * 60)
+    torn = Question("order ?", text, (Answer(text, 0, len(text)),))
+    part = part_of(base, rows_of(torn))
+    assert part.weights is not None
+    assert len(part) > 1
+    assert not part.weights.any()
+    assert any("1 questions have no answer whole in one window" in note for note in part.rows.notes)
+
+
 def test_answers_that_are_too_long_or_inside_tokens_are_told(base: Base) -> None:
     text = "late parcel card order lost fee"
     long = Question("a ?", text, (Answer(text, 0, len(text)),))

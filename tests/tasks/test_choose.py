@@ -72,6 +72,24 @@ def test_numbers_are_places_unless_all_of_them_are_choices(tmp_path: Path) -> No
     assert places(("3 2 1 0", "3"), ("7 8 9 4", "8")) == [0, 1]
 
 
+def test_letters_are_places_unless_all_labels_are_choices(tmp_path: Path) -> None:
+    def places(*rows: tuple[str, str]) -> list[Any]:
+        lines = [{"question": "q", "choices": choices.split(), "answer": own} for choices, own in rows]
+        found = read_choices(str(put(tmp_path, "r.jsonl", "\n".join(map(json.dumps, lines)))))
+        return [item[2] for item in found.items or ()]
+
+    assert places(("B A AB O", "A"), ("w x y z", "D")) == [0, 3]
+    assert places(("B A AB O", "A"), ("w x y z", "z")) == [1, 3]
+    assert places(("k l m n o p q r s t", "J"), ("k l m n o p q r s t", "i")) == [9, 8]  # as in MMLU-Pro
+
+
+def test_more_than_nine_columns_of_choices_keep_their_order(tmp_path: Path) -> None:
+    head = ",".join(f"choice{i}" for i in range(1, 12))
+    table = as_csv([("q", *"abcdefghijk", "11")], head=f"question,{head},label")
+    (item,) = read_choices(str(put(tmp_path, "r.csv", table))).items or ()
+    assert item == ("q", tuple("abcdefghijk"), 10)
+
+
 def test_each_file_says_in_its_own_way_which_is_right(tmp_path: Path) -> None:
     row = {"question": "q", "choices": ["4", "3", "2", "1"]}
     answers = {"a": ["0", "2"], "b": ["2", "4"], "c": ["1", "5"]}  # c: 5 is no choice, so places from 1

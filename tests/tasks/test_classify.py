@@ -84,6 +84,11 @@ def test_targets_of_several_labels_are_marks() -> None:
     assert found.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
+def test_an_unknown_label_that_is_several_known_ones_says_how_to_part_them() -> None:
+    with pytest.raises(DataError, match=r"`a, c` is not among.*What `,` parts is.*`delimiter: \",\"`"):
+        classify(multi_label=True).encode(rows_of("b", "a, c"), NAMES)
+
+
 def test_rows_of_one_class_are_refused() -> None:
     with pytest.raises(DataError, match=r"two classes were wanted.*2 rows hold only `a`.*`data.label`"):
         classify().label_names(rows_of("a", "a"))

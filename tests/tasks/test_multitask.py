@@ -1,5 +1,6 @@
 """Several tasks on one base: each learns and answers as by itself, and steps are dealt fairly."""
 
+import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -13,8 +14,9 @@ from common import put, told
 from conftest import tickets
 from penjing import evaluate, load, tune
 from penjing import spec as specs
+from penjing.data import questions
 from penjing.data.batches import packed
-from penjing.data.multitask import dealt, shares
+from penjing.data.multitask import dealt, own_rows, shares, together
 from penjing.errors import DataError, SpecError
 from penjing.jobs.prepare import stream, task_of
 from penjing.jobs.training import opened, parts_of
@@ -87,6 +89,15 @@ def made(asks: dict[str, Any], **settings: Any) -> tuple[Task, Model, Any, Any]:
     torch.manual_seed(0)
     head = job.task.head(job.base.width, job.data.names, job.base.pooling, job.base.pooler)
     return job.task, Model(job.base.trunk, head, job.base.way).prepare("fp32").eval(), train, job
+
+
+def test_several_rows_of_one_place_stay_several(tmp_path: Path) -> None:
+    asked = [{"id": str(i), "question": f"q{i}", "answers": []} for i in range(3)]
+    article = {"paragraphs": [{"context": "a text", "qas": asked}]}
+    rows = questions.read(put(tmp_path, "squad.json", json.dumps({"data": [article]})))
+    both = together({"one": rows, "two": rows}, shared=True)
+    assert both.texts == rows.texts
+    assert [item.name for item in own_rows(both, 1)[0].items or ()] == ["0", "1", "2"]
 
 
 def test_a_step_s_loss_is_the_task_s_own_times_its_weight(asks: dict[str, Any]) -> None:

@@ -41,6 +41,15 @@ def test_the_loss_is_the_cross_entropy_with_the_probabilities(tmp_path: Path) ->
     assert float(task.loss(Given(), batch).mean) == pytest.approx(-(targets * logs).sum() / 2)
 
 
+def test_a_line_ends_where_the_file_s_lines_do(tmp_path: Path) -> None:
+    task = soft(labels=NAMES)
+    assert task.rows is not None
+    line = json.dumps({"text": "one\u2028row", "probabilities": SOFT[0]}, ensure_ascii=False)
+    (tmp_path / "s.jsonl").write_bytes(f"\ufeff{line}\r\n\r\n{line}\r\n".encode())
+    rows = task.rows(str(tmp_path / "s.jsonl"))
+    assert (rows.texts, rows.lines.tolist()) == (["one\u2028row"] * 2, [1, 3])
+
+
 def test_plain_labels_are_read_as_usual(tmp_path: Path) -> None:
     task = soft(labels=NAMES)
     assert task.rows is not None

@@ -233,7 +233,7 @@ def divide(batches: Sequence[Batch], ways: int) -> list[list[Batch]]:
 
 def _costs(batch: Batch) -> np.ndarray:
     """(rows,) tokens of each row and its answer; an image is one."""
-    tokens: np.ndarray = batch.lengths.reshape(len(batch.rows), -1).sum(1).numpy()
+    tokens: np.ndarray = np.add.reduceat(batch.lengths.numpy(), batch.ends()[:-1])
     if batch.answer is not None:
         tokens = tokens + batch.answer.lengths.numpy()
     return tokens.clip(min=1)

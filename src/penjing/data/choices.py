@@ -32,7 +32,8 @@ CONTEXTS = tuple(
 LABELS = ("label", "answer", "answerkey", "answer_key", "correct", "gold", "target", "right", "标签", "答案")
 # How COPA's questions are asked in words (Wang et al. 2019, SuperGLUE).
 QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
-_MARK = re.compile(r"_?([0-9]|[a-h])$")
+_MARK = re.compile(r"_?(\d{1,2}|[a-j])$")
+_PLACE = re.compile(r"\d+|[A-Za-z]")  # how labels name a place; `2` and `B` may be words of choices, too
 
 
 def read_choices(
@@ -163,7 +164,7 @@ def _choice_columns(columns: Sequence[str]) -> list[str]:
     for stem in STEMS:
         found = [c for c in columns if plain(c).startswith(stem) and _MARK.fullmatch(plain(c)[len(stem) :])]
         if len(found) > 1:
-            return sorted(found, key=plain)
+            return sorted(found, key=lambda c: (len(plain(c)), plain(c)))  # choice10 behind choice9
     return []
 
 
@@ -179,25 +180,23 @@ def _said(parts: Sequence[str]) -> str:
 def _base(labels: Sequence[str], choices: Sequence[tuple[str, ...]]) -> tuple[int | None, tuple[str, ...]]:
     """Whether places are counted from 0 or 1, and what is told of that; None where labels are words.
 
-    Numbers that are choices of their rows are words only where all are: `2` of 3, 2, 1, 0 is the third.
+    Numbers and letters that are choices of their rows are words only where all labels are: `2` of 3, 2, 1, 0
+    is the third, `A` of B, A, O the first.
     """
-    numbers = [int(own) for own in labels if own.isdecimal()]
-    if not numbers or all(not own or own in row for own, row in zip(labels, choices, strict=True)):
+    if all(not own or own in row for own, row in zip(labels, choices, strict=True)):
         return None, ()
-    base = 0 if 0 in numbers else 1
-    return base, (f"the right choice is counted from {base}",)
+    numbers = [int(own) for own in labels if own.isdecimal()]
+    base = 0 if 0 in numbers or not numbers else 1
+    return base, (f"the right choice is counted from {base}",) * bool(numbers)
 
 
 def _place(own: str, choices: tuple[str, ...], base: int | None, rows: Rows, i: int) -> int:
-    if own in choices and (base is None or not own.isdecimal()):
+    is_place = _PLACE.fullmatch(own) is not None
+    if own in choices and (base is None or not is_place):
         return choices.index(own)
-    place = (
-        int(own) - (base or 0)
-        if own.isdecimal()
-        else ord(own.upper()) - ord("A")
-        if re.fullmatch("[A-Ha-h]", own)
-        else -1
-    )
+    place = -1
+    if is_place:
+        place = int(own) - (base or 0) if own.isdecimal() else ord(own.upper()) - ord("A")
     if not 0 <= place < len(choices):
         raise DataError(
             f"{rows.where(i)}: one of {len(choices)} choices was to be right; the row says `{own}`, which is "

@@ -30,7 +30,7 @@ START, END, FIRST, AFTER, NONE, SHIFT = range(6)
 @dataclass(frozen=True)
 class Laid:
     """Questions as windows. `marks` (n, 6) int64: see above; `weights` (n,) are 0 where a window may not be
-    learned from, as its question's answer stands nowhere."""
+    learned from, as no answer of its question stands whole in any."""
 
     tokens: Tokens
     owners: np.ndarray  # (n,) int64
@@ -82,6 +82,7 @@ def lay(
     sizes: list[tuple[int, int]] = []  # tokens before the text, and in all
     marks: list[list[int]] = []
     owners: list[int] = []
+    mute: list[bool] = []  # of each question: it has answers, and none can be learned
     read: list[Question] = []
     for row, (item, asked, text_ids, pieces) in enumerate(_pieces(tokenizer, items)):
         sums.cut += len(asked) > most_question
@@ -100,6 +101,7 @@ def lay(
             sizes.append((len(lead), len(whole)))
             owners.append(row)
         sums.torn += bool(spans) and not seen
+        mute.append(bool(item.answers) and not seen)
         read.append(replace(item, pieces=pieces))
     starts = np.concatenate([[0], np.cumsum([n for _, n in sizes])]).astype(np.int64)
     segments = None
@@ -107,12 +109,11 @@ def lay(
         segments = np.concatenate([np.arange(n) >= lead for lead, n in sizes]).astype(np.uint8)
     flat = np.concatenate([*sequences, np.zeros(0, dtype)])
     owned = np.array(owners, dtype=np.int64)
-    mute = np.array([bool(q.answers) and all(a.start < 0 for a in q.answers) for q in items], dtype=bool)
     return Laid(
         Tokens(flat, starts, segments=segments),
         owned,
         np.array(marks, dtype=np.int64).reshape(-1, 6),
-        1.0 - mute[owned].astype(np.float32),
+        1.0 - np.array(mute, dtype=np.float32)[owned],
         read,
         sums.notes(most_question, longest),
     )
@@ -135,7 +136,11 @@ class _Sums:
                 f"answers have over {longest} tokens (`answer.longest`) and cannot be given whole",
             ),
             (self.inside, "answers begin or end inside a token: they are learned as whole tokens"),
-            (self.torn, "questions have no answer whole in one window: give `data.max_length` more room"),
+            (
+                self.torn,
+                "questions have no answer whole in one window and are not learned from; give "
+                "`data.max_length` more room",
+            ),
         )
         return tuple(f"{n:,} {text}" for n, text in told if n)
 

@@ -27,6 +27,7 @@ class Found:
     lines: array[int] = field(default_factory=lambda: array("q"))
     notes: list[str] = field(default_factory=list)
     known: dict[Labels, Labels] = field(default_factory=dict)
+    apart: bool = False  # labels came as lists or columns: no cell holds several in one text
     n_dropped: int = 0
 
 
@@ -45,7 +46,7 @@ def gather(
     Raises:
         DataError: a text or label is empty (unless `drop_empty`), or is of a type that cannot be one.
     """
-    make = _label_maker(table, label_columns, found.known, multi_label=multi_label)
+    make = _label_maker(table, label_columns, found, multi_label=multi_label)
     n_texts, first_file = len(text_columns), len(found.files)
     found.files += table.files
     lacking: dict[str, list[tuple[int, int, Any]]] = {"text": [], "label": []}
@@ -121,10 +122,9 @@ def _several(cells: Sequence[Any], table: Table, line: int) -> str:
     return "\n".join(part for part in (text_of(cell, table, line) for cell in cells) if part)
 
 
-def _label_maker(
-    table: Table, columns: Sequence[str], known: dict[Labels, Labels], *, multi_label: bool
-) -> MakeLabels:
+def _label_maker(table: Table, columns: Sequence[str], found: Found, *, multi_label: bool) -> MakeLabels:
     """A function from label cells and line to one shared tuple; None where the label is empty."""
+    known = found.known
     if len(columns) > 1:
         if not multi_label:
             raise DataError(
@@ -132,6 +132,7 @@ def _label_maker(
                 f"label. Name "
                 f"one column, or say that rows have several with `task: {{classify: {{multi_label: true}}}}`."
             )
+        found.apart = True
         return lambda cells, line: _of_columns(cells, columns, table, line, known)
     if not columns:
         return lambda cells, line: None
@@ -148,12 +149,14 @@ def _label_maker(
             )
         if isinstance(value, list):
             _refuse_spans(value, table, columns[0], line)
+            found.apart = True
             labels = label_names(value, names=names, typed=typed)
             return known.setdefault(labels, labels) if labels or (multi_label and not value) else None
-        if value not in seen:
+        key = type(value), value  # 1 and True are equal, and two labels
+        if key not in seen:
             labels = label_names(value, names=names, typed=typed)
-            seen[value] = known.setdefault(labels, labels) if labels else None
-        return seen[value]
+            seen[key] = known.setdefault(labels, labels) if labels else None
+        return seen[key]
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,30 +25,34 @@ class Slot:
 def together(found: Mapping[str, Rows], *, shared: bool) -> Rows:
     """Rows of tasks, by the tasks' names, as one table, whose items are one Slot (or None) a task.
 
-    `shared`: all of them read the same source; what stands in one place of a file is then one row. Labels are
-    named by task, `intent/refund`, so that a split keeps the shares of each.
+    `shared`: all of them read the same source; what stands in one place of a file is then one row, and where
+    a task finds several rows in one place (the questions of an article), the tasks' first ones are one row,
+    and so on. Labels are named by task, `intent/refund`, so that a split keeps the shares of each.
     """
     files: list[str] = []
     texts: list[str] = []
     labels: list[tuple[str, ...]] = []
     places: list[tuple[int, int]] = []
     slots: list[list[Slot | None]] = []
-    known: dict[tuple[int, int], int] = {}
+    known: dict[tuple[int, int, int], int] = {}
     for k, (name, rows) in enumerate(found.items()):
+        seen = Counter[tuple[int, int]]()
         for file in rows.files:
             if file not in files:
                 files.append(file)
         own = [files.index(file) for file in rows.files]
         for i in range(len(rows)):
             place = own[rows.file_of[i]], int(rows.lines[i])
-            at = known.get(place, -1) if shared else -1
+            key = *place, seen[place]
+            seen[place] += 1
+            at = known.get(key, -1) if shared else -1
             if at < 0:
                 at = len(texts)
                 texts.append(rows.texts[i])
                 labels.append(())
                 places.append(place)
                 slots.append([None] * len(found))
-                known[place] = at
+                known[key] = at
             slots[at][k] = Slot(rows.labels[i], None if rows.items is None else rows.items[i])
             labels[at] = (*labels[at], *(name + APART + label for label in rows.labels[i]))
     file_of, lines = (np.array([place[j] for place in places], dtype=np.int64) for j in (0, 1))

@@ -24,6 +24,7 @@ import numpy as np
 from penjing.data.columns import named, one_named, simple
 from penjing.data.entities import Place
 from penjing.data.fields import as_object, given_rows
+from penjing.data.labels import is_missing
 from penjing.data.lists import literal
 from penjing.data.sources import tables
 from penjing.data.table import Table
@@ -251,13 +252,13 @@ def _answers(cell: Any) -> Iterator[tuple[str, int | None]]:
             cell = literal(cell)
         if isinstance(cell, str) and cell.lstrip()[:2] in ("{'", '{"'):
             raise ValueError("an object that is neither JSON nor Python's")
-    if cell is None or cell == "":
+    if is_missing(cell, typed=True):
         return
-    if isinstance(cell, str):
-        yield cell, None
+    if isinstance(cell, str | int | float) and not isinstance(cell, bool):
+        yield str(cell), None
     elif isinstance(cell, dict):
         texts, starts = cell.get("text"), cell.get("answer_start", cell.get("start"))
-        texts = [texts] if isinstance(texts, str) else [*(texts or [])]
+        texts = [texts] if isinstance(texts, str | int | float) else [*(texts or [])]
         starts = [None] * len(texts) if starts in (None, "") else starts
         starts = [*starts] if isinstance(starts, list | tuple) else [starts]
         yield from ((str(text), _whole(start)) for text, start in zip(texts, starts, strict=True) if text)

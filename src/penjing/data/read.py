@@ -79,7 +79,7 @@ def _split_labels(found: Found, delimiter: str | None) -> None:
     """Take cells apart that hold several labels, one split a distinct cell."""
     whole = {labels[0] for labels in found.known if len(labels) == 1}
     sign = delimiter
-    if sign is None and not any(len(labels) > 1 for labels in found.known):
+    if sign is None and not found.apart:
         sign = find_separator(sorted(cell for cell in whole if not cell.startswith("[")))
         if sign is not None:
             found.notes.append(
@@ -99,6 +99,8 @@ def _split_labels(found: Found, delimiter: str | None) -> None:
 
 def _several_said(found: Found) -> list[str]:
     """A note where the cells of one label read like lists of labels."""
+    if found.apart:
+        return []
     cells = sorted(labels[0] for labels in found.known if len(labels) == 1)
     sign = find_separator(cells, signs=LISTING)
     if sign is None:

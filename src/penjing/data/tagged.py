@@ -149,7 +149,7 @@ def _gather(
     table: Table, roles: Roles, found: _Found, *, units: str, overlaps: bool, drop_empty: bool
 ) -> None:
     """Add a table's rows to what was found."""
-    file = len(found.files)
+    first_file = len(found.files)
     found.files += table.files
     columns = [name for name in (roles.body, roles.tags or roles.entities, roles.intent) if name]
     whole = [(line, dict(zip(columns, cells, strict=True))) for line, cells in table.rows(columns)]
@@ -165,7 +165,7 @@ def _gather(
     for i, (line, row) in enumerate(whole):
         if i in unlabelled:
             continue
-        where = f"{table.name}, line {line}"
+        where = f"{table.files[i] if table.file_a_row else table.name}, line {line}"
         body = row[roles.body]
         if _is_empty(body):
             if not drop_empty:
@@ -189,7 +189,7 @@ def _gather(
             ]
         found.items.append(replace(item, entities=tuple(entities)))
         found.intents.append(_whole(row[roles.intent], table, roles.intent, where) if roles.intent else ())
-        found.places.append((file, line))
+        found.places.append((first_file + (i if table.file_a_row else 0), line))
 
 
 def _is_empty(body: Any) -> bool:

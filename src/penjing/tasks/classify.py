@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from penjing.data import taught
+from penjing.data.labels import LISTING, split_label
 from penjing.errors import DataError, SpecError, nearest
 from penjing.models.heads import ClassHead
 from penjing.records import Batch, Loss, Part, Rows, Scores
@@ -282,9 +283,12 @@ def _unseen(rows: Rows, name: str, known: list[str], where: str, row: int | None
     there = set(known)
     others = sum(1 for names in rows.labels if not there.issuperset(names))
     listed = f" ({', '.join(known)})" if len(known) <= 8 else ""
+    sign = next((sign for sign in LISTING if sign in name and there.issuperset(split_label(name, sign))), "")
+    several = f' What `{sign}` parts is: where cells hold several labels, say `delimiter: "{sign}"`.'
     return DataError(
         f"{rows.where(at)}: the label `{name}` is not among the {len(known)} labels of "
-        f"{where}{listed}.{nearest(name, known)} {others:,} of {len(rows):,} rows have such a label. "
+        f"{where}{listed}.{several if sign else nearest(name, known)} {others:,} of {len(rows):,} rows have "
+        "such a label. "
         "Mend them, leave them out, or train with them; where all are named in the task's `labels`, such "
         "rows count as wrong."
     )

@@ -88,7 +88,7 @@ def soft(
 
 def _is_soft(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             return KEY in json.loads(file.readline() or "{}")
     except (OSError, ValueError, TypeError):
         return False  # the usual reader says what is wrong
@@ -104,7 +104,9 @@ def _read(path: Path, names: list[str]) -> Rows:
     labels: list[tuple[str, ...]] = []
     items: list[dict[str, float]] = []
     lines: list[int] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if not line.strip():  # not splitlines: a text may hold U+2028
+            continue
         where = f"{path.name}, line {number}"
         try:
             found = json.loads(line)
