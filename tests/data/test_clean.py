@@ -178,5 +178,9 @@ def test_planted_label_errors_are_found_first() -> None:
     assert found[0]["probability"] > found[0]["given_probability"]
 
 
+def test_texts_without_a_word_have_no_suspects() -> None:
+    assert suspects(rows_of(["!!!", "???", "😀", "🎉", "…"], ["a", "b", "a", "b", "a"])) == []
+
+
 def test_one_label_has_no_suspects() -> None:
     assert suspects(rows_of(["a b", "c d"])) == []

@@ -29,3 +29,13 @@ def test_columns_of_zeros_and_ones_are_offered_together(tmp_path: Path) -> None:
     cells = "".join(f"{i},a text {i},{i % 2},{i // 2 % 2}\n" for i in range(8))
     said = complaint(put(tmp_path, "a.csv", f"id,text,toxic,threat\n{cells}"))
     assert "`label: toxic`, or `label: toxic+threat` with `task: {classify: {multi_label: true}}`" in said
+
+
+def test_columns_of_one_name_are_told(tmp_path: Path) -> None:
+    rows = read(put(tmp_path, "a.csv", "label_3,text,label,label\na,x,b,c\nd,y,e,f\n"), label="label")
+    assert rows.labels == [("b",), ("e",)]
+    assert any("columns of one name are told apart by their places: label_4" in note for note in rows.notes)
+    rows = read(put(tmp_path, "b.csv", "text_3,label,text\nx,a,z\n,b,z\n"), text="text")
+    assert rows.texts == ["z", "z"]
+    rows = read(put(tmp_path, "c.csv", "text,text_3,text,label\nx,y,z,a\nx,y,w,b\n"), text="text_3_3")
+    assert rows.texts == ["z", "w"]

@@ -55,6 +55,13 @@ def test_a_folder_of_parallel_files_has_intents_too(tmp_path: Path) -> None:
     assert read_texts(tmp_path).labels == [("Play",), ("Ask",)]  # and classify reads it as texts and intents
 
 
+def test_an_entity_of_several_labels_is_one_of_each(tmp_path: Path) -> None:
+    path = lines(tmp_path, {"text": TEXT, "entities": [{"start": 0, "end": 2, "labels": ["ORG", "GPE"]}]})
+    assert entities_of(read(path, overlaps=True)) == [("EU", "GPE"), ("EU", "ORG")]
+    with pytest.raises(DataError, match=r"line 1: `EU` \(ORG\) overlaps another entity"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     "entities",
     [

@@ -31,6 +31,16 @@ def test_other_counts_only_by_what_it_takes_from_others() -> None:
     assert scores_of(sure([0, 0, 4]), truth, LABELS, 0).values["official_f1"] == pytest.approx(2 / 3)
 
 
+def test_the_interval_and_the_difference_are_of_that_score_too() -> None:
+    """Cause is answered and never there: the script's mean is over Whole alone."""
+    truth, ours, theirs = np.array([2] * 8), [2] * 6 + [0] * 2, [2] * 8
+    found = scores_of(sure(ours), truth, LABELS, 0)
+    assert found.values["official_f1"] == pytest.approx(12 / 14)
+    low, high = found.intervals["official_f1"]
+    assert low < 12 / 14 < high
+    assert difference(sure(ours), sure(theirs), truth, LABELS, 0)[0] == pytest.approx(12 / 14 - 1)
+
+
 def test_labels_without_direction_are_relations_of_their_own() -> None:
     truth = np.array([0, 1, 1, 2])
     found = scores_of(sure([0, 1, 0, 2], 3), truth, ["born", "works", "no_relation"], 0)

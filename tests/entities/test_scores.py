@@ -70,6 +70,12 @@ def test_borders_and_labels_must_both_be_right() -> None:
     assert found.tables["confusion"]["counts"] == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]
 
 
+def test_labels_that_share_a_place_are_confused_with_what_is_wrong_only() -> None:
+    truth = [Truth(frozenset({(0, 2, 0), (0, 2, 1), (0, 2, 2)}))]
+    found = scores_of([Said("", ((0, 2, 1, 0.9), (0, 2, 2, 0.9)))], truth, LABELS, [], 0)
+    assert found.tables["confusion"]["counts"] == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
 def test_nothing_there_and_nothing_said_is_no_division_by_zero() -> None:
     found = scores_of([Said("", ())], [Truth(frozenset())], LABELS, [], 0)
     assert found.values == {"micro_f1": 0.0, "macro_f1": 0.0, "precision": 0.0, "recall": 0.0, "ece": 0.0}

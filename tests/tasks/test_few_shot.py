@@ -211,6 +211,14 @@ def test_more_shots_than_rows_are_refused(small: dict[str, Any]) -> None:
         ran(small, {"few_shot": {"shots": 40}})
 
 
+def test_a_label_without_a_row_to_fit_on_is_told(small: dict[str, Any]) -> None:
+    labels = ["account", "billing", "delivery", "travel"]
+    with pytest.raises(
+        DataError, match=r"each of the 4 labels.*`travel` has none.*`few_shot.describe: true`"
+    ):
+        ran(small, {"few_shot": {**NEAREST, "labels": labels, "tune": False, "describe": False}})
+
+
 def test_a_head_that_is_solved_for_is_refused_among_trials_that_train_together(
     small: dict[str, Any],
 ) -> None:

@@ -65,6 +65,8 @@ def read_delimited(path: Path, *, name: str, encoding: str | None, wanted: Seque
     head = [cells for _, cells in itertools.islice(rows(), _HEAD_ROWS)]
     headed = has_header(head, wanted)
     columns = _column_names(head[0]) if headed else tuple(str(i + 1) for i in range(survey.width))
+    if again := sorted({*columns} - {_named(cell, i) for i, cell in enumerate(head[0])}) if headed else []:
+        notes.append(f"{name}: columns of one name are told apart by their places: {', '.join(again)}")
     if headed and survey.n_rows == 1:
         raise DataError(
             f"{name} has a header ({', '.join(columns)}) and no rows. Add rows below it, or give another "
@@ -205,9 +207,15 @@ def _is_number(cell: str) -> bool:
 def _column_names(first: Sequence[str]) -> tuple[str, ...]:
     names: list[str] = []
     for i, cell in enumerate(first):
-        name = cell.strip().lstrip("\ufeff") or str(i + 1)
-        names.append(name if name not in names else f"{name}_{i + 1}")
+        name = _named(cell, i)
+        while name in names:
+            name += f"_{i + 1}"
+        names.append(name)
     return tuple(names)
+
+
+def _named(cell: str, i: int) -> str:
+    return cell.strip().lstrip("\ufeff") or str(i + 1)
 
 
 def _picked(

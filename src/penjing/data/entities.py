@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from penjing.data.conll import WIDE
 
@@ -93,15 +93,19 @@ def _raw(cell: Any) -> Iterator[tuple[int, int, str, str | None]]:
     for one in cell:
         if isinstance(one, dict):
             start, end, label = (_under(one, keys) for keys in (STARTS, ENDS, LABELS))
-            label = label[0] if isinstance(label, list) and label else label
-            if not (isinstance(start, int) and isinstance(end, int) and isinstance(label, str)):
+            labels = label if isinstance(label, list) and label else [label]
+            if not (isinstance(start, int) and isinstance(end, int) and all(map(_is_text, labels))):
                 raise ValueError(f"{str(one)[:80]} stands")
             surface = _under(one, SURFACES)
-            yield start, end, label, surface if isinstance(surface, str) else None
+            yield from ((start, end, label, surface if _is_text(surface) else None) for label in labels)
         elif isinstance(one, list | tuple) and len(one) == 3 and isinstance(one[2], str):
             yield int(one[0]), int(one[1]), one[2], None
         else:
             raise ValueError(f"{str(one)[:80]} stands")
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str)
 
 
 def _under(one: dict[str, Any], keys: Sequence[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -12,6 +13,8 @@ from penjing.data.split import folds
 from penjing.records import Rows
 
 _MOST_ROWS = 20_000
+_READ = 2000  # characters of each text
+_TOKEN = re.compile(r"[^\W\u3400-\u9fff]+|[\u3400-\u9fff]")  # a run of letters without Han, or one of Han
 
 
 def suspects(
@@ -26,7 +29,8 @@ def suspects(
     likeliest label among those with p(j | x) >= t_j; it is suspect when j differs from i. Ranked by p(j | x)
     - p(i | x). The model is TF-IDF (words and Han characters, one and two in a row) with logistic regression;
     equal texts are in one fold. At most 20,000 rows are looked at, drawn by seed. Rows with several labels
-    are passed over; with fewer than two labels there is nothing to confuse, and the list is empty.
+    are passed over; with fewer than two labels there is nothing to confuse, and the list is empty, as it is
+    of texts without a word (emoji alone).
     """
     single = np.flatnonzero(np.fromiter((len(labels) == 1 for labels in rows.labels), bool, len(rows)))
     if len(single) > _MOST_ROWS:
@@ -35,7 +39,11 @@ def suspects(
     part = rows.take(single)
     names = sorted({labels[0] for labels in part.labels})
     own = groups[single] if groups is not None else near_groups(part.texts)
-    if len(names) < 2 or len(np.unique(own)) < 2:
+    if (
+        len(names) < 2
+        or len(np.unique(own)) < 2
+        or not any(_TOKEN.search(text, 0, _READ) for text in part.texts)
+    ):
         return []
     code = {name: i for i, name in enumerate(names)}
     given = np.array([code[labels[0]] for labels in part.labels])
@@ -70,12 +78,14 @@ def _out_of_fold(
 
     chances = np.zeros((len(rows), n_labels))
     n_folds = min(n_folds, len(np.unique(groups)))
-    # A token is a run of letters without Han, or one Han character.
-    pattern = r"[^\W\u3400-\u9fff]+|[\u3400-\u9fff]"
     counts = TfidfVectorizer(
-        token_pattern=pattern, ngram_range=(1, 2), max_features=50_000, sublinear_tf=True, dtype=np.float32
+        token_pattern=_TOKEN.pattern,
+        ngram_range=(1, 2),
+        max_features=50_000,
+        sublinear_tf=True,
+        dtype=np.float32,
     )
-    features = counts.fit_transform([text[:2000] for text in rows.texts])
+    features = counts.fit_transform([text[:_READ] for text in rows.texts])
     for train, valid in folds(rows, n_folds=n_folds, seed=seed, groups=groups):
         if len(np.unique(given[train])) == 1:
             chances[valid, given[train][0]] = 1.0

@@ -22,6 +22,7 @@ from penjing.records import Tokens
 _CHUNK = 8192  # texts at once: enough for all threads, little to hold
 _FORMAT = "penjing tokens 1"
 _MOST_BYTES = 4 << 30
+_COPIES = 4  # limits of one tokenizer at a time: tasks on one base may each have their own
 _copies: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], Any]] = weakref.WeakKeyDictionary()
 
 
@@ -181,13 +182,15 @@ def own_backend(tokenizer: Any, max_length: int) -> Any:
     """
     copies = _copies.setdefault(tokenizer, {})
     key = (max_length, len(tokenizer))
-    if key not in copies:
+    backend = copies.get(key)
+    if backend is None:
         backend = copy.deepcopy(tokenizer.backend_tokenizer)
         backend.no_padding()
         backend.enable_truncation(max_length)
-        copies.clear()  # one limit at a time is what a run or a bundle needs
+        if len(copies) >= _COPIES:
+            copies.clear()
         copies[key] = backend
-    return copies[key]
+    return backend
 
 
 def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[list[list[int]], int]]:

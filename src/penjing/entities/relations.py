@@ -52,8 +52,9 @@ def scores_of(p: NDArray[Any], targets: NDArray[np.int64], labels: Sequence[str]
 def counts_of(
     answers: NDArray[Any], targets: NDArray[np.int64], labels: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Three (S, R): relations answered right, there, and answered, by name, without Other."""
-    names = sorted({name_of(label) for label in labels if not is_other(label)})
+    """Three (S, R): relations of the truth answered right, there, and answered, by name, without Other."""
+    there = [labels[place] for place in np.unique(targets)]
+    names = sorted({name_of(label) for label in there if not is_other(label)})
     own = np.array([[name_of(label) == name and not is_other(label) for name in names] for label in labels])
     support, predicted = own[targets].astype(np.int64), own[answers].astype(np.int64)
     return support * (answers == targets)[:, None], support, predicted

@@ -9,9 +9,10 @@ Shape suffixes: S rows, C labels.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,15 +136,24 @@ def _of_intents(
     }
 
 
+def _by_place(entities: frozenset[tuple[int, int, int]]) -> dict[tuple[int, int], set[int]]:
+    """The labels at each place: with `decode: span` there may be several."""
+    found: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for start, end, label in entities:
+        found[start, end].add(label)
+    return found
+
+
 def _confusion(said: Sequence[Said], truth: Truths, labels: Sequence[str]) -> dict[str, Any]:
     """counts[truth][answer] of labels; the last line and column stand for no entity at that place."""
     pairs = Counter[tuple[int, int]]()
     none = len(labels)
     for one, right in zip(said, truth, strict=True):
-        answered = {(a, b): c for a, b, c in one.places}
-        there = {(a, b): c for a, b, c in right.entities}
+        answered, there = _by_place(one.places), _by_place(right.entities)
         for place in answered.keys() | there.keys():
-            pairs[there.get(place, none), answered.get(place, none)] += 1
+            wanted, found = there[place], answered[place]
+            pairs.update((label, label) for label in wanted & found)
+            pairs.update(zip_longest(sorted(wanted - found), sorted(found - wanted), fillvalue=none))
     counts = np.zeros((none + 1, none + 1), dtype=np.int64)
     for (a, b), n in pairs.items():
         counts[a, b] = n

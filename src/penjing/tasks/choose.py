@@ -25,7 +25,7 @@ from penjing.models.heads import ClassHead
 from penjing.models.load import Base
 from penjing.models.own_head import own_head
 from penjing.records import Batch, Loss, Part, Rows, Scores
-from penjing.task import Each, Task
+from penjing.task import Each, Fitted, Task
 from penjing.tasks.regress import refuse_delimiter
 
 
@@ -205,10 +205,10 @@ def _baseline(rows: Rows, targets: np.ndarray, names: list[str], seed: int) -> C
     right = [
         int(k == t) for item, t in zip(rows.items or (), targets, strict=True) for k in range(len(item[1]))
     ]
-    predict = fit_classes_of_pairs(pairs(rows), np.array(right), 2, seed)[0] if len(rows) else None
+    fitted = fit_classes_of_pairs(pairs(rows), np.array(right), 2, seed) if len(rows) else None
 
     def of_rows(rows: Rows) -> list[Chosen]:
-        p = predict(pairs(rows))[:, 1] if predict else np.ones(sum(len(i[1]) for i in rows.items or ()))
+        p = fitted[0](pairs(rows))[:, 1] if fitted else np.ones(sum(len(i[1]) for i in rows.items or ()))
         ends = np.cumsum([len(item[1]) for item in rows.items or ()])
         own = np.split(p, ends[:-1])
         return [
@@ -216,7 +216,7 @@ def _baseline(rows: Rows, targets: np.ndarray, names: list[str], seed: int) -> C
             for item, x in zip(rows.items or (), own, strict=True)
         ]
 
-    return of_rows
+    return Fitted(of_rows, fitted[1] if fitted else ())
 
 
 # ---- by likelihood

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from penjing.data import shots as drawing
 from penjing.data.batches import in_pairs
 from penjing.data.split import split
-from penjing.errors import SpecError
+from penjing.errors import DataError, SpecError
 from penjing.models.asking import ask
 from penjing.models.contrast import supervised_contrast
 from penjing.models.load import Base
@@ -86,7 +86,7 @@ def few_shot(
             return replace(
                 made,
                 loss=_contrast(temperature),
-                fit=_solve(strength),
+                fit=_solve(strength, names),
                 order=in_pairs,
                 joint=True,
                 learns=tune,
@@ -115,12 +115,23 @@ def _contrast(temperature: float) -> LossFunction:
     return loss
 
 
-def _solve(strength: float) -> Fit:
-    """Logistic regression on the embedded train rows, put into the head."""
+def _solve(strength: float, names: list[str]) -> Fit:
+    """Logistic regression on the embedded train rows, put into the head.
+
+    Raises:
+        DataError: a label has no train row.
+    """
 
     def fit(model: nn.Module, over: Over, tokens: Tokens, targets: np.ndarray) -> None:
         from sklearn.linear_model import LogisticRegression
 
+        lacking = [name for i, name in enumerate(names) if i not in targets]
+        if lacking:
+            raise DataError(
+                f"A train row of each of the {len(names)} labels was wanted, to fit the head on; "
+                f"`{lacking[0]}` has none. Add some, or set `few_shot.describe: true`, which takes its words "
+                "for one."
+            )
         head, states = _inside(model)
         embedded = over(tokens, lambda b: head.embed(states(b), b.lengths)).double().numpy()
         found = LogisticRegression(C=strength, max_iter=1000).fit(embedded, targets)

@@ -23,7 +23,7 @@ from penjing.models.heads import RelationHead
 from penjing.models.load import Base
 from penjing.models.queries import frame
 from penjing.records import Batch, Loss, Part, Rows, Scores, Tokens
-from penjing.task import Each, Task
+from penjing.task import Each, Fitted, Task
 from penjing.tasks.classify import classify
 
 SIGNS = ("@", "#")  # around the first and the second entity
@@ -102,7 +102,7 @@ def relate(
         from penjing.baseline import fit_baseline
 
         fitted = fit_baseline(_between(rows), targets, len(names), multi_label=False, seed=seed)
-        return lambda rows: fitted(_between(rows))
+        return Fitted(lambda rows: fitted(_between(rows)), fitted.notes)
 
     task = replace(
         plain,
