@@ -133,7 +133,7 @@ def methods_table() -> str:
     def rows() -> Iterator[list[str]]:
         for name, plug in plugin.found("methods").items():
             made = plugin.build("methods", plugin.Choice(name, GIVEN.get(name, {})))
-            yield [f"`{name}`", plug.summary.rstrip("."), f"`{made.lr:g}`", holds[made.saves]]
+            yield [f"`{name}`", plug.summary.rstrip("."), f"`{made.lr:g}`" + " × 384 / width" * made.by_width, holds[made.saves]]
 
     return _table(["method", "what it does", "rate when `train.lr` is not given", "a bundle holds"], rows())
 

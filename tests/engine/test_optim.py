@@ -17,6 +17,7 @@ from penjing.methods.lora import lora
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
+from penjing.records import Method
 
 Tiny = Callable[..., Path]
 
@@ -196,6 +197,15 @@ def test_sgd_decays_and_has_momentum() -> None:
 
 
 def test_the_rate_is_the_specs_or_the_methods_own_scaled() -> None:
-    assert own_rate(TrainSpec(lr=0.5), 1e-3) == 0.5
-    assert own_rate(TrainSpec(lr_scale=3.0), 1e-3) == pytest.approx(3e-3)
-    assert own_rate(TrainSpec(lr_scale=3.0, optimizer="lion"), 1e-3) == pytest.approx(3e-4)
+    method = Method("lora", lambda trunk: trunk, lr=1e-3, saves="peft")
+    assert own_rate(TrainSpec(lr=0.5), method, 64) == 0.5
+    assert own_rate(TrainSpec(lr_scale=3.0), method, 64) == pytest.approx(3e-3)
+    assert own_rate(TrainSpec(lr_scale=3.0, optimizer="lion"), method, 64) == pytest.approx(3e-4)
+
+
+def test_a_rate_by_width_falls_as_bases_grow_wider() -> None:
+    method = Method("full", lambda trunk: trunk, lr=1e-4, saves="full", by_width=True)
+    rates = {width: own_rate(TrainSpec(), method, width) for width in (16, 128, 384, 768, 4096)}
+    assert rates == pytest.approx({16: 8e-4, 128: 3e-4, 384: 1e-4, 768: 5e-5, 4096: 9.375e-6})
+    assert own_rate(TrainSpec(lr=0.5), method, 768) == 0.5
+    assert own_rate(TrainSpec(lr_scale=2.0, optimizer="lion"), method, 768) == pytest.approx(1e-5)

@@ -21,7 +21,7 @@ from penjing.models.embedding import RowsInUse, train_rows_in_use
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
-from penjing.records import Loss
+from penjing.records import Loss, Method
 from penjing.run import Run
 from penjing.spec import read
 
@@ -187,9 +187,10 @@ class Fake:
 
 
 def test_lion_takes_a_tenth_of_the_methods_rate_unless_one_is_given() -> None:
-    assert optim.own_rate(TrainSpec(optimizer="lion"), 1e-3) == pytest.approx(1e-4)
-    assert optim.own_rate(TrainSpec(optimizer="lion", lr=3e-5), 1e-3) == 3e-5
-    assert optim.own_rate(TrainSpec(optimizer="muon"), 1e-3) == 1e-3
+    method = Method("lora", lambda trunk: trunk, lr=1e-3, saves="peft", by_width=True)
+    assert optim.own_rate(TrainSpec(optimizer="lion"), method, 384) == pytest.approx(1e-4)
+    assert optim.own_rate(TrainSpec(optimizer="lion", lr=3e-5), method, 384) == 3e-5
+    assert optim.own_rate(TrainSpec(optimizer="muon"), method, 384) == 1e-3
 
 
 @pytest.mark.parametrize(

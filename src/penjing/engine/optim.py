@@ -20,6 +20,7 @@ from penjing.errors import SpecError
 from penjing.keys import TrainSpec
 from penjing.models.embedding import RowsInUse
 from penjing.models.layers import bare, depth_of, layers_of
+from penjing.records import Method
 
 # What does nothing but weight decay to a row without gradients, as RowsInUse wants it; Adafactor's rates
 # depend on the whole table.
@@ -27,6 +28,8 @@ DECAY_ALONE = ("adamw", "lion", "muon")
 # New layers of a head. banking77, 1,500 rows, 4 epochs, MiniLM, accuracy on validation rows: at the rate of
 # the rest 0.746 (full) and 0.803 (LoRA); at 3e-3 0.855 (full), 5e-3 0.866 (LoRA), 1e-2 0.881 (full).
 NEW, NEW_MOST, NEW_TIMES = 2.0, 5e-3, 50.0
+# The hidden size that methods' rates are meant for, and how often their rate at most where it is smaller.
+USUAL, SMALLEST = 384, 8.0
 
 
 def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, object]]:
@@ -66,11 +69,16 @@ def _hidden_matrices(trunk: nn.Module) -> set[int]:
     return {id(p) for p in trunk.parameters() if p.ndim == 2} - looked_up
 
 
-def own_rate(settings: TrainSpec, of_method: float) -> float:
-    """The peak rate of a run: the spec's, else the method's for AdamW, scaled, as the optimizer wants it."""
+def own_rate(settings: TrainSpec, method: Method, width: int) -> float:
+    """The peak rate of a run: the spec's, else the method's for AdamW, scaled, as the optimizer wants it.
+
+    AdamW moves each weight by the rate, an output by the rate times its inputs: what trains matrices of the
+    base takes a rate that goes with 1 / width.
+    """
     if settings.lr is not None:
         return settings.lr
-    return of_method * (settings.lr_scale or 1.0) * (0.1 if settings.optimizer == "lion" else 1.0)
+    lr = method.lr * (settings.lr_scale or 1.0) * (0.1 if settings.optimizer == "lion" else 1.0)
+    return lr * min(USUAL / width, SMALLEST) if method.by_width else lr
 
 
 def quicken(head: nn.Module, trunk: nn.Module, settings: TrainSpec, lr: float) -> None:

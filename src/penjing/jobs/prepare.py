@@ -372,7 +372,7 @@ def ready(
             f"`train.checkpointing` is on; {type(base.trunk).__name__} offers no layer to recompute. Leave "
             f"it off and lower `train.micro_tokens` to save memory."
         )
-    lr = own_rate(spec.train, method.lr)
+    lr = own_rate(spec.train, method, base.width)
     if not spec.parent:
         quicken(head, trunk, spec.train, lr)
     return Ready(base, method, model, techniques, lr)

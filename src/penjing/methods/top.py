@@ -28,4 +28,4 @@ def top(*, layers: int = 0) -> Method:
             parameter.requires_grad_(layers > 0 and depth_of(trunk, name) > n_layers - layers)
         return trunk
 
-    return Method("top", apply, lr=3e-4 if layers else 1e-2, saves="changed")
+    return Method("top", apply, lr=3e-4 if layers else 1e-2, saves="changed", by_width=layers > 0)
