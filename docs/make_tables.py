@@ -121,6 +121,9 @@ def settings_table(kind: str, name: str) -> str:
     )
 
 
+BY_WIDTH = {0.0: "", 0.5: " × √(384 / width)", 1.0: " × 384 / width"}
+
+
 def methods_table() -> str:
     """Every method: what it trains, its rate, and what a bundle holds."""
     holds = {
@@ -133,7 +136,8 @@ def methods_table() -> str:
     def rows() -> Iterator[list[str]]:
         for name, plug in plugin.found("methods").items():
             made = plugin.build("methods", plugin.Choice(name, GIVEN.get(name, {})))
-            yield [f"`{name}`", plug.summary.rstrip("."), f"`{made.lr:g}`" + " × 384 / width" * made.by_width, holds[made.saves]]
+            rate = f"`{made.lr:g}`" + BY_WIDTH[made.by_width]
+            yield [f"`{name}`", plug.summary.rstrip("."), rate, holds[made.saves]]
 
     return _table(["method", "what it does", "rate when `train.lr` is not given", "a bundle holds"], rows())
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ CGROUPS = (  # limit and use of a container's memory, version 2 and 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+LOOK_AGAIN = 30.0  # seconds, after which other programs may have come or gone
 ROUNDING = (
     "avx2",
     "avx512f",
@@ -79,7 +81,7 @@ def choose(device: str = "auto", precision: str = "auto") -> Machine:
     threads = set_threads()
     if place.type == "cpu":
         keep_freed_memory()
-    free, ours = _free_cores()
+    free, ours = _free_cores(int(time.monotonic() // LOOK_AGAIN))
     if place.type == "cpu" and free < 0.5 * threads:
         notes.append(
             f"other programs keep about {ours - free:.1f} of the {counted(ours, 'core')} that this process "
@@ -99,9 +101,12 @@ def set_threads() -> int:
     return n
 
 
-def _free_cores() -> tuple[float, int]:
+@lru_cache(maxsize=1)
+def _free_cores(now: int) -> tuple[float, int]:
     """Cores that other processes leave free just now, looked at for a tenth of a second, and how many this
     one may run on: what keeps the other cores of a large machine busy takes nothing from it.
+
+    now: what was seen at one such time holds as long as it is the same.
     """
     try:
         import psutil

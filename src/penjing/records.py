@@ -332,14 +332,14 @@ class Method:
     `techniques(trunk, steps)` gives what the method itself changes in a training step, such as AdaLoRA's
     budget, planned over the run's optimizer steps; they come before the spec's.
     `virtual`: positions that the method takes of each sequence for itself.
-    `lr`: the peak rate with AdamW. `by_width`: it is meant for a hidden size of 384, and goes with 384 / width.
+    `lr`: the peak rate with AdamW, at a hidden size of 384; it goes with (384 / width) ** `by_width`.
     """
 
     name: str
     apply: Callable[[Any], nn.Module]
     lr: float
     saves: str
-    by_width: bool = False
+    by_width: float = 0.0
     keeps_start: bool = True
     techniques: Callable[[nn.Module, int], Sequence[Technique]] | None = None
     virtual: int = 0

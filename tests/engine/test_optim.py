@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,10 @@ def test_the_rate_is_the_specs_or_the_methods_own_scaled() -> None:
 
 
 def test_a_rate_by_width_falls_as_bases_grow_wider() -> None:
-    method = Method("full", lambda trunk: trunk, lr=1e-4, saves="full", by_width=True)
+    method = Method("full", lambda trunk: trunk, lr=1e-4, saves="full", by_width=1.0)
     rates = {width: own_rate(TrainSpec(), method, width) for width in (16, 128, 384, 768, 4096)}
-    assert rates == pytest.approx({16: 8e-4, 128: 3e-4, 384: 1e-4, 768: 5e-5, 4096: 9.375e-6})
+    assert rates == pytest.approx({16: 4e-4, 128: 3e-4, 384: 1e-4, 768: 5e-5, 4096: 9.375e-6})
     assert own_rate(TrainSpec(lr=0.5), method, 768) == 0.5
     assert own_rate(TrainSpec(lr_scale=2.0, optimizer="lion"), method, 768) == pytest.approx(1e-5)
+    by_root = replace(method, by_width=0.5)
+    assert own_rate(TrainSpec(), by_root, 4 * 384) == pytest.approx(5e-5)

@@ -187,7 +187,7 @@ class Fake:
 
 
 def test_lion_takes_a_tenth_of_the_methods_rate_unless_one_is_given() -> None:
-    method = Method("lora", lambda trunk: trunk, lr=1e-3, saves="peft", by_width=True)
+    method = Method("lora", lambda trunk: trunk, lr=1e-3, saves="peft", by_width=0.5)
     assert optim.own_rate(TrainSpec(optimizer="lion"), method, 384) == pytest.approx(1e-4)
     assert optim.own_rate(TrainSpec(optimizer="lion", lr=3e-5), method, 384) == 3e-5
     assert optim.own_rate(TrainSpec(optimizer="muon"), method, 384) == 1e-3

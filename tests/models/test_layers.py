@@ -8,7 +8,7 @@ from torch import nn
 
 from common import FAMILIES
 from penjing.errors import NotSupported
-from penjing.models.layers import bare, depth_of, layers_of, linears_of, sublayers_of
+from penjing.models.layers import bare, depths_of, layers_of, linears_of, sublayers_of
 from penjing.models.load import load
 
 Tiny = Callable[..., Path]
@@ -48,7 +48,7 @@ def test_linear_maps_of_the_layers_are_all_found(family: str, tiny: Tiny) -> Non
 def test_depths_go_from_the_embeddings_to_what_lies_above(family: str, tiny: Tiny) -> None:
     trunk = trunk_of(family, tiny)
     top = len(layers_of(trunk)) + 1
-    depths = {name: depth_of(trunk, name) for name, _ in trunk.named_parameters()}
+    depths = depths_of(trunk)
     assert set(range(top)) <= set(depths.values()) <= set(range(top + 1))
     for name, parameter in trunk.named_parameters():
         if parameter is trunk.get_input_embeddings().weight:

@@ -19,7 +19,7 @@ from penjing.engine.together import Together
 from penjing.errors import SpecError
 from penjing.keys import TrainSpec
 from penjing.models.embedding import RowsInUse
-from penjing.models.layers import bare, depth_of, layers_of
+from penjing.models.layers import bare, depths_of, layers_of
 from penjing.records import Method
 
 # What does nothing but weight decay to a row without gradients, as RowsInUse wants it; Adafactor's rates
@@ -28,8 +28,8 @@ DECAY_ALONE = ("adamw", "lion", "muon")
 # New layers of a head. banking77, 1,500 rows, 4 epochs, MiniLM, accuracy on validation rows: at the rate of
 # the rest 0.746 (full) and 0.803 (LoRA); at 3e-3 0.855 (full), 5e-3 0.866 (LoRA), 1e-2 0.881 (full).
 NEW, NEW_MOST, NEW_TIMES = 2.0, 5e-3, 50.0
-# The hidden size that methods' rates are meant for, and how often their rate at most where it is smaller.
-USUAL, SMALLEST = 384, 8.0
+# The hidden size that methods' rates are meant for, and how many times smaller a base still raises them.
+USUAL, NARROW = 384, 4.0
 
 
 def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, object]]:
@@ -40,7 +40,7 @@ def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, o
     trunk = model.trunk
     inner = bare(trunk)  # type: ignore[arg-type]
     top = len(layers_of(inner)) + 1
-    decay_depth = settings.layer_decay != 1.0
+    depths = depths_of(inner) if settings.layer_decay != 1.0 else {}
     hidden = _hidden_matrices(trunk)  # type: ignore[arg-type]
     made: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -50,9 +50,9 @@ def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, o
         rate = (settings.muon_lr if inside else None) or lr
         if name.startswith("head."):
             rate = settings.head_lr or lr
-        elif decay_depth:
+        elif depths:
             own = name.removeprefix("trunk.").removeprefix("base_model.model.")
-            rate *= settings.layer_decay ** (top - depth_of(inner, own))
+            rate *= settings.layer_decay ** (top - depths[own])
         rate *= getattr(parameter, "rate_factor", 1.0)
         decay = 0.0 if parameter.ndim < 2 else settings.weight_decay
         made.setdefault((rate, decay, inside), []).append(parameter)
@@ -73,12 +73,13 @@ def own_rate(settings: TrainSpec, method: Method, width: int) -> float:
     """The peak rate of a run: the spec's, else the method's for AdamW, scaled, as the optimizer wants it.
 
     AdamW moves each weight by the rate, an output by the rate times its inputs: what trains matrices of the
-    base takes a rate that goes with 1 / width.
+    base takes a rate that goes with 1 / width, low-rank updates of them one with its root (Hayou et al. 2024,
+    arXiv 2402.12354); see `by_width`.
     """
     if settings.lr is not None:
         return settings.lr
     lr = method.lr * (settings.lr_scale or 1.0) * (0.1 if settings.optimizer == "lion" else 1.0)
-    return lr * min(USUAL / width, SMALLEST) if method.by_width else lr
+    return lr * min(USUAL / width, NARROW) ** method.by_width
 
 
 def quicken(head: nn.Module, trunk: nn.Module, settings: TrainSpec, lr: float) -> None:

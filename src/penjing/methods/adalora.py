@@ -81,7 +81,7 @@ def adalora(
         budget = _Budget(trunk)
         return [Technique("adalora", loss=budget.loss, after_update=budget.allocate, state=budget)]
 
-    return Method("adalora", apply, lr=5e-3, saves="peft", by_width=True, techniques=techniques)
+    return Method("adalora", apply, lr=5e-3, saves="peft", by_width=0.5, techniques=techniques)
 
 
 def _check(rank: int, first: int, orthogonality: float, warm: float, final: float, every: int | None) -> None:

@@ -51,4 +51,4 @@ def adapter(
                 bottleneck.after(last)
         return trunk
 
-    return Method("adapter", apply, lr=1e-3, saves="added", by_width=True)
+    return Method("adapter", apply, lr=1e-3, saves="added", by_width=0.5)

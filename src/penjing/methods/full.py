@@ -16,4 +16,4 @@ def full() -> Method:
         trunk.requires_grad_(True)
         return trunk
 
-    return Method("full", apply, lr=1e-4, saves="full", by_width=True)
+    return Method("full", apply, lr=1e-4, saves="full", by_width=1.0)

@@ -89,4 +89,4 @@ def lora(
         return hold(made) if quantize else made
 
     keeps = init in ("kaiming", "gaussian") and not quantize
-    return Method("lora", apply, lr=1e-3, saves="peft", by_width=True, keeps_start=keeps)
+    return Method("lora", apply, lr=1e-3, saves="peft", by_width=0.5, keeps_start=keeps)

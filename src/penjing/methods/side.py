@@ -42,4 +42,4 @@ def side(*, reduction: int = 8, every: int = 1) -> Method:
             trunk.added = Side(width, narrow, heads, rungs, causal=is_causal(trunk))
         return trunk
 
-    return Method("side", apply, lr=3e-3, saves="added", by_width=True)
+    return Method("side", apply, lr=3e-3, saves="added", by_width=0.5)

@@ -140,16 +140,11 @@ def _outputs(linear: Any) -> int:
     return int(linear.out_features if isinstance(linear, nn.Linear) else linear.nf)
 
 
-def depth_of(trunk: nn.Module, name: str) -> int:
-    """How far up a parameter lies: 0 embeddings, 1 to L the layers, L + 1 what lies above them.
-
-    `name` is as in `trunk.named_parameters()`. A bias of attention that all layers share lies below them.
-    """
-    return _depth(name, path_of(trunk) + ".", len(layers_of(trunk)))
-
-
 def depths_of(trunk: nn.Module) -> dict[str, int]:
-    """`depth_of` every parameter, by name."""
+    """How far up each parameter lies, by name: 0 embeddings, 1 to L the layers, L + 1 what lies above them.
+
+    A bias of attention that all layers share lies below them.
+    """
     prefix, n_layers = path_of(trunk) + ".", len(layers_of(trunk))
     return {name: _depth(name, prefix, n_layers) for name, _ in trunk.named_parameters()}
 

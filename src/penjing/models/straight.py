@@ -191,9 +191,8 @@ def _read(model: nn.Module) -> Straight | None:
     embeddings: Any = getattr(model, "embeddings", None)
     if build is None or not isinstance(embeddings, nn.Module):
         return None
-    if {name for name, _ in model.named_children()} - {"embeddings", "embeddings_project", "pooler"} != {
-        path_of(model).partition(".")[0]
-    }:
+    top = path_of(model).partition(".")[0]
+    if {name for name, _ in model.named_children()} - {"embeddings", "embeddings_project", "pooler"} != {top}:
         return None  # something else stands between layers and states
     attention, *names = build
     layers = tuple(
@@ -205,7 +204,7 @@ def _read(model: nn.Module) -> Straight | None:
     outer = tuple(
         (_place(model, name), module)
         for name, module in model.named_modules()
-        if name.startswith(path_of(model).partition(".")[0]) and id(module) not in inner
+        if name.startswith(top) and id(module) not in inner
     )
     typed = "token_type_ids" in inspect.signature(type(embeddings).forward).parameters
     return Straight(model, stack, layers, outer, typed)
