@@ -26,7 +26,7 @@ from penjing.run import Run
 from penjing.serve import registry
 from penjing.serve.traffic import Traffic
 
-LEARN = {"steps": 60, "lr": 0.003, "evals": 2}
+LEARN = {"steps": 100, "lr": 0.003, "evals": 2}
 
 
 def cancels(n: int, start: int = 0) -> list[tuple[str, str]]:
