@@ -51,7 +51,7 @@ def _kind(annotation: Any) -> str:
 
 def _range(field: FieldInfo) -> str:
     said = [
-        f"{word} {getattr(rule, sign):g}"
+        f"{word} {getattr(rule, sign):,}"
         for rule in field.metadata
         for sign, word in SIGNS.items()
         if getattr(rule, sign, None) is not None

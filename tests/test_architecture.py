@@ -35,8 +35,8 @@ LAYERS = {
         "sandbox", "sandboxed", "saying",
     ],
     0: [
-        "errors", "heap", "keys", "plugin", "plural", "records", "spec", "task", "tasks_key", "threads",
-        "tracker", "trust", "yaml_file",
+        "errors", "heap", "keys", "places", "plugin", "plural", "records", "spec", "task", "tasks_key",
+        "threads", "tracker", "trust", "yaml_file",
     ],
 }  # fmt: skip
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}

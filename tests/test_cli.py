@@ -131,6 +131,9 @@ def test_a_dry_run_of_a_bad_spec_fails(file: Path) -> None:
 def test_options_that_a_resume_would_ignore_are_refused(file: Path) -> None:
     text = bad("tune", "--resume", "runs/a", "--base", "minilm", "--set", "train.lr=1")
     assert "--base, --set would be ignored" in text
+    assert "--shots would be ignored" in bad("tune", "--resume", "runs/a", "--shots", "4")
+    for verb in ("search", "pretrain"):  # which would train
+        assert "--dry-run would be ignored" in bad(verb, "--resume", "runs/a", "--dry-run")
 
 
 @pytest.mark.slow

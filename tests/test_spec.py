@@ -99,6 +99,8 @@ def test_anchored_paths_hold_from_any_folder(tmp_path: Path, monkeypatch: pytest
     [
         ({"lrr": 1}, ["`lrr` is not a key", "Did you mean `train.lr`"]),
         ({"epoch": 3}, ["`epoch` is not a key", "`train.epochs`"]),
+        ({"betas": [0.9, 1.5]}, ["`train.betas`", "less than 1", "1.5", "Change it in the spec"]),
+        ({"seed": 2**32}, ["`seed`", "less than 4294967296", "Change it in the spec"]),
         ({"lr": 1e-3, "lr_scale": 2}, ["`train.lr_scale` (2)", "`train.lr` (0.001)", "Keep one"]),
         ({"source": {"lr": 1}}, ["`lr` is not a key", "`train.lr`"]),
         ({"source": {"train": {"max_length": 9}}}, ["`train.max_length`", "Did you mean `data.max_length`"]),
@@ -172,6 +174,8 @@ def test_teachers_and_their_rows_are_anchored(tmp_path: Path, monkeypatch: pytes
     found = given.anchored().techniques[0].settings
     assert found["teacher"] == [str(tmp_path / "runs/t"), "minilm"]
     assert found["unlabelled"] == str(tmp_path / "more.csv")
+    prefer = spec.read(task={"prefer": {"reference": "runs/t"}}).anchored().task.settings
+    assert prefer["reference"] == str(tmp_path / "runs/t")
 
 
 @pytest.mark.parametrize("sign", ["|", "#", ",", "-", " ", ";"])

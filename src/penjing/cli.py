@@ -117,9 +117,7 @@ def tune(
     )  # fmt: skip
     with Screen(as_json=as_json) as screen:
         if resume:
-            refuse_ignored(
-                {**given, **({"set": sets} if sets else {}), **({"dry-run": True} if dry_run else {})}
-            )
+            refuse_ignored(given, sets=sets, dry_run=dry_run)
             from penjing.jobs.train import resume as go_on
 
             run = go_on(spec, out=out or "runs", processes=processes, tell=screen.tell)
@@ -186,7 +184,7 @@ def search(
     )
     with Screen(as_json=as_json) as screen:
         if resume:
-            refuse_ignored({**given, **how, **({"set": sets} if sets else {})})
+            refuse_ignored({**given, **how}, sets=sets, dry_run=dry_run)
             from penjing.chains.search import resume as go_on
 
             run = go_on(spec, on=on, out=out or "runs", tell=screen.tell)

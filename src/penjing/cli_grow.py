@@ -55,7 +55,7 @@ def pretrain(
     given |= given_of(seed=seed, **{"train.steps": steps})
     with Screen(as_json=as_json) as screen:
         if resume:
-            refuse_ignored({**given, **({"set": sets} if sets else {})})
+            refuse_ignored(given, sets=sets, dry_run=dry_run)
             from penjing.jobs.train import resume as go_on
 
             run = go_on(spec, out=out or "runs", processes=processes, tell=screen.tell)

@@ -80,10 +80,15 @@ def form_given(schema: Path | None, regex: str | None, choices: str | None) -> d
     return {"regex": regex} if regex is not None else None
 
 
-def refuse_ignored(given: dict[str, Any]) -> None:
-    """Options beside `--resume`, which would change nothing."""
-    if given:
-        options = ", ".join(f"--{key}" for key in given)
+def refuse_ignored(given: dict[str, Any], *, sets: list[str] | None, dry_run: bool) -> None:
+    """Options beside `--resume`, which would change nothing.
+
+    Raises:
+        SpecError: there is one.
+    """
+    named = [*(key.rpartition(".")[2] for key in given), *["set"] * bool(sets), *["dry-run"] * dry_run]
+    if named:
+        options = ", ".join(f"--{name}" for name in named)
         raise SpecError(
             f"`--resume` goes on with a run as its spec.yaml says; {options} would be ignored. Leave it out, "
             f"or start a new run without `--resume`."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ NEED_A_RATE = {"sgd": 0.01, "adafactor": 0.001}  # optimizer: a rate to begin wi
 # A number is welcome where a name is wanted: `name: 2024`.
 STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 _Files = str | list[str] | None
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 _Sources = _Files | dict[str, str | list[str]]  # a mapping: each of several tasks' own, by its name
 
 
@@ -77,7 +78,7 @@ class TrainSpec(BaseModel):
     optimizer: Literal["adamw", "lion", "muon", "sgd", "adafactor"] = Field(
         "adamw", description="torch's, fused where torch has it; muon moves hidden matrices, adamw the rest"
     )
-    betas: tuple[float, float] | None = Field(
+    betas: tuple[_Beta, _Beta] | None = Field(
         None, description="adamw, muon: [0.9, 0.999] when not given; lion: [0.9, 0.99]"
     )
     eps: float = Field(1e-8, gt=0, description="adamw and muon's adamw")

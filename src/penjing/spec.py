@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from penjing.errors import SpecError, nearest
 from penjing.keys import FILE_KEYS, SECTIONS, STRICT, DataSpec, TrainSpec, refuse_contradictions
+from penjing.places import FOLDERS, files, folder, settled
 from penjing.plugin import Choice, advice, choice, found, signature
 from penjing.tasks_key import spread
 from penjing.yaml_file import read_yaml
@@ -51,7 +52,10 @@ class Spec(BaseModel):
     data: DataSpec = Field(description="the keys of `data`, below")
     train: TrainSpec = Field(description="the keys of `train`, below")
     seed: int = Field(
-        0, ge=0, description="of the split, the head's start, the order of rows, dropout and intervals"
+        0,
+        ge=0,
+        lt=2**32,  # scikit-learn takes no greater one
+        description="of the split, the head's start, the order of rows, dropout and intervals",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -82,39 +86,15 @@ class Spec(BaseModel):
 
     def anchored(self) -> Spec:
         """The same spec with absolute paths to files and the base, so that it holds from any folder."""
-        data = {key: _absolute(getattr(self.data, key)) for key in FILE_KEYS}
+        data = {key: files(getattr(self.data, key)) for key in FILE_KEYS}
         return self.model_copy(
             update={
-                **{key: _folder(getattr(self, key)) for key in ("base", "tokenizer", "parent")},
+                **{key: folder(getattr(self, key)) for key in FOLDERS},
                 "data": self.data.model_copy(update=data),
-                "techniques": tuple(Choice(t.name, _anchored(t.settings)) for t in self.techniques),
+                "task": Choice(self.task.name, settled(self.task.settings)),
+                "techniques": tuple(Choice(t.name, settled(t.settings)) for t in self.techniques),
             }
         )
-
-
-def _anchored(settings: dict[str, Any]) -> dict[str, Any]:
-    ways = {"teacher": _folder, "unlabelled": _absolute}
-    return {key: ways[key](value) if key in ways else value for key, value in settings.items()}
-
-
-def _folder(name: Any) -> Any:
-    """A folder here, or each of a list, by its absolute path; any other name as it is."""
-    if isinstance(name, list):
-        return [_folder(one) for one in name]
-    return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
-
-
-def _absolute(source: Any) -> Any:
-    if isinstance(source, list):
-        return [_absolute(one) for one in source]
-    if isinstance(source, dict):
-        return {name: _absolute(one) for name, one in source.items()}
-    if source is None or source.startswith(("hf:", "~")):
-        return source
-    sides = [side.strip() for side in source.split("+")]
-    if len(sides) > 1 and not Path(source).exists() and all(Path(side).is_file() for side in sides):
-        return "+".join(map(_absolute, sides))  # files whose lines belong together
-    return str(Path(source).absolute())
 
 
 def read(

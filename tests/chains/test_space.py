@@ -1,5 +1,6 @@
 """Spaces: what may be written, where its ends are, and every end checked before anything is loaded."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +162,32 @@ def test_a_search_is_written_out_so_that_it_can_be_read_again() -> None:
     assert again.first.data.train is not None
     assert str(again.first.data.train).startswith("/")
     assert again.spec({"train.lr": 1e-4, "method.lora.rank": 8}).train.lr == 1e-4
+
+
+def test_a_search_over_several_tasks_can_be_read_again(tmp_path: Path) -> None:
+    tasks = {"intent": {"task": "classify", "train": "a.csv"}, "slots": {"task": "tag", "train": "b.conll"}}
+    written = read({"tasks": tasks, "train": {"lr": {"log": [1e-5, 1e-3]}}}).written()
+    assert read(written).written() == written
+    tasks["intent"]["weight"] = {"choose": [1, 2]}  # type: ignore[assignment]
+    assert "is a space; all trials of a search share it" in complaint(tasks=tasks)
+
+
+def test_a_search_names_its_folders_so_that_it_goes_on_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("old", "teacher", "b1"):
+        (tmp_path / name).mkdir()
+    asked = read(
+        {
+            "base": {"choose": ["b1", "minilm"]},
+            "parent": "old",
+            "method": "lora",
+            "techniques": [{"distill": {"teacher": "teacher", "alpha": {"linear": [0.1, 0.9]}}}],
+        }
+    )
+    written = asked.written()
+    assert written["base"] == {"choose": [str(tmp_path / "b1"), "minilm"]}
+    assert written["parent"] == str(tmp_path / "old")
+    assert written["techniques"][0]["distill"]["teacher"] == str(tmp_path / "teacher")
+    assert asked.first.parent == str(tmp_path / "old")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from penjing import check
-from penjing.errors import SpecError
+from penjing.errors import NotSupported, SpecError
 from penjing.jobs import check as checking
 from penjing.jobs.check import Finding, show_batch
 
@@ -207,6 +207,24 @@ def test_a_batch_is_shown_as_training_will_read_it(small: dict[str, Any]) -> Non
     assert shown[0].learned == data.names[int(first.labels[0])]
     assert shown[0].where == data.train.where(first.rows[0])
     assert len(shown) == 3
+
+
+def test_a_corpus_has_no_rows_to_show(small: dict[str, Any]) -> None:
+    with pytest.raises(NotSupported, match=r"`task: masked` learns from a corpus.*Leave `--show-batch` out"):
+        show_batch(small, task="masked")
+
+
+def test_a_name_that_is_taken_is_found(small: dict[str, Any], tmp_path: Path) -> None:
+    taken = tmp_path / "runs" / "mine"
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").write_text("mine")
+    found = errors(check(small, out=str(tmp_path / "runs"), name="mine"))
+    assert "is there already. Give another name" in found["name"]
+
+
+def test_a_warm_up_that_takes_every_step_is_told(small: dict[str, Any]) -> None:
+    assert "`train.warmup` is 50 steps and the run makes 6" in notes(check(small, warmup=50))
+    assert "warmup" not in notes(check(small, warmup=5))
 
 
 def test_findings_have_three_states(small: dict[str, Any]) -> None:

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from penjing import Run, tune
+from penjing.chains.search import search
 from penjing.engine import loop
-from penjing.errors import NotSupported, PenjingError, TrainingFailed
+from penjing.errors import NotSupported, PenjingError, SpecError, TrainingFailed
 from penjing.files import CannotWrite, sha256
 from penjing.jobs import keep
 from penjing.jobs.news import News
@@ -316,3 +317,12 @@ def test_rows_of_a_language_the_base_does_not_know_are_told(small: dict[str, Any
         tell=lambda news: told.append(news.text),
     )
     assert any("unknown to" in text for text in told)
+
+
+def test_a_name_that_is_taken_is_told_before_anything_is_read(small: dict[str, Any], tmp_path: Path) -> None:
+    taken = tmp_path / "runs" / "mine"
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").write_text("mine")
+    for job in (tune, search):
+        with pytest.raises(SpecError, match=r"`name: mine` was asked for; .* is there already"):
+            job({**small, "base": "/nowhere"}, out=str(tmp_path / "runs"), name="mine")

@@ -18,7 +18,9 @@ from penjing.chains.space import Settings, corners, filled
 from penjing.chains.usual import opened
 from penjing.errors import SpecError, nearest
 from penjing.keys import FILE_KEYS
+from penjing.places import anchored
 from penjing.spec import Spec
+from penjing.tasks_key import spread
 
 # What all trials share; `data` but for `max_length`, too: other rows would be another question.
 SHARED = ("task", "data", "device", "precision", "out", "name", "language")
@@ -48,8 +50,8 @@ class SearchSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """A search, checked: values with spaces, how to look, and the specs at every end of every axis. `usual`:
-    the space was not written by whoever asked."""
+    """A search, checked: values with spaces, how to look, and the specs at every end of every axis, which
+    hold from any folder. `usual`: the space was not written by whoever asked."""
 
     values: dict[str, Any]
     search: SearchSpec
@@ -63,15 +65,13 @@ class Asked:
 
     def spec(self, settings: Settings) -> Spec:
         """The spec of a trial."""
-        return _valid(filled(self.values, lambda axis: settings[axis.key]), settings)
+        return _valid(filled(self.values, lambda axis: settings[axis.key]), settings).anchored()
 
     def written(self) -> dict[str, Any]:
         """Plain values for a file that repeats the search, with absolute paths."""
-        whole = self.first.anchored().written()
-        data = {**self.values.get("data", {}), **{key: whole["data"][key] for key in FILE_KEYS}}
-        base = self.values.get("base")
-        kept = {**self.values, **({} if isinstance(base, dict) else {"base": whole["base"]}), "data": data}
-        return {**kept, "search": self.search.model_dump(mode="json")}
+        files = self.first.written()["data"]
+        data = {**(self.values.get("data") or {}), **{key: files[key] for key in FILE_KEYS}}
+        return {**anchored(self.values), "data": data, "search": self.search.model_dump(mode="json")}
 
 
 def read(
@@ -89,6 +89,8 @@ def read(
             or something that all trials share is to vary.
     """
     values = specs.laid(source, sets=sets, **keywords)
+    if values.get("tasks") is not None:
+        values = spread(values)  # so that a space in it is refused as one of the task is
     how = _how({**_mapping(values.pop("search", None)), **(search or {})})
     ends = _ends(values)
     usual = len(ends) == 1
@@ -108,7 +110,7 @@ def _ends(values: dict[str, Any]) -> tuple[Spec, ...]:
     found = []
     for settings, whole in corners(values):
         _refuse_shared(settings)
-        found.append(_valid(whole, settings))
+        found.append(_valid(whole, settings).anchored())
     return tuple(found)
 
 

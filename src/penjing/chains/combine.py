@@ -185,7 +185,7 @@ def save_ensemble(folder: Path, chosen: Candidate, best: str) -> None:
     from safetensors.torch import save_file
 
     first = chosen.members[0].card
-    alike = ("format", "task", "labels", "max_length", "base", "precision", "reference")
+    alike = ("format", "task", "labels", "max_length", "base", "precision", "reference", "reading")
     with new_folder(folder) as aside:
         places = []
         for i, one in enumerate(chosen.members):
@@ -195,7 +195,7 @@ def save_ensemble(folder: Path, chosen: Candidate, best: str) -> None:
             save_file({k: v.contiguous() for k, v in chosen.mix.state_dict().items()}, aside / MIX)
         files = {f.relative_to(aside).as_posix(): sha256(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         card = {
-            **{key: first[key] for key in alike},
+            **{key: first[key] for key in alike if key in first},
             "saves": "ensemble",
             "way": chosen.way,
             "members": places,

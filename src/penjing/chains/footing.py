@@ -15,7 +15,8 @@ from penjing.errors import DataError, NotSupported
 from penjing.files import sha256
 from penjing.jobs.merge import merge
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.prepare import digest, rows_from, rows_of, task_of
+from penjing.jobs.prepare import digest, rows_of, task_of
+from penjing.jobs.rows_for import rows_for
 from penjing.models.model import Model
 from penjing.plural import counted
 from penjing.records import NO_ROWS, Rows
@@ -129,7 +130,7 @@ def _rows(
         if known and known.get("train", {}).get("sha256") != digest(train):
             notes.append("the run's train rows have changed since it was made")
     if given is not None:
-        held = rows_from(bundle.task, str(given))
+        held = rows_for(bundle, str(given))
         bundle.task.encode(held, bundle.labels)
     if held is None:
         raise DataError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penjing.chains.asked import Asked
@@ -70,7 +70,9 @@ def on_ray(address: str, asked: Asked) -> Runner:
     waiting: deque[Any] = deque()
     return Runner(
         max(1, int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 1))),
-        lambda leg: waiting.append(task.remote(leg, asked.first.anchored(), asked.search.folds)),
+        lambda leg: waiting.append(
+            task.remote(replace(leg, folder=leg.folder.absolute()), asked.first, asked.search.folds)
+        ),
         lambda: ray.get(waiting.popleft()),
         ray.shutdown,
     )

@@ -59,6 +59,7 @@ def search(
     if asked.usual:
         told = "nothing was left open: the usual methods and rates are tried; `--dry-run` prints them"
         tell(News("note", told))
+    runs.refuse_named(asked.first, verb="search")
     shared = _opened(asked, tell)
     _refuse_short(asked, draw, shared)
     run = runs.place(asked.first, "search", verb="search")

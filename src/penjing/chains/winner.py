@@ -17,6 +17,7 @@ import yaml
 from penjing.bundle import load
 from penjing.chains.asked import Asked
 from penjing.chains.combine import Candidate, Judge, Member, member, save_ensemble
+from penjing.chains.halving import rungs
 from penjing.chains.journal import Journal
 from penjing.chains.soup import cook, greedy, kettles
 from penjing.chains.trial import Pool, carried, folder_of
@@ -65,7 +66,7 @@ def crown(run: Run, asked: Asked, journal: Journal, shared: Pool, tell: Tell) ->
     it = _single(table, spec, ranked[0])
     chosen, candidates = _chosen(table, spec, it, ranked)
     _place(table, chosen)
-    text = yaml.safe_dump(spec.anchored().written(), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(spec.written(), sort_keys=False, allow_unicode=True)
     write_text(run.folder / "spec.yaml", text)
     about = {"trial": ranked[0], "settings": journal.settings[ranked[0]], "chosen": chosen.plain()}
     rest = {"candidates": [c.plain() for c in candidates], "trials": trials_of(journal)}
@@ -75,12 +76,13 @@ def crown(run: Run, asked: Asked, journal: Journal, shared: Pool, tell: Tell) ->
 
 
 def ranking(journal: Journal) -> list[int]:
-    """Trials, best first: those that came further before the others, by score among them."""
-    halving = journal.halving
+    """Trials that did not fail, best first: those that came further before the others, by score among
+    them."""
+    halving, failed = journal.halving, {t for t, outcomes in journal.outcomes.items() if outcomes[-1].failed}
     found: list[int] = []
     for rung in reversed(range(halving.n_rungs)):
         found += [trial for trial in halving.ranked(rung) if trial not in found]
-    return found
+    return [trial for trial in found if trial not in failed]
 
 
 def trials_of(journal: Journal) -> list[dict[str, Any]]:
@@ -99,9 +101,12 @@ def _no_winner(journal: Journal) -> TrainingFailed:
 
 
 def _single(table: Table, spec: Spec, trial: int) -> Training:
-    """The winning trial as it is; after folds, its settings trained on all the train rows."""
+    """The winning trial as it is, made again where its saved state was pruned; after folds, its settings
+    trained on all the train rows."""
     if not table.shared.folds:
-        return begin(Run(folder_of(table.trials, trial)), table.shared.job(spec), introduced=False)
+        shares = rungs(table.asked.search.first_share, table.asked.search.reduction)
+        share = shares[table.journal.outcomes[trial][-1].rung]
+        return carried(folder_of(table.trials, trial), table.shared.job(spec), share)
     table.tell(News("stage", f"training the winner, trial {trial}, on all train rows"))
     return carried(table.trials / "winner", table.shared.job(spec, whole=True))
 

@@ -61,6 +61,14 @@ NOT_TEXT = frozenset(
 )
 
 
+class NoColumn(DataError):
+    """A column that `key` names is not among a table's `columns`."""
+
+    def __init__(self, text: str, *, key: str, columns: tuple[str, ...]) -> None:
+        super().__init__(text)
+        self.key, self.columns = key, columns
+
+
 def is_known(name: str) -> bool:
     """Whether a cell reads like the head of a text or label column."""
     return simple(name) in TEXT_NAMES or simple(name) in LABEL_NAMES
@@ -142,7 +150,7 @@ def named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
     """The columns that a user names, `a+b` for several.
 
     Raises:
-        DataError: one is not there, and it must be.
+        NoColumn: one is not there, and it must be.
     """
     wanted = [given] if given in table.columns else [part.strip() for part in given.split("+")]
     missing = next((name for name in wanted if name not in table.columns), None)
@@ -157,9 +165,11 @@ def named(table: Table, given: str, *, key: str, must: bool) -> list[str]:
         if table.headed
         else " No header was seen, so columns have numbers; put names in the first line to name them."
     )
-    raise DataError(
+    raise NoColumn(
         f"{table.name}: `{key}: {given}` asks for a column `{missing}`; there is none.{near} "
-        f"Columns: {', '.join(table.columns[:20])}.{head}"
+        f"Columns: {', '.join(table.columns[:20])}.{head}",
+        key=key,
+        columns=tuple(table.columns),
     )
 
 

@@ -20,14 +20,14 @@ from penjing.data.pixels import image_tokens
 from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, free_mib
 from penjing.engine import trunk
-from penjing.errors import PenjingError
+from penjing.errors import NotSupported, PenjingError
 from penjing.files import cache_folder
 from penjing.jobs.bases import base_of
 from penjing.jobs.beside import with_teachers
 from penjing.jobs.caching import most_bytes, why_not
 from penjing.jobs.feeding import corpus_of, refuse_unused, texts_of
 from penjing.jobs.news import Tell, silent
-from penjing.jobs.odd import unknown_said
+from penjing.jobs.odd import unknown_said, warm_up_said
 from penjing.jobs.prepare import (
     NO_DATA,
     Data,
@@ -49,6 +49,7 @@ from penjing.models.load import Base
 from penjing.models.sizing import MARGIN_MIB
 from penjing.plural import counted
 from penjing.records import NO_ROWS, Part
+from penjing.run import refuse_named
 from penjing.spec import Spec
 from penjing.task import Task
 
@@ -129,6 +130,7 @@ def check(
             found.append(Finding("note", "task", note))
         if asked:
             made = _look(found, "method", lambda: ready(spec, asked, names, base, machine, None, steps=steps))
+    _look(found, "name", lambda: refuse_named(spec))
     _tell_place(spec, made, found)
     if made and asked and machine and data and len(data.train):
         _look(found, "cost", lambda: _tell_cost(spec, asked, machine, made, data, found))
@@ -160,6 +162,8 @@ def _tell_rows(spec: Spec, data: Data, found: list[Finding], *, images: bool) ->
     steps = n_steps(spec, len(data.train))
     of_labels = f", {len(data.names):,} labels" if len(data.names) > 1 else ""
     found.append(Finding("ok", "rows", f"{sizes} rows{of_labels}; {counted(steps, 'step')}"))
+    if cold := warm_up_said(spec.train, steps):
+        found.append(Finding("note", "train", cold))
     for note in data.notes:
         found.append(Finding("note", "rows", note))
     about = clean.summary(parts, near=False)
@@ -278,9 +282,19 @@ def show_batch(
     **keywords: Any,
 ) -> list[Shown]:
     """The first rows of the first step, as training will see them: all tokens are read, and the row's label
-    or those of its tokens are learned."""
+    or those of its tokens are learned.
+
+    Raises:
+        NotSupported: the task learns from a corpus. SpecError, DataError: what was asked for is not usable.
+    """
     spec = specs.read(source, sets=sets, **keywords)
     task = task_of(spec)
+    if task.feed:
+        raise NotSupported(
+            f"The rows of a batch were to be shown with what is learned of them; `task: {task.name}` learns "
+            "from a corpus and has none. Leave `--show-batch` out; the report of a pretraining shows the "
+            "model at work on pieces of text."
+        )
     data = rows_of(spec, task)
     base = base_of(spec, "meta")
     task = bound(task, base, data)

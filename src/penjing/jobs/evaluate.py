@@ -11,7 +11,8 @@ from penjing.errors import SpecError, nearest
 from penjing.jobs.conclude import worst
 from penjing.jobs.feeding import corpus_to_judge
 from penjing.jobs.odd import cut_said
-from penjing.jobs.prepare import READING, rows_from
+from penjing.jobs.prepare import READING
+from penjing.jobs.rows_for import rows_for
 from penjing.records import Scores
 from penjing.run import Run
 
@@ -34,8 +35,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores of a bundle (or a run's best one) on rows with labels.
 
-    `reading` is as in a spec's `data` section: text, label, encoding, delimiter, drop_empty. `base` says
-    where the bundle's base is, if it has moved; `trust` is as in `load`.
+    `reading` is as in a spec's `data` section: text, label, encoding, delimiter, drop_empty; columns not
+    named are those that the run's spec names. `base` says where the bundle's base is, if it has moved;
+    `trust` is as in `load`.
     Returns values (floats), intervals (95 %, bootstrap), tables, the worst errors and notes on how the rows
     were read.
 
@@ -52,7 +54,7 @@ def evaluate(
     task = bundle.task
     if task.feed:
         return _on_text(bundle, data, seed, reading)
-    rows = rows_from(task, data, **reading)
+    rows = rows_for(bundle, data, **reading)
     part = bundle.part(rows)
     cut = cut_said(part.tokens.cut, "row", bundle.card["max_length"])
     notes = [*rows.notes, *([cut] if cut else [])]

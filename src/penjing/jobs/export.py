@@ -20,8 +20,9 @@ from penjing.files import new_folder, refuse_taken
 from penjing.jobs.lineage import versions
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.parity import Tolerance, compare, refuse
-from penjing.jobs.prepare import READING, rows_from
+from penjing.jobs.prepare import READING
 from penjing.jobs.replay import EDGES, chosen_of, held_out
+from penjing.jobs.rows_for import rows_for
 from penjing.models.load import tokenizer_at
 from penjing.models.model import Model
 from penjing.models.padded import Run as Tables
@@ -142,7 +143,7 @@ def _rows(
     if given is None:
         found, notes = held_out(bundle)
         return chosen_of(found), notes
-    return chosen_of(rows_from(bundle.task, given, **reading)), ()
+    return chosen_of(rows_for(bundle, given, **reading)), ()
 
 
 def sent_of(bundle: Bundle, *, merges: bool) -> Sent:

@@ -1,9 +1,11 @@
-"""What is odd about the tokens of a job's rows, in words: ends that are cut, a base of another language."""
+"""What is odd about a job, in words: ends of rows that are cut, a base of another language, a rate that stays
+low."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from penjing.keys import TrainSpec
 from penjing.models.load import Base
 from penjing.plural import counted
 from penjing.records import Part
@@ -28,6 +30,16 @@ def cut_said(n_cut: int, name: str, limit: int) -> str:
     theirs = "its end is" if n_cut == 1 else "their ends are"
     are = counted(n_cut, f"{name} is", f"{name}s are")
     return f"{are} longer than {limit} tokens; {theirs} cut"
+
+
+def warm_up_said(settings: TrainSpec, steps: int) -> str:
+    """That the warm-up takes every step, so that the rate never reaches its peak; empty where it does not."""
+    if steps > settings.warmup or settings.warmup < 1 or not steps:
+        return ""
+    return (
+        f"`train.warmup` is {settings.warmup:g} steps and the run makes {steps:,}: the rate never reaches "
+        "its peak (a share below 1, such as 0.1, fits any run)"
+    )
 
 
 def unknown_said(ids: np.ndarray, base: Base) -> str:

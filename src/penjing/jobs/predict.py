@@ -16,8 +16,8 @@ from penjing.bundle import Bundle
 from penjing.errors import DataError
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.odd import cut_said
-from penjing.jobs.prepare import rows_from
 from penjing.jobs.relating import line_of, relations
+from penjing.jobs.rows_for import rows_for
 from penjing.plural import counted
 
 _HALF = re.compile("[\ud800-\udfff]")  # what Python makes of arguments that are not UTF-8
@@ -81,8 +81,8 @@ def answers_of_file(
     bundle: Bundle, path: Path, *, tell: Tell = silent, warn: Tell = silent, **reading: Any
 ) -> Iterator[Answered]:
     """Answers to the rows of a file, labelled or not, as the bundle's task reads them; how it read them is
-    told."""
-    rows = rows_from(bundle.task, str(path), labelled=False, **reading)
+    told. That they lack a column which the bundle learned from is a warning."""
+    rows = rows_for(bundle, str(path), labelled=False, warn=warn, **reading)
     for note in rows.notes:
         tell(News("note", note))
     cut = list[int]()
@@ -103,7 +103,7 @@ def _related(
 ) -> Iterator[Answered]:
     """Entities and relations of texts, or of a file's rows as the finder's task reads them."""
     if path:
-        texts = rows_from(finder.task, str(path), labelled=False, **reading).texts
+        texts = rows_for(finder, str(path), labelled=False, **reading).texts
     waiting = iter(texts)
     while portion := list(islice(waiting, AT_ONCE)):
         for text, answer in zip(portion, relations(finder, bundle, portion), strict=True):

@@ -52,6 +52,7 @@ def tune(
         NotSupported, WontFit, CannotWrite, TrainingFailed: the machine, the base, the disk or the training.
     """
     spec = specs.read(source, sets=sets, **keywords)
+    runs.refuse_named(spec)  # before anything is read
     if wants_launch(spec.train.processes):
         return _launched(runs.new(spec), spec.train.processes, tell)
     with together(spec, spec.train.processes) as ranks:

@@ -51,6 +51,7 @@ from penjing.jobs.prepare import (
     task_of,
     techniques_of,
 )
+from penjing.jobs.rows_for import told
 from penjing.jobs.stopping import between_steps
 from penjing.jobs.track import following
 from penjing.records import Part, Step
@@ -155,6 +156,7 @@ def begin(run: Run, job: Job, *, introduced: bool = True) -> Training:
     card = {
         **card_of(job.spec, job.task, job.machine, names, made),
         "reference": reference_of(job.task, train, names),
+        "reading": told(job.spec.data),
     }
     return Training(run, job, train, valid, made, optimizer, card, steps, watch, scale)
 

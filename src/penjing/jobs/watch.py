@@ -17,7 +17,7 @@ from penjing.drift.vectors import farthest
 from penjing.drift.verdict import ALPHA, FEWEST, LEAST, LOOKS, Check, Seen, Verdict, compare
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.jobs.evaluate import opened
-from penjing.jobs.prepare import rows_from
+from penjing.jobs.rows_for import rows_for
 from penjing.jobs.seen import Reference, fitted, measure, read_reference, rightly, watchable
 from penjing.plural import counted
 from penjing.records import Rows
@@ -178,7 +178,7 @@ def live_of(folder: Path) -> tuple[str, Path]:
 def _reference(bundle: Bundle, given: str | Path | None, reading: dict[str, Any]) -> Reference:
     if given is None:
         return read_reference(bundle)
-    rows = rows_from(bundle.task, str(given), labelled=False, **reading)
+    rows = rows_for(bundle, str(given), labelled=False, **reading)
     if bundle.card.get("reference", {}).get("sample"):
         kept = read_reference(bundle)
         return Reference(
@@ -194,7 +194,7 @@ def _reference(bundle: Bundle, given: str | Path | None, reading: dict[str, Any]
 def _of_file(
     bundle: Bundle, known: Reference, data: str, last: int, notes: list[str], reading: dict[str, Any]
 ) -> tuple[list[str], Seen, float]:
-    rows = rows_from(bundle.task, data, labelled=False, **reading)
+    rows = rows_for(bundle, data, labelled=False, **reading)
     notes += rows.notes
     rows = _readable(bundle, rows.take(np.arange(max(0, len(rows) - last), len(rows))), notes)
     seen = measure(bundle, rows, known.axes, known=known.known, labelled=False)
