@@ -40,6 +40,10 @@ def test_a_query_that_nothing_belongs_to_is_told() -> None:
         rankings([np.array([1]), np.array([], np.int64)], 0)
 
 
+def test_bm25_of_texts_without_a_word_finds_nothing() -> None:
+    assert bm25(["😀", "!!"])(["red", "!", "?"]).tolist() == [[0, 0]] * 3
+
+
 def test_bm25_is_its_formula() -> None:
     texts = ["red fox", "red red dog runs", "blue cat"]
     found = bm25(texts)(["red cat", "none"])

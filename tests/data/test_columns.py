@@ -131,3 +131,10 @@ def test_a_truth_value_and_a_number_are_two_labels(tmp_path: Path) -> None:
     lines = [json.dumps({"text": "t", "label": label}) for label in (True, 1, 0, False, 1.0)]
     rows = read(put(tmp_path, "a.jsonl", "\n".join(lines)))
     assert rows.labels == [("True",), ("1",), ("0",), ("False",), ("1",)]
+
+
+def test_lists_that_a_cell_holds_as_text_are_read_however_they_are_written(tmp_path: Path) -> None:
+    cells = ["['a b', 'c']", '["a b", null]', "['a b' 'c']", "[]", "[c, d]"]
+    table = as_csv([(f"t{i}", cell) for i, cell in enumerate(cells)])
+    rows = read(put(tmp_path, "a.csv", table), multi_label=True)
+    assert rows.labels == [("a b", "c"), ("a b",), ("a b", "c"), (), ("c", "d")]

@@ -87,6 +87,15 @@ def test_sentences_are_units_of_their_own(tiny: Tiny) -> None:
     assert len(fed(tiny, feed=Feed("sentence"))) == 2 + 2 + 1
 
 
+def test_what_makes_no_token_is_no_piece(tiny: Tiny) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny("bert"))
+    text = "my card was charged twice\n\u200b\nthe parcel is late\n\u200b"
+    found = feed_of(lambda: [Document(text, "en")], tokenizer, Feed("sentence"), key="blank")
+    part = pieces_of(found, Feed("sentence", 2), 32)
+    assert len(part) == 2
+    assert part.tokens.lengths.min() > 0
+
+
 def test_heads_mark_where_words_begin(tiny: Tiny) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny("bert"))
 

@@ -83,6 +83,22 @@ def test_letters_are_places_unless_all_labels_are_choices(tmp_path: Path) -> Non
     assert places(("k l m n o p q r s t", "J"), ("k l m n o p q r s t", "i")) == [9, 8]  # as in MMLU-Pro
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "q", "options": {"A": "x", "B": "y", "C": "z"}, "answer": "z", "answer_idx": "C"},  # MedQA
+        {"question": "q", "opa": "x", "opb": "y", "opc": "z", "cop": "C", "choice_type": "single"},  # MedMCQA
+        {"question_stem": "q", "choices": {"text": ["x", "y", "z"], "label": ["A", "B", "C"]},
+         "answerKey": "C"},  # OpenBookQA
+    ],
+)  # fmt: skip
+def test_sets_of_exams_are_read_and_asked_as_they_are(tmp_path: Path, row: dict[str, Any]) -> None:
+    (item,) = read_choices(str(put(tmp_path, "r.jsonl", json.dumps(row)))).items or ()
+    assert item == ("q", ("x", "y", "z"), 2)
+    (item,) = asked_choices([row]).items or ()
+    assert item == ("q", ("x", "y", "z"), None)
+
+
 def test_more_than_nine_columns_of_choices_keep_their_order(tmp_path: Path) -> None:
     head = ",".join(f"choice{i}" for i in range(1, 12))
     table = as_csv([("q", *"abcdefghijk", "11")], head=f"question,{head},label")

@@ -14,7 +14,7 @@ K1, B = 1.2, 0.75
 
 
 def bm25(texts: Sequence[str]) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """A function from queries to their scores of all texts, (queries, texts)."""
+    """A function from queries to their scores of all texts, (queries, texts); 0 where no text has a word."""
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -22,7 +22,10 @@ def bm25(texts: Sequence[str]) -> Callable[[Sequence[str]], NDArray[np.float32]]
         counter = CountVectorizer(analyzer="char", ngram_range=(1, 2), dtype=np.float32)
     else:
         counter = CountVectorizer(token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
-    counts_NF = csr_matrix(counter.fit_transform(texts))
+    try:
+        counts_NF = csr_matrix(counter.fit_transform(texts))
+    except ValueError:  # not one word in all texts, such as rows of emoji
+        return lambda queries: np.zeros((len(queries), len(texts)), np.float32)
     n = counts_NF.shape[0]
     lengths = np.asarray(counts_NF.sum(1)).ravel()
     in_texts = np.bincount(counts_NF.indices, minlength=counts_NF.shape[1])

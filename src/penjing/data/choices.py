@@ -1,7 +1,7 @@
 """Rows of multiple choice: what is asked, the choices, and which is right, from columns or by hand.
 
-Choices stand in one column as a list (`choices`, `options`, `endings`), or in columns whose names differ by a
-number or letter (`choice1`, `ending0`, `option_a`, `A`). The right one is a place (from 0 or 1), a letter,
+Choices stand in one column as a list or object (`choices`, `options`, `endings`), or in columns whose names
+differ by a number or letter (`choice1`, `ending0`, `option_a`, `opa`, `A`). The right one is a place (from 0 or 1), a letter,
 or the choice's own words.
 """
 
@@ -22,14 +22,30 @@ from penjing.errors import DataError
 from penjing.records import Rows
 
 LISTS = ("choices", "options", "endings", "candidates", "alternatives", "选项")
-STEMS = ("choice", "option", "ending", "answer", "alternative", "solution", "sol", "选项", "")
+STEMS = (
+    "choice", "choices", "option", "options", "ending", "answer", "alternative", "solution", "sol", "op",
+    "选项", "",
+)  # fmt: skip
 CONTEXTS = tuple(
     """
-    passage article context ctx story premise sentence goal startphrase question stem prompt query text
+    passage article context ctx story premise sentence goal startphrase question question_stem stem prompt
+    query text
     文章 前提 背景 问题 题目 句子
     """.split()  # noqa: SIM905
 )
-LABELS = ("label", "answer", "answerkey", "answer_key", "correct", "gold", "target", "right", "标签", "答案")
+LABELS = (
+    "label",
+    "answer",
+    "answerkey",
+    "answer_key",
+    "correct",
+    "gold",
+    "target",
+    "right",
+    "cop",
+    "标签",
+    "答案",
+)
 # How COPA's questions are asked in words (Wang et al. 2019, SuperGLUE).
 QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 _MARK = re.compile(r"_?(\d{1,2}|[a-j])$")
@@ -146,6 +162,8 @@ def _of_object(one: dict[str, Any]) -> tuple[str, list[str]]:
     names = _choice_columns([*one])
     asked = [str(one[c]) for name in CONTEXTS for c in one if plain(c) == name and c not in names]
     values = [one[name] for name in names]
+    if len(values) == 1 and isinstance(values[0], dict):  # {"A": "…", "B": "…"}, or ARC's {"text": […]}
+        values = [values[0]["text"]] if "text" in values[0] else [*values[0].values()]
     flat_values = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
     return _said(asked), [str(value).strip() for value in flat_values]
 

@@ -129,6 +129,8 @@ def _write(
         while portion := list(islice(waiting, CHUNK)):
             found = _encoded(tokenizer, [one.text for one in portion], words if feed.heads else None)
             for one, (ids, heads) in zip(portion, found, strict=True):
+                if not ids:  # such as a zero-width blank: a piece of nothing cannot be learned from
+                    continue
                 row = np.array([*first, *ids, *last], dtype)
                 out.write(row.tobytes())
                 digest.update(row.tobytes())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from penjing.data.lists import literal
+
 _MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A"))
 LISTING = ("|", ";", "；", "、", ",", "，")  # signs that divide a list
 _SEPARATORS = (*LISTING, "/", " ")
 _WHOLE = re.compile(r"[-+]?\d+\.0+$")
+_QUOTED = re.compile(r"""(['"])(.+?)\1""")
 _YES = frozenset(("1", "1.0", "true", "yes", "y", "是"))
 _NO = frozenset(("0", "0.0", "false", "no", "n", "否", ""))
 
@@ -67,12 +69,14 @@ def _divides(sign: str, parts: Counter[str], joined: Sequence[str], whole: Seque
 
 
 def split_label(cell: str, sign: str | None) -> tuple[str, ...]:
-    """The labels of one cell; a list written as text (`['a', 'b']`) is taken apart too."""
+    """The labels of one cell; a list written as text (`['a', 'b']`, `["a", null]`, numpy's `['a' 'b']`) is
+    taken apart too."""
     if cell.startswith("[") and cell.endswith("]"):
         try:
-            return label_names(ast.literal_eval(cell))
+            return label_names(literal(cell))
         except (ValueError, SyntaxError):
-            return _split(cell[1:-1], sign or ",")
+            quoted = tuple(dict.fromkeys(match[2] for match in _QUOTED.finditer(cell)))
+            return quoted or _split(cell[1:-1], sign or ",")
     return _split(cell, sign) if sign else (cell,)
 
 

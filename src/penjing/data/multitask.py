@@ -29,7 +29,7 @@ def together(found: Mapping[str, Rows], *, shared: bool) -> Rows:
     a task finds several rows in one place (the questions of an article), the tasks' first ones are one row,
     and so on. Labels are named by task, `intent/refund`, so that a split keeps the shares of each.
     """
-    files: list[str] = []
+    files: dict[str, int] = {}
     texts: list[str] = []
     labels: list[tuple[str, ...]] = []
     places: list[tuple[int, int]] = []
@@ -37,10 +37,7 @@ def together(found: Mapping[str, Rows], *, shared: bool) -> Rows:
     known: dict[tuple[int, int, int], int] = {}
     for k, (name, rows) in enumerate(found.items()):
         seen = Counter[tuple[int, int]]()
-        for file in rows.files:
-            if file not in files:
-                files.append(file)
-        own = [files.index(file) for file in rows.files]
+        own = [files.setdefault(file, len(files)) for file in rows.files]
         for i in range(len(rows)):
             place = own[rows.file_of[i]], int(rows.lines[i])
             key = *place, seen[place]

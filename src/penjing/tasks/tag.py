@@ -234,12 +234,13 @@ def tag(
         from penjing.baselines.entities import fit_tagger
 
         kinds, whole = apart(names)
-        intents = None
+        intents, notes = None, tuple[str, ...]()
         if whole:
             wanted = np.array([target.intent for target in targets])
-            intents = whole, fit_baseline(rows.texts, wanted, len(whole), multi_label=False, seed=seed)
+            texts = fit_baseline(rows.texts, wanted, len(whole), multi_label=False, seed=seed)
+            intents, notes = (whole, texts), texts.notes
         fitted = fit_tagger(items_of(rows), targets, len(kinds), intents=intents, seed=seed)
-        return Fitted(lambda rows: fitted.tag(items_of(rows)), fitted.notes)
+        return Fitted(lambda rows: fitted.tag(items_of(rows)), (*fitted.notes, *notes))
 
     def reference(part: Part, names: list[str]) -> dict[str, Any]:
         counts = Counter(label for target in part.targets for _, _, label in target.entities)
