@@ -86,7 +86,7 @@ def test_letters_are_places_unless_all_labels_are_choices(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "row",
     [
-        {"question": "q", "options": {"A": "x", "B": "y", "C": "z"}, "answer": "z", "answer_idx": "C"},  # MedQA
+        {"question": "q", "options": {"A": "x", "B": "y", "C": "z"}, "answer": "z"},  # MedQA
         {"question": "q", "opa": "x", "opb": "y", "opc": "z", "cop": "C", "choice_type": "single"},  # MedMCQA
         {"question_stem": "q", "choices": {"text": ["x", "y", "z"], "label": ["A", "B", "C"]},
          "answerKey": "C"},  # OpenBookQA

@@ -1,8 +1,8 @@
 """Rows of multiple choice: what is asked, the choices, and which is right, from columns or by hand.
 
 Choices stand in one column as a list or object (`choices`, `options`, `endings`), or in columns whose names
-differ by a number or letter (`choice1`, `ending0`, `option_a`, `opa`, `A`). The right one is a place (from 0 or 1), a letter,
-or the choice's own words.
+differ by a number or letter (`choice1`, `ending0`, `option_a`, `opa`, `A`). The right one is a
+place (from 0 or 1), a letter, or the choice's own words.
 """
 
 from __future__ import annotations
