@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common import entities_of, put
+from penjing.data.conll import sentences
 from penjing.data.tagged import read
 from penjing.errors import DataError
 
@@ -61,3 +62,11 @@ def test_a_first_column_that_counts_is_not_the_tokens(tmp_path: Path) -> None:
 def test_a_token_that_looks_like_a_comment_stays(tmp_path: Path) -> None:
     rows = read(put(tmp_path, "a.conll", "# id = 7\n#now: O\nBonn B-LOC\n\n#now: O\nEU B-ORG\n"))
     assert rows.texts == ["#now: Bonn", "#now: EU"]
+
+
+def test_a_token_may_be_a_blank_of_another_kind(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.conll", "EU  B-ORG \n\u3000 O\n10\xa0000 O\n\nBonn B-LOC\n")
+    first, second = sentences(path)
+    assert first.columns == [["EU", "\u3000", "10\xa0000"], ["B-ORG", "O", "O"]]
+    assert second.columns == [["Bonn"], ["B-LOC"]]
+    assert entities_of(read(path)) == [("EU", "ORG")]

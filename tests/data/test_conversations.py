@@ -187,3 +187,27 @@ def test_real_sets_are_read(shared_data: Path) -> None:
     for name, size in sizes.items():
         path = shared_data / "sft_dpo_demo" / f"{name}_demo.json.gz"
         assert len(read(path, repair=True)) == size, name
+
+
+def test_a_number_is_a_reply_and_a_question(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "double it", "input": 0, "output": 0},
+        {"messages": [{"role": "user", "content": 7}, {"role": "assistant", "content": 0}]},
+    ]
+    texts = [read(put(tmp_path, f"{i}.jsonl", json.dumps(row))).texts[0] for i, row in enumerate(rows)]
+    assert texts == ["user: double it\n0\nassistant: 0", "user: 7\nassistant: 0"]
+
+
+def test_calls_may_be_a_list_and_parts_must_be_texts(tmp_path: Path) -> None:
+    def row(name: str, value: Any) -> dict[str, Any]:
+        sides = ("human", "weather?"), (name, value), ("observation", "rain"), ("gpt", "Rain.")
+        return {"conversations": [{"from": side, "value": said} for side, said in sides]}
+
+    calls = [{"name": "look", "arguments": {"at": "Bonn"}}, {"name": "look", "arguments": {"at": "Rome"}}]
+    (one,) = read(put(tmp_path, "a.jsonl", json.dumps(row("function_call", calls)))).items or ()
+    assert one.messages[1].calls == (("look", '{"at": "Bonn"}'), ("look", '{"at": "Rome"}'))
+    strange = json.dumps(row("gpt", [{"type": "image_url", "image_url": "x"}]))
+    with pytest.raises(DataError, match=r"line 1: .*a part without a text, .*image_url"):
+        read(put(tmp_path, "b.jsonl", strange))
+    with pytest.raises(DataError, match="there is no reply, only one side speaks"):
+        read(put(tmp_path, "c.jsonl", json.dumps({"messages": None, "question": "x"})))

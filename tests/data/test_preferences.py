@@ -70,3 +70,9 @@ def test_real_pairs_are_read(shared_data: Path) -> None:
     for language in ("en", "zh"):
         rows = read(shared_data / "sft_dpo_demo" / f"dpo_{language}_demo.json.gz", repair=True)
         assert len(rows) > 290
+
+
+def test_replies_may_be_numbers(tmp_path: Path) -> None:
+    row = {"prompt": 6, "chosen": 1, "rejected": 0}
+    (one,) = read(put(tmp_path, "a.jsonl", json.dumps(row))).items or ()
+    assert (one.asked.messages[0].content, one.chosen.content, one.rejected.content) == ("6", "1", "0")

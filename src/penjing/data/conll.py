@@ -81,7 +81,8 @@ def sentences(path: Path, *, name: str | None = None, encoding: str | None = Non
 
 
 def _fields(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+    """The cells of a line: a token may be an ideographic or a no-break blank, which part nothing."""
+    return line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
 
 
 def _sentence(first: int, lines: list[list[str]], comments: dict[str, str]) -> Sentence:

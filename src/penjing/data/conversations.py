@@ -218,10 +218,10 @@ def conversation(row: dict[str, Any]) -> Conversation:
         turns = []
         for asked_, told in opened(row.get("history")) or []:
             turns += [{"role": "user", "content": asked_}, {"role": "assistant", "content": told}]
-        whole = "\n".join(str(part) for part in (row["instruction"], row.get("input")) if part)
+        whole = "\n".join(str(part) for part in (row["instruction"], row.get("input")) if part or part == 0)
         turns += [{"role": "user", "content": whole}, {"role": "assistant", "content": row.get("output")}]
     elif turns is None:
-        turns = [*_side(row["prompt"], "user"), *_side(row.get("completion"), "assistant")]
+        turns = [*_side(row.get("prompt"), "user"), *_side(row.get("completion"), "assistant")]
     if not isinstance(turns, list | tuple):
         raise TypeError(f"{str(turns)[:40]!r} is no list of messages")
     messages = [_message(one) for one in turns]
@@ -254,15 +254,19 @@ def _message(one: Any) -> Message:
     if role is None:
         raise ValueError(f"a message is said by {name!r}.{nearest(str(name), ROLES)}")
     content = one.get("content", one.get("value"))
-    if isinstance(content, list):  # parts, of which texts can be read
-        content = "".join(part["text"] for part in content)
     calls = one.get("tool_calls") or ()
     if role == "call":
         role, calls, content = "assistant", content if isinstance(content, list) else [content], ""
+    elif isinstance(content, list):  # parts, of which texts can be read
+        strange = next((part for part in content if not isinstance(part, dict) or "text" not in part), None)
+        if strange is not None:
+            raise ValueError(f"a message has a part without a text, {str(strange)[:40]!r}")
+        content = "".join(part["text"] for part in content)
     weight = one.get("weight")
     if weight not in (None, 0, 1):
         raise ValueError(f"a message has the weight {weight!r}; 0 or 1 were wanted")
-    return Message(role, str(content or ""), tuple(_call(call) for call in calls), learned=weight != 0)
+    content = "" if content is None else str(content)
+    return Message(role, content, tuple(_call(call) for call in calls), learned=weight != 0)
 
 
 def _call(one: Any) -> tuple[str, str]:

@@ -30,6 +30,7 @@ from penjing.records import Rows
 PROMPTS = ("prompt", "question", "instruction", "query")
 BETTER = ("chosen", "better", "preferred")
 WORSE = ("rejected", "worse", "dispreferred")
+_SAID = str | int | float  # a reply may be a number
 _SIDES = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -127,7 +128,7 @@ def _columns(table: Table) -> dict[str, str]:
 def _preference(row: dict[str, Any]) -> Preference:
     chosen, rejected = (_turns(row[key], whole="asked" not in row) for key in ("chosen", "rejected"))
     asked = opened(row.get("asked"))
-    before = [{"role": "user", "content": asked}] if isinstance(asked, str) else [*(asked or [])]
+    before = [{"role": "user", "content": asked}] if isinstance(asked, _SAID) else [*(asked or [])]
     if not before:
         before = chosen[:-1]
         if before != rejected[:-1]:
@@ -149,7 +150,7 @@ def _turns(cell: Any, *, whole: bool) -> list[Any]:
         return [{"role": role, "content": content.strip()} for role, content in sides]
     if isinstance(cell, dict):
         return [cell]
-    return [{"role": "assistant", "content": cell}] if isinstance(cell, str) else [*cell]
+    return [{"role": "assistant", "content": cell}] if isinstance(cell, _SAID) else [*cell]
 
 
 def _flaw(one: Preference) -> str:
