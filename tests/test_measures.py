@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics
 
 from penjing.errors import DataError
-from penjing.intervals import bootstrap, one_hot, paired_difference
+from penjing.intervals import bootstrap, of_counts, one_hot, paired_difference
 from penjing.measures import LENT, best_thresholds, calibration, language_scores, multi_label, single_label
 
 
@@ -119,6 +119,14 @@ def test_all_rows_right_still_leaves_doubt_about_few_rows() -> None:
         "accuracy"
     ]
     assert (low, high) == (pytest.approx(0.3976, abs=1e-4), 1.0)  # Clopper-Pearson for 4 of 4
+
+
+def test_all_entities_found_still_leave_doubt_about_few_rows() -> None:
+    things = np.array([[1, 0], [2, 1], [0, 1], [1, 1]])
+    found = of_counts(things, things, things, seed=0)
+    assert found["micro_f1"] == found["macro_f1"] == (pytest.approx(0.3976, abs=1e-4), 1.0)
+    none = of_counts(0 * things, things, 0 * things, seed=0)["micro_f1"]
+    assert none == (0.0, pytest.approx(0.6024, abs=1e-4))
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:

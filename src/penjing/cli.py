@@ -200,7 +200,7 @@ def search(
     if as_json:
         print_json({"run": str(run.folder), **result, "search": found})
     else:
-        print_trials(found["trials"])
+        print_trials(found["trials"], lower=result["lower"])
         print_result(run.folder, result)
 
 

@@ -44,12 +44,17 @@ def bootstrap(
     drawn = _draw(targets_SC, (predicted_SC,), names, seed)
     found: dict[str, Interval] = {}
     for name in names:
-        low, high = _percentiles(drawn[name][0])
-        if low == high and low in (0.0, 1.0):
-            bound = 0.025 ** (1 / len(targets_SC))
-            low, high = (bound, 1.0) if low == 1 else (0.0, 1 - bound)
-        found[name] = (low, high)
+        found[name] = _with_width(_percentiles(drawn[name][0]), len(targets_SC))
     return found
+
+
+def _with_width(interval: Interval, n_rows: int) -> Interval:
+    """The interval, or the exact bound where all draws were right or all were wrong."""
+    low, high = interval
+    if low != high or low not in (0.0, 1.0):
+        return interval
+    bound = 0.025 ** (1 / n_rows)
+    return (bound, 1.0) if low == 1 else (0.0, 1 - bound)
 
 
 def paired_difference(
@@ -73,9 +78,9 @@ def of_counts(
     hits_SC: NDArray[Any], support_SC: NDArray[Any], predicted_SC: NDArray[Any], *, seed: int
 ) -> dict[str, Interval]:
     """95 % intervals of `micro_f1` and `macro_f1` where a row holds any number of things of each class: how
-    many were found right, are there, and were answered."""
+    many were found right, are there, and were answered. Where all draws agree, as in `bootstrap`."""
     drawn = _drawn_counts((hits_SC,), support_SC, (predicted_SC,), seed)
-    return {name: _percentiles(scores[0]) for name, scores in drawn.items()}
+    return {n: _with_width(_percentiles(scores[0]), len(support_SC)) for n, scores in drawn.items()}
 
 
 def difference_of_counts(

@@ -315,12 +315,14 @@ def _print_preset(name: str) -> None:
     typer.echo(f"{preset.about}\ncomes with {preset.requirement}; SHA-256 of its weights {preset.sha256}")
 
 
-def print_trials(trials: list[dict[str, Any]], most: int = 8) -> None:
-    """The best trials of a search: score, how far it was carried, settings."""
+def print_trials(trials: list[dict[str, Any]], *, lower: bool = False, most: int = 8) -> None:
+    """The best trials of a search: score, how far it was carried, settings. `lower`: less is better, and the
+    trials hold their scores turned round."""
+    sign = -1 if lower else 1
     rows = [
         [
             str(one["trial"]),
-            f"{one['score']:.4f}" if one["score"] is not None else "failed",
+            f"{sign * one['score']:.4f}" if one["score"] is not None else "failed",
             f"{one['step']}/{one['steps']}",
             ", ".join(f"{key} {value}" for key, value in one["settings"].items()),
         ]

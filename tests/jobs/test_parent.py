@@ -9,7 +9,7 @@ import pytest
 
 from common import told
 from conftest import tickets
-from penjing import tune
+from penjing import check, tune
 from penjing.errors import NotSupported, SpecError
 from penjing.jobs.training import begin, opened
 from penjing.run import Run
@@ -80,6 +80,19 @@ def test_another_base_method_or_settings_are_refused(tuned: Callable[..., Any], 
     told(settings, "was to be learned further", "does not fit", "as its card.json says")
     with pytest.raises(NotSupported, match=r"no such folder"):
         read_parent(run, tmp_path)
+
+
+def test_a_parent_that_does_not_fit_is_found_before_a_folder_is_made(
+    tuned: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = tuned("lora")
+    spec = read(run.spec, parent=run.folder, out=tmp_path / "runs", name="child", method="bitfit")
+    with pytest.raises(SpecError, match=r"a bundle of `method: lora`.* says `method: bitfit`"):
+        tune(spec)
+    assert not (tmp_path / "runs").exists()
+    assert "says `method: bitfit`" in next(one.text for one in check(spec) if one.about == "parent")
+    good = check(read(spec, method="lora"))
+    assert not [one for one in good if one.state == "error"]
 
 
 def read_parent(run: Run, folder: Path) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penjing.errors import DataError
+from penjing.errors import DataError, SpecError
 from penjing.jobs.predict import AT_ONCE, answers, answers_of_file, answers_to, file_among, lines_of
 
 Tuned = Callable[..., Any]
@@ -66,6 +66,14 @@ def test_one_name_of_a_file_means_its_rows(tuned: Tuned, tiny_csv: Path) -> None
 def test_a_file_that_is_not_there_is_not_taken_for_a_text() -> None:
     with pytest.raises(DataError, match="looks like a file of texts, and there is none"):
         file_among(["tickest.csv"])
+
+
+@pytest.mark.parametrize(("given", "said"), [(["late", "lost"], "texts"), (None, "lines")])
+def test_a_way_to_read_files_is_refused_where_there_is_none(given: Any, said: str) -> None:
+    with pytest.raises(
+        SpecError, match=rf"`--drop-empty` .* {said} are given.*would be ignored. Leave it out"
+    ):
+        answers_to(given, io.BytesIO(b"late\n"), lambda: pytest.fail("opened"), drop_empty=True)
 
 
 def test_a_text_too_long_for_a_file_name_is_a_text() -> None:

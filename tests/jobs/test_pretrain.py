@@ -66,6 +66,10 @@ def test_an_objective_s_run_leaves_a_base_for_every_other_job(
     assert run.read("data.json")["sources"][0]["tokens"] > 100
     tuned = tune(base=str(run.folder), train=str(tiny_csv), out=asks["out"], steps=2, evals=1, device="cpu")
     assert tuned.result["state"] == "done"
+    with pytest.raises(
+        SpecError, match=r"`label` says how labelled rows are read; `\w+` is judged on a corpus"
+    ):
+        evaluate(run, asks["data"]["train"], label="kind")
     found = evaluate(run, asks["data"]["train"])
     assert found["values"]["loss"] > 0
     with pytest.raises(NotSupported, match="answers nothing by itself"):

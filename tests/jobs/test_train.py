@@ -192,6 +192,28 @@ def test_a_score_that_is_no_number_still_leaves_a_bundle(
 
 
 @pytest.mark.slow
+def test_a_score_that_is_no_number_is_beaten_by_any_that_is_one(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penjing import measures
+
+    real, judged = measures.single_label, list[str]()
+
+    def unknown_at_first(*args: Any) -> Any:
+        found = real(*args)
+        if not judged:
+            found.values["accuracy"] = float("nan")
+        return found
+
+    monkeypatch.setattr(measures, "single_label", unknown_at_first)
+    run = tune(
+        small, steps=2, evals=2, tell=lambda news: judged.append(news.text) if news.kind == "score" else None
+    )
+    assert (run.result["best_step"], run.bundle.card["step"]) == (2, 2)
+    assert run.result["best_score"] > 0
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_not_resumed(small: dict[str, Any]) -> None:
     run = tune(small, steps=1)
     with pytest.raises(NotSupported, match=r"was to be resumed; it is done. See .*report.html"):

@@ -28,6 +28,7 @@ from penjing.jobs.caching import most_bytes, why_not
 from penjing.jobs.feeding import corpus_of, refuse_unused, texts_of
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.odd import unknown_said, warm_up_said
+from penjing.jobs.parent import fitting
 from penjing.jobs.prepare import (
     NO_DATA,
     Data,
@@ -104,6 +105,8 @@ def check(
     base: Base | None = _look(found, "base", lambda: base_of(spec, "meta"))
     if base:
         _look(found, "base", lambda: max_length(spec, base))
+        if spec.parent:
+            _look(found, "parent", lambda: fitting(spec, base))
         found.append(
             Finding(
                 "ok",

@@ -43,6 +43,7 @@ def evaluate(
 
     Raises:
         DataError: the rows cannot be read, or hold a label the bundle does not know.
+        SpecError: an unknown way to read, or one that would be ignored.
     """
     unknown = [key for key in reading if key not in READING]
     if unknown:
@@ -74,6 +75,12 @@ def _on_text(
     bundle: Bundle, data: str | Path | Sequence[str | Path], seed: int, reading: dict[str, Any]
 ) -> dict[str, Any]:
     """How well a language is known that a corpus holds; all of its text is read."""
+    unused = next((key for key, value in reading.items() if value and key != "text"), None)
+    if unused:
+        raise SpecError(
+            f"`{unused}` says how labelled rows are read; `{bundle.task.name}` is judged on a corpus, and it "
+            "would be ignored. Leave it out; `text` names the column of the text."
+        )
     part, names = corpus_to_judge(bundle, data, reading)
     scores: Scores = bundle.task.score(bundle.infer(part), part.targets, names, {}, seed)
     found = {"values": scores.values, "intervals": scores.intervals, "tables": scores.tables}

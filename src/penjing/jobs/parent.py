@@ -35,11 +35,12 @@ def about(parent: str) -> dict[str, str]:
     return {"folder": str(place.absolute()), "sha256": sha256(place / "card.json")}
 
 
-def before_method(spec: Spec, base: Base, *, whole: bool) -> None:
-    """Put the parent's trunk in place of the base's, where the parent saved the whole of it.
+def fitting(spec: Spec, base: Base) -> tuple[Path, dict[str, Any]]:
+    """Place and card of the parent, once it is seen to be one that this spec can begin with.
 
     Raises:
-        SpecError: another base, method or task than the parent's. NotSupported: an ensemble, or damaged.
+        SpecError: another base, method or task than the parent's. NotSupported: no bundle, an ensemble, or
+            damaged.
     """
     assert spec.parent is not None
     place = place_of(spec.parent)
@@ -50,7 +51,8 @@ def before_method(spec: Spec, base: Base, *, whole: bool) -> None:
             f"bundle of a member: {place / 'members' / '0'}."
         )
     theirs = {"base": card["base"]["sha256"], "method": chosen(card, "method"), "task": chosen(card, "task")}
-    ours = {"base": base.sha256, "method": spec.method.name, "task": spec.task.name}
+    sha = base.sha256 or theirs["base"]  # shapes alone have none
+    ours = {"base": sha, "method": spec.method.name, "task": spec.task.name}
     names = {"base": card["base"]["name"], "method": theirs["method"], "task": theirs["task"]}
     for key in ("base", "method", "task"):
         if theirs[key] != ours[key]:
@@ -61,6 +63,16 @@ def before_method(spec: Spec, base: Base, *, whole: bool) -> None:
                 f"`{key}: {given}`{more}. To begin with its weights say `{key}: {names[key]}`, or leave "
                 "`parent` out."
             )
+    return place, card
+
+
+def before_method(spec: Spec, base: Base, *, whole: bool) -> None:
+    """Put the parent's trunk in place of the base's, where the parent saved the whole of it.
+
+    Raises:
+        SpecError, NotSupported: as `fitting`.
+    """
+    place, card = fitting(spec, base)
     if card["saves"] == "full":
         with quiet():
             own = load_base(str(place / "trunk"), device="cpu", whole=whole).trunk

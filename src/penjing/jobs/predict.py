@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from penjing.bundle import Bundle
-from penjing.errors import DataError
+from penjing.errors import DataError, SpecError
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.odd import cut_said
 from penjing.jobs.relating import line_of, relations
@@ -47,6 +47,10 @@ def answers_to(
     """Answers to what was given: texts, the rows of one file, or else the lines of a stream. With a `finder`
     of entities, the bundle says how those of each text stand to each other. How a file was read is told; that
     texts lose their ends is a warning, after the last answer.
+
+    Raises:
+        DataError: a text that is none, no text at all, or rows that cannot be read. SpecError: `reading`
+            without a file.
     """
     for i, one in enumerate(given or (), 1):
         if not one.strip() or _HALF.search(one):
@@ -55,6 +59,12 @@ def answers_to(
                 f"Text {i} of {len(given or ())} is {one[:60]!r}; {what} was wanted. Mend it or leave it out."
             )
     path = file_among(given or [])
+    if reading and path is None:
+        option = next(iter(reading)).replace("_", "-")
+        raise SpecError(
+            f"`--{option}` says how the rows of a file are read; {'texts' if given else 'lines'} are given, "
+            "and it would be ignored. Leave it out, or give the path of one file."
+        )
     if finder:
         return _related(finder(), bundle(), path, given or lines_of(stream, tell), **reading)
     if path:

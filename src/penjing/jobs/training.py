@@ -116,6 +116,8 @@ def opened(spec: Spec, tell: Tell, machine: Machine | None = None) -> Job:
     data = rows_of(spec, task, tell)
     base = load_base(spec, machine, tell)
     max_length(spec, base)
+    if spec.parent:
+        parent.fitting(spec, base)
     task = bound(task, base, data)
     for note in task.notes:
         tell(News("note", note))
@@ -355,7 +357,7 @@ def _validate(it: Training) -> None:
         scores = replace(scores, values={**scores.values, **job.probe(model)})
     value = scores.values[task.best]
     sign = -1 if task.lower else 1
-    if sign * value > watch.best or not watch.best_step:
+    if sign * value > watch.best or not watch.best_step or math.isnan(watch.best):
         full = {**it.card, "chosen": chosen, "scores": {"valid": scores.values}, "step": watch.step}
         with put_together(model, ranks):
             if ranks.first:
