@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common import put, told
+from common import as_csv, put, told
 from penjing.data.code import Problem, asked_code, read_code
 from penjing.errors import DataError
 
@@ -107,3 +107,18 @@ def test_what_is_no_code_is_refused(tmp_path: Path, rows: list[dict[str, str]], 
     told(error, *parts)
     if len(rows) == 2:
         assert len(read_code(path, drop_empty=True)) == 1
+
+
+def test_tests_in_a_cell_are_tests_and_no_text_that_passes(tmp_path: Path) -> None:
+    head, first = "text,code,test_list", "assert f() == 1"
+    table = as_csv([("say 1", "def f(): return 1", str([first, "assert f()"]))], head=head)
+    (one,) = read_code(put(tmp_path, "a.csv", table)).items or ()
+    assert one.tests == f"{first}\nassert f()"
+    table = as_csv([("say 1", "def f(): return 1", "['assert f()' 'assert f() == 1']")], head=head)
+    with pytest.raises(DataError) as error:
+        read_code(put(tmp_path, "b.csv", table))
+    told(
+        error,
+        "b.csv, line 2: a program or a list of tests was wanted in `test_list`",
+        "Write the list as JSON",
+    )

@@ -9,6 +9,7 @@ import pytest
 from common import as_csv, put, told
 from penjing.data.fields import read_fields
 from penjing.data.numbers import number_columns, numbers_of
+from penjing.data.related import read_related
 from penjing.data.text_pairs import asked_pairs, pair_columns
 from penjing.errors import DataError
 from penjing.records import Rows
@@ -145,3 +146,10 @@ def test_of_several_labels_none_is_taken_in_silence(tmp_path: Path) -> None:
         DataError, match=r"a.jsonl, line 1: one label was wanted in `label`; it holds 2 \(x, y"
     ):
         read_fields(str(path), pair_columns(text=None, label=None, labelled=True))
+
+
+@pytest.mark.parametrize("cell", ['["x", "y"]', "['x', 'y']"])
+def test_a_list_in_a_cell_is_read_as_json_or_as_python_writes_it(cell: str, tmp_path: Path) -> None:
+    table = as_csv([("a", "b", cell), ("c", "d", "[1] see below")], head="anchor,positive,negatives")
+    rows = read_related(put(tmp_path, "rows.csv", table))
+    assert rows.items == [("a", "b", ("x", "y")), ("c", "d", ("[1] see below",))]

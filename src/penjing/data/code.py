@@ -7,7 +7,6 @@ HumanEval's and MBPP's fields are known; other tables have a prompt and a comple
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from penjing.data.columns import listed, named, one_named
 from penjing.data.columns import simple as plain
 from penjing.data.encoding import find_encoding, open_text
 from penjing.data.fields import as_object, given_rows
+from penjing.data.lists import literal
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
@@ -205,7 +205,14 @@ def _of_table(
     for number, (line, cells) in enumerate(table.rows(wanted)):
         row = dict(zip(wanted, cells, strict=True))
         file = table.files[number if table.file_a_row else 0]
-        found.append((file, line, _problem(row, first, second if labelled else [], more, tests)))
+        try:
+            one = _problem(row, first, second if labelled else [], more, tests)
+        except (ValueError, SyntaxError) as error:
+            raise DataError(
+                f"{file}, line {line}: a program or a list of tests was wanted in `{tests}`; "
+                f"{str(row[tests or ''])[:60]!r} stands ({error}). Write the list as JSON."
+            ) from error
+        found.append((file, line, one))
     return found
 
 
@@ -232,12 +239,13 @@ def _problem(
 
 
 def _list(cell: Any) -> list[str]:
-    """Tests as they are written: a program, a list of them, or such a list as JSON."""
+    """Tests as they are written: a program, a list of them, or such a list as text.
+
+    Raises:
+        ValueError, SyntaxError: a list that cannot be read; as a program it would test nothing.
+    """
     if isinstance(cell, str) and cell.strip()[:1] == "[":
-        try:
-            cell = json.loads(cell)
-        except ValueError:
-            return [cell]
+        cell = literal(cell.strip())
     if isinstance(cell, list | tuple):
         return [str(one) for one in cell]
     return [] if cell is None else [str(cell)]

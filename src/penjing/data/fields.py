@@ -17,6 +17,7 @@ import numpy as np
 from penjing.data.columns import simple
 from penjing.data.gather import text_of
 from penjing.data.labels import is_missing, label_names
+from penjing.data.lists import literal
 from penjing.data.sources import tables
 from penjing.data.table import Table, opened
 from penjing.errors import DataError
@@ -166,8 +167,8 @@ def _cell(cell: Any, table: Table, line: int, *, lists: bool) -> Cell:
     if lists:
         if isinstance(cell, str) and cell.strip()[:1] == "[":
             try:
-                cell = json.loads(cell)
-            except ValueError:
+                cell = literal(cell.strip())
+            except (ValueError, SyntaxError):
                 return text_of(cell, table, line).strip()
         if isinstance(cell, dict) and isinstance(cell.get("text"), list):  # ARC: {"text": […], "label": […]}
             cell = cell["text"]
