@@ -214,6 +214,20 @@ def test_a_stopped_search_resumes_and_decides_as_one_never_stopped(
     with pytest.raises(NotSupported, match=r"rows of `data\.train` .* are not those that .*trials/000 began"):
         resume(folder)
     (tmp_path / "train.csv").write_text(rows)
+    space = (folder / "search.yaml").read_text()
+    (folder / "search.yaml").write_text(space + "seed: {int: [0, 9]}\n")
+    with pytest.raises(NotSupported, match=r"now asks for `seed` otherwise. Put the space back"):
+        resume(folder)
+    (folder / "search.yaml").write_text(space)
+    first = folder / "trials" / "000" / "lineage.json"
+    lineage = first.read_text()
+    sha = json.loads(lineage)["base"]["sha256"]
+    first.write_text(lineage.replace(sha, "0" * 64))
+    with pytest.raises(
+        NotSupported, match=r"is not the one that .*trials/000 began with.* Put the old one back"
+    ):
+        resume(folder)
+    first.write_text(lineage)
     done = resume(out=str(tmp_path / "runs"))
     assert done.folder == folder
     assert (folder / "search.jsonl").read_text().startswith(before)

@@ -7,7 +7,7 @@ import pytest
 
 from penjing.chains.asked import read
 from penjing.chains.space import Axis, axes, corners, filled
-from penjing.errors import SpecError
+from penjing.errors import NotSupported, SpecError
 
 NESTED = {
     "lr": {"log": [1e-5, 1e-3]},
@@ -170,6 +170,14 @@ def test_a_search_over_several_tasks_can_be_read_again(tmp_path: Path) -> None:
     assert read(written).written() == written
     tasks["intent"]["weight"] = {"choose": [1, 2]}  # type: ignore[assignment]
     assert "is a space; all trials of a search share it" in complaint(tasks=tasks)
+
+
+def test_settings_of_another_space_are_told() -> None:
+    asked = read({"train": {"lr": {"log": [1e-5, 1e-3]}}, "method": {"choose": ["lora", "bitfit"]}})
+    assert asked.spec({"train.lr": 1e-4, "method": "lora"}).method.name == "lora"
+    for settings in ({"train.lr": 1e-4}, {"train.lr": 1e-4, "method": "full"}):
+        with pytest.raises(NotSupported, match=r"now asks for `method` otherwise. Put the space back"):
+            asked.spec(settings)
 
 
 def test_a_search_names_its_folders_so_that_it_goes_on_from_anywhere(

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penjing import plugin
 from penjing import spec as specs
-from penjing.chains.space import Settings, corners, filled
+from penjing.chains.space import Axis, Settings, corners, filled
 from penjing.chains.usual import opened
-from penjing.errors import SpecError, nearest
+from penjing.errors import NotSupported, SpecError, nearest
 from penjing.keys import FILE_KEYS
 from penjing.places import anchored
 from penjing.spec import Spec
@@ -64,8 +64,21 @@ class Asked:
         return self.ends[0]
 
     def spec(self, settings: Settings) -> Spec:
-        """The spec of a trial."""
-        return _valid(filled(self.values, lambda axis: settings[axis.key]), settings).anchored()
+        """The spec of a trial.
+
+        Raises:
+            NotSupported: the settings are those of another space.
+        """
+
+        def answer(axis: Axis) -> Any:
+            if axis.key not in settings or (axis.options and settings[axis.key] not in axis.options):
+                raise NotSupported(
+                    f"A trial was begun with {settings or 'no settings'}; the space of its search.yaml now "
+                    f"asks for `{axis.key}` otherwise. Put the space back to resume, or start a new search."
+                )
+            return settings[axis.key]
+
+        return _valid(filled(self.values, answer), settings).anchored()
 
     def written(self) -> dict[str, Any]:
         """Plain values for a file that repeats the search, with absolute paths."""

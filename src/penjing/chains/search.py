@@ -31,7 +31,7 @@ from penjing.errors import NotSupported, WontFit
 from penjing.files import write_text
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import span
-from penjing.jobs.train import same_rows
+from penjing.jobs.train import same_base, same_rows
 from penjing.run import SEARCH, Run
 
 
@@ -74,7 +74,7 @@ def resume(
     """Go on with a search that was stopped or killed; without `folder`, the newest open one below `out`.
 
     Raises:
-        NotSupported: there is no such search, it is done, or its rows have changed.
+        NotSupported: there is no such search, it is done, or its rows, its bases or its space have changed.
     """
     place = Path(folder) if folder is not None else _newest(out)
     if not (place / SEARCH).is_file():
@@ -91,9 +91,23 @@ def resume(
             )
         asked = questions.read(place / SEARCH)
         draw, shared = sampler(asked.search.sampler, asked.values, asked.first.seed), _opened(asked, tell)
-        for begun in sorted((place / "trials").glob("*/lineage.json"))[:1]:  # all of one search's rows
-            same_rows(Run(begun.parent), shared.data.sources)
+        _refuse_other(place, asked, shared)
         return _carry(run, asked, draw, shared, on, tell)
+
+
+def _refuse_other(place: Path, asked: Asked, shared: Pool) -> None:
+    """See that the trials were begun on these rows, over these bases and in this space."""
+    for line in Run(place).lines(journals.NAME):
+        if "begun" in line:
+            asked.spec(line["settings"])
+    seen = set()
+    for begun in sorted((place / "trials").glob("*/lineage.json")):
+        run = Run(begun.parent)
+        if not seen:  # all of one search's rows
+            same_rows(run, shared.data.sources)
+        if run.spec.origin not in seen:
+            seen.add(run.spec.origin)
+            same_base(run, shared.job(run.spec).base)
 
 
 def _is_done(run: Run) -> bool:

@@ -25,6 +25,7 @@ from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import task_of
 from penjing.jobs.several import machine_of, refuse_alone, together, wants_launch
 from penjing.jobs.training import advance, begin, finish, opened
+from penjing.models.load import Base
 from penjing.run import Run
 from penjing.spec import Spec
 
@@ -118,7 +119,8 @@ def _go_on(run: Run, processes: int, tell: Tell) -> Run:
                 _same_spec(run, before)
             job = _opened(run.spec, tell, ranks)
             if before:
-                _same_start(run, before, job)
+                same_rows(run, job.data.sources)
+                same_base(run, job.base)
             return _carry(run, job)
 
 
@@ -159,12 +161,17 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _same_start(run: Run, before: dict[str, Any], job: Job) -> None:
-    same_rows(run, job.data.sources)
-    if before["base"]["sha256"] != job.base.sha256:
+def same_base(run: Run, base: Base) -> None:
+    """See that this is the base that a run began with, where it has begun.
+
+    Raises:
+        NotSupported: it is another.
+    """
+    before = run.read("lineage.json")
+    if before and before["base"]["sha256"] != base.sha256:
         raise NotSupported(
-            f"The base `{job.spec.base}` is not the one that {run.folder} began with: its SHA-256 was "
-            f"{before['base']['sha256'][:16]}… and is {job.base.sha256[:16]}…. Put the old one back to "
+            f"The base `{base.name}` is not the one that {run.folder} began with: its SHA-256 was "
+            f"{before['base']['sha256'][:16]}… and is {base.sha256[:16]}…. Put the old one back to "
             f"resume, or start a new run."
         )
 
