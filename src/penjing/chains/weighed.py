@@ -147,7 +147,9 @@ def peak_of(bundle: Bundle, rows: Rows) -> float | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
-        asked.write_text(json.dumps({"bundle": str(bundle.folder), "texts": rows.texts[:MOST]}), "utf-8")
+        base = None if bundle.card["saves"] in ("full", "ensemble") else bundle.base.name  # it may have moved
+        what = {"bundle": str(bundle.folder), "base": base, "texts": rows.texts[:MOST]}
+        asked.write_text(json.dumps(what), "utf-8")
         command = [sys.executable, "-m", "penjing.chains.weighed", str(asked), str(told)]
         try:
             subprocess.run(command, capture_output=True, check=True, timeout=WAIT_S)
@@ -162,7 +164,7 @@ def _answered(asked: Path, told: Path) -> None:
     from penjing.device import peak_mib
 
     what = json.loads(asked.read_text("utf-8"))
-    bundle = load(what["bundle"], device="cpu")
+    bundle = load(what["bundle"], device="cpu", base=what["base"])
     bundle.predict(what["texts"])
     told.write_text(json.dumps({"mib": peak_mib(bundle.machine.device)}), "utf-8")
 
