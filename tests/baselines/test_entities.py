@@ -47,3 +47,13 @@ def test_a_class_that_no_row_has_is_never_answered() -> None:
     items, truth = rows(20, 0)
     only = [Truth(frozenset(place for place in one.entities if place[2] == 1)) for one in truth]
     assert {label for one in fit_tagger(items, only, 2).tag(items) for _, _, label, _ in one.entities} == {1}
+
+
+def test_where_one_tag_is_all_there_is_it_and_the_intents_are_said() -> None:
+    items = [Tagged(name, words_of(name), ()) for name in NAMES]
+    truth = [Truth(frozenset({(0, len(name), 0)}), 1) for name in NAMES]
+    shares = (["ask", "go"], lambda texts: np.array([[0.2, 0.8]] * len(texts)))
+    found = scores_of(
+        fit_tagger(items, truth, 1, intents=shares).tag(items), truth, ["city"], ["ask", "go"], 0
+    )
+    assert (found.values["micro_f1"], found.values["frame_accuracy"]) == (1.0, 1.0)

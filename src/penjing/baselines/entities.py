@@ -54,11 +54,11 @@ def fit_tagger(
         loss="log_loss", alpha=1e-6, max_iter=PASSES, tol=None, random_state=seed, average=True
     )
     flat = np.concatenate([*targets, np.zeros(0, np.int64)])
-    if len(np.unique(flat)) < 2:
-        return WordTagger(lambda asked: [Said(item.text, ()) for item in asked], notes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is not meant to converge
-        model.fit(hasher.transform(features for row in rows for features in _features(row)), flat)
+    kinds = np.unique(flat)
+    if len(kinds) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is not meant to converge
+            model.fit(hasher.transform(features for row in rows for features in _features(row)), flat)
     n_tags = len(tag_names([""] * n_labels, SCHEME))
 
     def tag(asked: Sequence[Tagged]) -> list[Said]:
@@ -67,8 +67,10 @@ def fit_tagger(
             chunk = asked[begin : begin + 2000]
             features = [one for row in chunk for one in _features(row)]
             logits = np.full((len(features), n_tags), -30.0, dtype=np.float32)
-            if features:
-                logits[:, model.classes_] = _log_p(model.decision_function(hasher.transform(features)))
+            if features and len(kinds) > 1:
+                logits[:, kinds] = _log_p(model.decision_function(hasher.transform(features)))
+            else:  # one tag is all that was there to learn
+                logits[:, kinds] = 0.0
             found += _decoded(chunk, logits, n_labels)
         if intents:
             shares = intents[1]([item.text for item in asked])

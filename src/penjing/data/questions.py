@@ -219,7 +219,7 @@ def _under(one: Any, keys: Sequence[str]) -> Any:
 
 def _add(found: _Found, one: dict[str, Any], file: int, line: int, where: str, drop_empty: bool) -> None:
     question, context = (str(one[key] or "") for key in ("question", "context"))
-    name = str(one["id"] or "")
+    name = "" if one["id"] is None else str(one["id"])
     place = f"{where}, question {name}" if name else where
     if not question.strip() or not context.strip():
         if not drop_empty:
