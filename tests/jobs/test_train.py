@@ -20,6 +20,7 @@ from penjing.errors import NotSupported, PenjingError, SpecError, TrainingFailed
 from penjing.files import CannotWrite, sha256
 from penjing.jobs import keep
 from penjing.jobs.news import News
+from penjing.jobs.report import verdict_of
 from penjing.jobs.stopping import between_steps
 from penjing.jobs.train import resume
 
@@ -211,6 +212,27 @@ def test_a_score_that_is_no_number_is_beaten_by_any_that_is_one(
     )
     assert (run.result["best_step"], run.bundle.card["step"]) == (2, 2)
     assert run.result["best_score"] > 0
+
+
+@pytest.mark.slow
+def test_a_run_that_lacks_its_report_only_gets_it(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **how: Any) -> Any:
+        raise CannotWrite("report.html was to be written; no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penjing.jobs.conclude.report", full)
+        with pytest.raises(CannotWrite):
+            tune(small, name="a", steps=1)
+    folder = Path(small["out"]) / "a"
+    result = (folder / "result.json").read_bytes()
+    assert (folder / "error.txt").is_file()
+    assert resume(folder).state == "done"
+    assert (folder / "report.html").is_file()
+    assert not (folder / "error.txt").exists()
+    assert verdict_of(folder).state == "done"
+    assert (folder / "result.json").read_bytes() == result
 
 
 @pytest.mark.slow

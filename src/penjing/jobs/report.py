@@ -23,6 +23,7 @@ from penjing.jobs.words import LANGUAGES, speaker
 if TYPE_CHECKING:
     from penjing.run import Run
 
+PAGE = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -42,7 +43,7 @@ def report(run: Run | str | Path, *, language: str | None = None) -> Path:
     facts = read_facts(folder)
     wanted = language or facts.spec.get("language")
     known = wanted if language or wanted in LANGUAGES else "en"
-    path = folder / "report.html"
+    path = folder / PAGE
     # Lone surrogates can come out of JSON and cannot be written as UTF-8.
     write_bytes(path, page(facts, str(known)).encode("utf-8", "replace"))
     return path

@@ -23,6 +23,7 @@ from penjing.jobs.job import Job
 from penjing.jobs.launch import launch
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import task_of
+from penjing.jobs.report import PAGE, report
 from penjing.jobs.several import machine_of, refuse_alone, together, wants_launch
 from penjing.jobs.training import advance, begin, finish, opened
 from penjing.models.load import Base
@@ -87,7 +88,8 @@ def resume(
     processes: int | None = None,
     tell: Tell = silent,
 ) -> Run:
-    """Go on with a run that was stopped, killed or died, exactly where its last saved state is.
+    """Go on with a run that was stopped, killed or died, exactly where its last saved state is; of a run that
+    lacks its report only, that is written.
 
     Without `folder`, the newest such run below `out` that no process holds. `processes`: another number than
     it began with.
@@ -102,7 +104,7 @@ def resume(
             f"A run of `tune` was to be resumed; {run.folder} is a search's. Go on with it by `penjing "
             f"{run.verb} --resume {run.folder}`."
         )
-    wanted = processes or run.spec.train.processes
+    wanted = 1 if _unreported(run) else processes or run.spec.train.processes
     if wants_launch(wanted):
         _refuse_done(run)
         return _launched(run, wanted, tell)
@@ -113,6 +115,8 @@ def _go_on(run: Run, processes: int, tell: Tell) -> Run:
     with together(run.spec, processes) as ranks:
         run = replace(run, mute=not ranks.first)
         with run.held():
+            if _unreported(run):
+                return _reported(run)
             _refuse_done(run)
             before = run.read("lineage.json")
             if before:
@@ -124,10 +128,22 @@ def _go_on(run: Run, processes: int, tell: Tell) -> Run:
             return _carry(run, job)
 
 
+def _unreported(run: Run) -> bool:
+    """Whether all is done but the page: the disk was full, or a kill fell before it."""
+    return run.state == "done" and not (run.folder / PAGE).is_file()
+
+
+def _reported(run: Run) -> Run:
+    if not run.mute:
+        (run.folder / "error.txt").unlink(missing_ok=True)
+        report(run)
+    return run
+
+
 def _refuse_done(run: Run) -> None:
     if run.state == "done":
         raise NotSupported(
-            f"The run {run.folder} was to be resumed; it is done. See {run.folder / 'report.html'}, or "
+            f"The run {run.folder} was to be resumed; it is done. See {run.folder / PAGE}, or "
             f"start a new run: `penjing tune {run.folder / 'spec.yaml'} --name NAME`."
         )
 
