@@ -99,6 +99,15 @@ def test_sets_of_exams_are_read_and_asked_as_they_are(tmp_path: Path, row: dict[
     assert item == ("q", ("x", "y", "z"), None)
 
 
+def test_a_place_counts_the_columns_whatever_is_empty(tmp_path: Path) -> None:
+    rows = [("q", "x", "y", "", "z", "w", "D"), ("q", "x", "y", "v", "", "", "B")]
+    path = put(tmp_path, "r.csv", as_csv(rows, head="question,A,B,C,D,E,answer"))
+    assert read_choices(str(path)).items == [("q", ("x", "y", "z", "w"), 2), ("q", ("x", "y", "v"), 1)]
+    rows = [("q", "x", "y", "", "z", "w", "C")]
+    with pytest.raises(DataError, match=r"line 2: one of 4 choices was to be right; the row says `C`"):
+        read_choices(str(put(tmp_path, "s.csv", as_csv(rows, head="question,A,B,C,D,E,answer"))))
+
+
 def test_more_than_nine_columns_of_choices_keep_their_order(tmp_path: Path) -> None:
     head = ",".join(f"choice{i}" for i in range(1, 12))
     table = as_csv([("q", *"abcdefghijk", "11")], head=f"question,{head},label")

@@ -84,15 +84,17 @@ def read_choices(
         bases[file], told = _base([labels[i] for i in here], [split[i][1] for i in here])
         notes += told
     items = []
-    for i, (asked, choices) in enumerate(split):
+    for i, (asked, cells) in enumerate(split):
+        choices = tuple(filter(None, cells))
         if len(choices) < 2:
-            n = sum(len(c) < 2 for _, c in split)
+            n = sum(len([*filter(None, c)]) < 2 for _, c in split)
             raise DataError(
                 f"{found.where(i)}: at least two choices were wanted; the row has {len(choices)}. {n:,} of "
                 f"{len(split):,} rows are so; add choices or leave them out."
             )
         own = found.labels[i]
-        place = _place(own[0], choices, bases[int(found.file_of[i])], found, i) if own else None
+        place = _place(own[0], cells, bases[int(found.file_of[i])], found, i) if own else None
+        place = None if place is None else place - cells[:place].count("")  # empty ones are no choices
         items.append((asked, choices, place))
     texts = ["\n".join((asked, *choices)) for asked, choices, _ in items]
     return replace(
@@ -187,7 +189,7 @@ def _choice_columns(columns: Sequence[str]) -> list[str]:
 
 
 def _taken(item: tuple[Any, ...], n_asked: int) -> tuple[str, tuple[str, ...]]:
-    choices = tuple(one for cell in item[n_asked:] for one in flat(cell) if one)
+    choices = tuple(one for cell in item[n_asked:] for one in flat(cell))
     return _said([one for cell in item[:n_asked] for one in flat(cell)]), choices
 
 
@@ -215,10 +217,10 @@ def _place(own: str, choices: tuple[str, ...], base: int | None, rows: Rows, i: 
     place = -1
     if is_place:
         place = int(own) - (base or 0) if own.isdecimal() else ord(own.upper()) - ord("A")
-    if not 0 <= place < len(choices):
+    if not (0 <= place < len(choices) and choices[place]):
         raise DataError(
-            f"{rows.where(i)}: one of {len(choices)} choices was to be right; the row says `{own}`, which is "
-            f"none of them (places are counted from {base or 0}). Mend it: a place, a letter or the choice's "
-            "words."
+            f"{rows.where(i)}: one of {len([*filter(None, choices)])} choices was to be right; the row "
+            f"says `{own}`, which is none of them (places are counted from {base or 0}). Mend it: a place, a "
+            "letter or the choice's words."
         )
     return place
