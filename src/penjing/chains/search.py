@@ -100,7 +100,7 @@ def _refuse_other(place: Path, asked: Asked, shared: Pool) -> None:
     for line in Run(place).lines(journals.NAME):
         if "begun" in line:
             asked.spec(line["settings"])
-    seen = set()
+    seen = set[tuple[Any, ...]]()
     for begun in sorted((place / "trials").glob("*/lineage.json")):
         run = Run(begun.parent)
         if not seen:  # all of one search's rows
