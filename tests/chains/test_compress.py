@@ -75,6 +75,7 @@ def test_every_step_keeps_what_it_sees_itself_of_the_rows_to_compare_drift_with(
         assert not found.moved
 
 
+@pytest.mark.slow
 def test_a_chain_that_is_asked_again_makes_nothing_anew(
     chained: Any, tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_smoothing_alone_changes_no_answer(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.slow
 def test_outlying_channels_do_less_harm_when_smoothed(family: str, tiny: Tiny) -> None:
     """The same function with one channel of each norm 100 times as large, as trained models have them."""
     found = []

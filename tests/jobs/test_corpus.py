@@ -287,6 +287,7 @@ def test_the_command_prepares_and_shows(raw: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.slow
 def test_the_page_has_the_same_words_in_both_languages(raw: Path, language: str) -> None:
     from penjing.jobs.corpus_words import WORDS as PAGE_WORDS
 

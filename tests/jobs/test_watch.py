@@ -86,6 +86,7 @@ def test_few_rows_say_nothing(run: Run, store: str) -> None:
     assert "too few rows" in found.sentence
 
 
+@pytest.mark.slow
 def test_wrong_answers_move_the_quality(run: Run, store: str, tmp_path: Path) -> None:
     import shutil
 

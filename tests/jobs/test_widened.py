@@ -37,6 +37,7 @@ def tagged(folder: Path, *, more: bool = False) -> str:
 
 
 @pytest.mark.parametrize("decode", ["bio", "span"])
+@pytest.mark.slow
 def test_a_tagger_that_heard_of_more_labels_answers_as_before_and_begins_a_run_so(
     decode: str, tiny: Callable[..., Path], tmp_path: Path
 ) -> None:

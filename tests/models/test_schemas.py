@@ -106,6 +106,7 @@ def drawn(machine: Machine, rng: random.Random, *, most: int = 60) -> str:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: json.dumps(schema)[:60])
+@pytest.mark.slow
 def test_whatever_can_be_said_is_json_that_the_schema_takes(schema: Any) -> None:
     machine, rng = machine_of(piece_of(schema)), random.Random(0)
     judge = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())

@@ -70,6 +70,7 @@ def test_shapes_alone_can_be_had_without_weights(odd: Any) -> None:
     assert trunk.encoder.layer[1].intermediate.dense.weight.shape[0] == 7
 
 
+@pytest.mark.slow
 def test_a_tensor_that_is_missing_or_too_many_is_refused(odd: Any) -> None:
     _, folder = odd
     path = folder / skeleton.WEIGHTS

@@ -61,6 +61,7 @@ def test_a_rate_is_the_callers_whichever_replica_answers(two: tuple[TestClient, 
     assert codes == [200] * 6 + [429] * 2
 
 
+@pytest.mark.slow
 def test_any_replica_tells_what_all_count_each_name_once(two: tuple[TestClient, TestClient]) -> None:
     for client in (two[0], two[1], two[1]):
         client.get("/v1/models")

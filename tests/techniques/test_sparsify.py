@@ -38,6 +38,7 @@ def test_the_schedule_is_the_cube_and_ends_with_all() -> None:
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 @pytest.mark.parametrize("by", ["magnitude", "movement"])
+@pytest.mark.slow
 def test_zeros_grow_and_end_exactly_at_the_share_asked_for(by: str, family: str, tiny: Tiny) -> None:
     bench = Bench(tiny(family), technique_of("sparsify", by=by, share=0.75, renewals=3))
     grown = []

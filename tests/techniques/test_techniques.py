@@ -126,6 +126,7 @@ def test_at_zero_strength_a_technique_is_bit_for_bit_none(name: str, tiny: Tiny)
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.slow
 def test_with_its_defaults_a_technique_does_something(name: str, tiny: Tiny) -> None:
     none, some = Bench(tiny("bert")), Bench(tiny("bert"), technique_of(name))
     none.train(0, STEPS)
