@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from penjing import baseline
-from penjing.baseline import fit_baseline, is_unspaced, plan_baseline
+from penjing.baseline import fit_baseline, fit_classes, is_unspaced, plan_baseline
 from penjing.errors import DataError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -72,6 +73,15 @@ def test_the_same_seed_gives_the_same_probabilities() -> None:
         fit_baseline(ENGLISH, TARGETS, 2, multi_label=False, seed=3)(["late card"]) for _ in range(2)
     )
     assert (first == again).all()
+
+
+def test_the_same_seed_gives_the_same_weights_to_many_classes() -> None:
+    draw = np.random.default_rng(0)
+    features, truth = csr_matrix(draw.random((400, 300))), np.eye(40, dtype=bool)[draw.integers(40, size=400)]
+    first = fit_classes(features, truth, 0)
+    for _ in range(3):
+        for found, wanted in zip(fit_classes(features, truth, 0), first, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_features_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,8 +248,9 @@ def print_list(kind: str | None, *, as_json: bool) -> None:
         return
     for name, plugs in chosen.items():
         typer.echo(name if plugs else f"{name}: none yet")
+        width = max(map(len, plugs), default=0)
         for plug, summary in plugs.items():
-            typer.echo(f"  {plug:<12} {summary}")
+            typer.echo(f"  {plug:<{width}}  {summary}")
 
 
 def print_plugin(kind: str, name: str, *, source: bool) -> None:
