@@ -237,7 +237,8 @@ def test_list_knows_every_kind_in_singular_and_plural() -> None:
     assert "minilm" in whole["presets"]
     assert good("list", "method").stdout == good("list", "methods").stdout
     lines = good("list", "tasks").stdout.splitlines()[1:]
-    assert len({line.index(summary) for line, summary in zip(lines, whole["tasks"].values(), strict=True)}) == 1
+    starts = [line.index(said) for line, said in zip(lines, whole["tasks"].values(), strict=True)]
+    assert len(set(starts)) == 1
     assert "Did you mean `methods`?" in bad("list", "metods")
 
 
