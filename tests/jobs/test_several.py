@@ -158,7 +158,7 @@ def test_a_run_that_is_stopped_is_saved_and_resumed_by_another_number(
         if news.text.startswith("loss") and news.done == 2:
             os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C; it waits for the end of a step
 
-    wanted = of(still, strategy=strategy, steps=200, evals=2)
+    wanted = of(still, strategy=strategy, steps=200, evals=2, lr=1e-4)
     with pytest.raises(KeyboardInterrupt):
         tune(of(wanted, processes=2), name="stopped", tell=stop)
     run = Run(Path(still["out"]) / "stopped")
