@@ -12,7 +12,7 @@ import pytest
 
 from penjing import files
 from penjing.errors import SpecError
-from penjing.files import CannotWrite
+from penjing.files import CannotWrite, alone
 from penjing.jobs.export import export
 from penjing.jobs.index import index
 from penjing.jobs.merge import merge
@@ -194,3 +194,9 @@ def test_a_missing_home_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
     assert files.cache_folder() is None
+
+
+def test_a_lock_that_is_made_anew_has_the_rights_that_were_asked_for(tmp_path: Path) -> None:
+    with alone(tmp_path / "below" / ".lock", rights=0o600) as held:
+        assert held
+    assert (tmp_path / "below" / ".lock").stat().st_mode & 0o777 == 0o600

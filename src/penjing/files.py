@@ -116,8 +116,9 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+def alone(path: Path, waiting: Callable[[], None] | None = None, *, rights: int = 0o666) -> Iterator[bool]:
     """Hold the lock file `path`; another process that wants it waits. `waiting` is called where it is us.
+    `rights`: of the file where it is made anew, less the umask; who may not open it cannot hold it.
 
     Gives whether it is held: Windows has no such lock, and two processes may both be inside.
     """
@@ -128,15 +129,17 @@ def alone(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[boo
         return
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
-    with stream:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, rights)
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting:
                 waiting()
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield True
+    finally:
+        os.close(handle)
 
 
 def refuse_taken(target: Path, mark: str | None = None) -> None:

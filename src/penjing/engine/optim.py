@@ -73,8 +73,8 @@ def own_rate(settings: TrainSpec, method: Method, width: int) -> float:
     """The peak rate of a run: the spec's, else the method's for AdamW, scaled, as the optimizer wants it.
 
     AdamW moves each weight by the rate, an output by the rate times its inputs: what trains matrices of the
-    base takes a rate that goes with 1 / width, low-rank updates of them one with its root (Hayou et al. 2024,
-    arXiv 2402.12354); see `by_width`.
+    base takes a rate that goes with 1 / width, low-rank updates of them one with its root where B begins from
+    0 (Hayou et al. 2024, arXiv 2406.08447); see `by_width`.
     """
     if settings.lr is not None:
         return settings.lr

@@ -6,23 +6,21 @@ the file is read again whenever it changes, so keys come and go without a restar
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import hmac
 import ipaddress
 import json
 import logging
-import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from penjing.errors import SpecError, nearest
-from penjing.files import told, write_json
+from penjing.files import alone, write_json
 from penjing.serve.asked import Caller
 
 LOG = logging.getLogger("penjing.serve")
@@ -173,13 +171,5 @@ def _write(path: Path, entries: list[dict[str, Any]]) -> None:
     path.chmod(0o600)
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    with told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def _writing(path: Path) -> AbstractContextManager[bool]:
+    return alone(path.with_name(f".{path.name}.lock"), rights=0o600)

@@ -16,7 +16,6 @@ whatever kills a writer and whenever.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.errors import NotSupported, SpecError, nearest
-from penjing.files import new_folder, settle, standing, sweep, told, write_json
+from penjing.files import alone, new_folder, settle, standing, sweep, write_json
 from penjing.serve.asked import Unknown
 
 LIVE = "live"
@@ -296,14 +295,8 @@ def _link(source: str, target: str) -> str:
 @contextlib.contextmanager
 def _writing(place: Path) -> Iterator[None]:
     """Inside, no other process writes to this model; what a killed one left is put in order."""
-    with told(place):
-        place.mkdir(parents=True, exist_ok=True)
-        handle = os.open(place / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with alone(place / ".lock", rights=0o644):
         sweep(place)
         for old in place.glob(".*.old"):
             settle(place / old.name[1:-4])
         yield
-    finally:
-        os.close(handle)
