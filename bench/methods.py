@@ -1,7 +1,7 @@
 """The methods table: quality, trainable share, memory and speed of every method, and of peft where it has it.
 
     .venv/bin/python bench/methods.py --data banking77 --data sst2 --seeds 0,1,2
-    .venv/bin/python bench/methods.py --data banking77 --methods lora,ia3 --rates 3e-3,1e-2 --seeds 0
+    .venv/bin/python bench/methods.py --data banking77 --methods lora,ia3 --rates 3e-3,1e-2 --seeds 0 --own
 
 A cell is one training (data, method, side, rate, seed) in a process of its own; a finished cell is written to
 bench/out/methods-DATA.json at once and does not run again. The peer is transformers' Trainer with
@@ -85,7 +85,7 @@ def _table(split: Split, settings: Settings, given: argparse.Namespace, names: l
     cells: dict[str, dict[str, Any]] = kept.get("cells", {})
     for name in names:
         default = plugin.build("methods", plugin.Choice(name, OPTIONS.get(name, {}))).lr
-        for system in _systems(name, given.precision):
+        for system in _systems(name, given.precision)[: 1 if given.own else None]:
             for rate in given.rates or [default]:
                 for seed in given.seeds:
                     key = f"{system.name} lr={rate:g} seed={seed}"
@@ -143,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", type=lambda text: text.split(","), help="names with commas; all when not given")
     add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[0, 1, 2])
     add("--rates", type=lambda text: [float(word) for word in text.split(",")], help="for every method named")
+    add("--own", action="store_true", help="without the peers: a sweep of rates")
     add("--epochs", type=float, default=10.0)
     add("--precision", choices=["fp32", "bf16"], default="fp32")
     add("--device", default="auto", help="auto, cpu or cuda")
