@@ -1,6 +1,7 @@
 """A search against the same trials one after another: how much faster, and through what.
 
     .venv/bin/python bench/search.py                 32 trials, banking77, 2,000 rows: hours
+    .venv/bin/python bench/search.py --peers kinds   each kind of a peer's trial once and counted: half
     .venv/bin/python bench/search.py --smoke         4 trials of a few steps: does it run?
 
 The same settings are timed four ways, each as wall time with all that belongs to it:
@@ -10,10 +11,11 @@ The same settings are timed four ways, each as wall time with all that belongs t
              rows and base read anew for each
     whole    every trial whole, in one process that reads rows and base once
     halved   as `whole`, with successive halving
-    search   as `halved`, with the trunk cache where a method leaves the lowest layers alone
+    search   as `halved`, with the trunk cache where a method leaves the lowest layers alone, and the bank where
+             that gains
 
-So peers / whole is the engine's part, whole / halved that of halving, halved / search that of the cache.
-Writes JSON and a table to bench/out.
+So peers / whole is the engine's part, whole / halved that of halving, halved / search that of cache and bank.
+`whole` names the exhaustive winner, too. Writes JSON and a table to bench/out.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def main() -> int:
         "search over peers": seconds["peers"] / seconds["search"],
         "engine": seconds["peers"] / seconds["whole"],
         "halving": seconds["whole"] / seconds["halved"],
-        "cache": seconds["halved"] / seconds["search"],
+        "cache and bank": seconds["halved"] / seconds["search"],
     }
     write(given.out / f"search-{split.name}.json", found)
     table([{"way": way, "seconds": f"{s:.1f}", "test": _shown(found[way])} for way, s in seconds.items()])
@@ -75,7 +77,7 @@ def measure(given: argparse.Namespace, split: Any, folder: Path) -> dict[str, An
     values = {
         "base": given.base,
         "data": {"train": split.train, "valid": split.valid, "test": split.test},
-        "train": {"epochs": given.epochs, "lr": {"log": [3e-4, 3e-3]}, **_uncached()},
+        "train": {"epochs": given.epochs, "lr": {"log": [3e-4, 3e-3]}, "trunk_cache": False},
         "method": SPACE,
         "search": {"trials": given.trials, "combine": False},
         "device": given.device,
@@ -89,27 +91,28 @@ def measure(given: argparse.Namespace, split: Any, folder: Path) -> dict[str, An
     found: dict[str, Any] = {"settings": [one.settings for one in tried], "rows": split.n_rows}
     found["peers"] = _peers(given, split, specs, folder)
     found["whole"] = _whole(specs, folder / "whole")
-    found["halved"] = _search(values)
+    found["halved"] = _search({**values, "search": {**values["search"], "at_once": 1}})
     found["search"] = _search(
         {**values, "train": {k: v for k, v in values["train"].items() if k != "trunk_cache"}}
     )
     return found
 
 
-def _uncached() -> dict[str, Any]:
-    from penjing.spec import TrainSpec
-
-    return {"trunk_cache": False} if "trunk_cache" in TrainSpec.model_fields else {}
-
-
 def _peers(given: argparse.Namespace, split: Any, specs: list[Any], folder: Path) -> dict[str, Any]:
     from bench.systems import SYSTEMS, Job, Settings
     from bench.worker import Child
     from penjing.chains.trial import Leg, carry, pool
+    from penjing.device import choose
     from penjing.models.load import find
 
-    began, each = time.perf_counter(), []
+    each: list[dict[str, Any]] = []
+    known: dict[str, float] = {}  # seconds of each kind: all but the rate
+    peer = SYSTEMS["peft-fast" if choose(given.device).precision == "bf16" else "peft-fast-fp32"]
     for number, spec in enumerate(specs):
+        kind = repr(spec.method)
+        if given.peers == "kinds" and kind in known:
+            each.append({"method": kind, "seconds": known[kind], "counted": True})
+            continue
         start = time.perf_counter()
         if spec.method.name == "lora":
             rank = spec.method.settings["rank"]
@@ -117,14 +120,13 @@ def _peers(given: argparse.Namespace, split: Any, specs: list[Any], folder: Path
             settings = replace(
                 settings, epochs=given.epochs, lora_lr=spec.train.lr, rank=rank, alpha=2 * rank
             )
-            with Child(
-                Job("cell", SYSTEMS["peft-fast"], settings, split), given.out / "search-peers.log"
-            ) as child:
+            with Child(Job("cell", peer, settings, split), given.out / "search-peers.log") as child:
                 child.hear()
         else:
             carry(Leg(number, 0, 1.0, spec, folder / "peers"), pool(spec, None))
-        each.append({"method": spec.method.name, "seconds": time.perf_counter() - start})
-    return {"seconds": time.perf_counter() - began, "trials": each}
+        known[kind] = time.perf_counter() - start
+        each.append({"method": kind, "seconds": known[kind]})
+    return {"seconds": sum(one["seconds"] for one in each), "trials": each}
 
 
 def _whole(specs: list[Any], folder: Path) -> dict[str, Any]:
@@ -160,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test-rows", type=int, default=None)
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--epochs", type=float, default=10.0)
+    parser.add_argument("--peers", choices=["all", "kinds"], default="all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "out")
     smoke = {"rows": 200, "test_rows": 100, "trials": 4, "epochs": 1.0}
