@@ -11,7 +11,7 @@ The same settings are timed four ways, each as wall time with all that belongs t
              rows and base read anew for each
     whole    every trial whole, in one process that reads rows and base once
     halved   as `whole`, with successive halving
-    search   as `halved`, with the trunk cache where a method leaves the lowest layers alone, and the bank where
+    search   as `halved`, with the trunk cache where a method leaves the lowest layers alone, the bank where
              that gains
 
 So peers / whole is the engine's part, whole / halved that of halving, halved / search that of cache and bank.
