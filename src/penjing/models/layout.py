@@ -71,6 +71,7 @@ class Layout:
         device, found, at = str(self.positions.device), list[Group](), 0
         for group in self.groups:
             if group.visible is None and group.longest == _room(group.longest):
+                at = group.last
                 found.append(group)  # nothing is copied or hidden: in pieces it took up to a third longer
                 continue
             most = max(1, PLACES // _room(group.longest))
