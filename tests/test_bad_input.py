@@ -195,6 +195,16 @@ def test_a_tokenizer_of_another_checkpoint(base: Path) -> None:
     told(NotSupported, lambda: load(str(base)), "gives ids up to", "has 100 rows", "not of one checkpoint")
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2", "roberta"])
+def test_weights_without_a_tokenizer(family: str, tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """transformers makes one of config.json, which knows special tokens alone."""
+    base = Path(shutil.copytree(tiny(family), tmp_path / "base"))
+    (base / "tokenizer.json").unlink()
+    (base / "tokenizer_config.json").unlink()
+    told(NotSupported, lambda: load(str(base)), f"A tokenizer was wanted in {base}", "are not there",
+         "AutoTokenizer.from_pretrained(NAME)")  # fmt: skip
+
+
 def test_a_pickled_checkpoint_is_never_opened(base: Path, tmp_path: Path) -> None:
     (base / "model.safetensors").unlink()
     (base / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(str(tmp_path / "exploded"))))

@@ -315,10 +315,11 @@ def test_running_out_of_memory_is_told_once_with_what_avoids_it(model: Model) ->
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_running_out_of_memory_on_one_row_says_what_to_do(kind: str, model: Model) -> None:
+@pytest.mark.parametrize(("joint", "on"), [(False, "a single row"), (True, "rows that are compared")])
+def test_memory_that_ends_on_a_whole_says_what_to_do(joint: bool, on: str, kind: str, model: Model) -> None:
     before = weights(model)
-    with pytest.raises(TrainingFailed, match=r"single row of .* tokens.*`train.checkpointing: true`"):
-        run(Tight(model, 0, ERRORS[kind]))
+    with pytest.raises(TrainingFailed, match=rf"{on} .* tokens.*`train.checkpointing: true`"):
+        run(Tight(model, 40 if joint else 0, ERRORS[kind]), joint=joint)
     assert torch.equal(before, weights(model))
 
 

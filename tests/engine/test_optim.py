@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from common import FAMILIES
 from penjing.engine.optim import groups, optimizer, own_rate, schedule, set_rates
 from penjing.keys import TrainSpec
+from penjing.methods.ia3 import ia3
 from penjing.methods.lora import lora
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
@@ -76,6 +77,15 @@ def test_biases_norms_and_other_vectors_do_not_decay(family: str, tiny: Tiny) ->
         assert found[name] == (0.3 if parameter.ndim > 1 else 0.0), name
         if "norm" in name.lower() or "ln_" in name or name.endswith("bias"):
             assert found[name] == 0.0, name
+
+
+def test_factors_that_begin_at_one_do_not_decay_to_nothing(tiny: Tiny) -> None:
+    base = load(str(tiny("bert")))
+    model = Model(ia3().apply(base.trunk), ClassHead(base.width, 3, pooling="mean", dropout=0.0), base.way)
+    listed = groups(model, TrainSpec(weight_decay=0.3), 1.0)
+    plain = {id(p) for g in listed if g["weight_decay"] == 0 for p in g["params"]}  # type: ignore[attr-defined]
+    assert all(id(p) in plain for name, p in model.named_parameters() if "ia3_l" in name)
+    assert not any(g["hidden"] for g in listed)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

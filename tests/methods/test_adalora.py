@@ -1,6 +1,6 @@
 """AdaLoRA against the paper's formulas by hand and against peft's own model; resumed equals uninterrupted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +8,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import stir, told
+from common import gap, stir, told
 from contract import stream
+from penjing.bundle_parts import with_adapter
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.errors import SpecError
 from penjing.jobs import keep
 from penjing.keys import TrainSpec
 from penjing.methods.adalora import adalora, orthogonality_of
+from penjing.models import peft_files
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
 from penjing.records import Loss, Technique
 from penjing.run import Run
 from penjing.tasks.classify import classify
+from penjing.techniques.ema import ema
 
 Tiny = Callable[..., Path]
 STEPS = 20
@@ -38,11 +41,19 @@ def ready(folder: Path, **settings: Any) -> tuple[Model, Technique]:
     return model.prepare("fp32"), technique
 
 
-def trained(model: Model, technique: Technique, optimizer: Any, *, start: int = 0, stop: int = STEPS) -> None:
+def trained(
+    model: Model,
+    technique: Technique,
+    optimizer: Any,
+    *,
+    start: int = 0,
+    stop: int = STEPS,
+    more: Sequence[Technique] = (),
+) -> None:
     settings = TrainSpec(warmup=0, schedule="constant")
     for _ in train_steps(
         model, stream(), classify().loss, optimizer, optim.schedule(settings, STEPS),
-        steps=stop, start=start, techniques=[technique],
+        steps=stop, start=start, techniques=[technique, *more],
     ):  # fmt: skip
         pass
 
@@ -166,6 +177,24 @@ def test_a_bundle_saved_while_ranks_fall_holds_all_triplets(tiny: Tiny, tmp_path
     model, technique = ready(tiny("bert"), allocate_every=4)
     trained(model, technique, optimizer_of(model), stop=10)
     assert model.trunk.peft_config["default"].rank_pattern is None  # type: ignore[index,union-attr]
+
+
+def test_what_an_average_still_holds_of_triplets_let_go_is_saved(tiny: Tiny, tmp_path: Path) -> None:
+    """A moving average holds weights of steps before the ranks were settled, too."""
+    model, technique = ready(tiny("bert"), warm_share=0.1, final_share=0.3, allocate_every=1)
+    average, batch = ema(decay=0.9, warmup=False), next(stream())[0]
+    trained(model, technique, optimizer_of(model), more=[average])
+    config: Any = model.trunk.peft_config["default"]  # type: ignore[index,union-attr]
+    settled = dict(config.rank_pattern)
+    assert average.weights
+    with average.weights(model), torch.no_grad():
+        wanted = model.eval().states(batch)
+        peft_files.save(model.trunk, tmp_path / "adapter")
+    assert config.rank_pattern == settled
+    assert sum(map(sum, settled.values())) == 24
+    base = load(str(tiny("bert")))
+    again = Model(with_adapter(tmp_path, base.trunk), model.head, base.way).requires_grad_(False)
+    assert gap(again.prepare("fp32").eval().states(batch), wanted) < 1e-5
 
 
 @pytest.mark.parametrize(

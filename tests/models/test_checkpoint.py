@@ -1,14 +1,20 @@
 """What a checkpoint's folder says of itself."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
+from penjing import tune
 from penjing.errors import NotSupported
 from penjing.models.checkpoint import beyond_pooling, declared_pooling, longest
+from penjing.models.load import load
 
 
 @pytest.mark.parametrize(
@@ -73,3 +79,36 @@ def test_layers_after_the_pooling_are_named(tmp_path: Path) -> None:
 def test_positions_before_the_first_hold_no_token(family: str, offset: int, said: int, wanted: int) -> None:
     config = SimpleNamespace(model_type=family, max_position_embeddings=514, pad_token_id=1)
     assert longest(config, SimpleNamespace(model_max_length=said), offset) == wanted
+
+
+@pytest.mark.parametrize(("family", "held"), [("bert", True), ("roberta", False), ("mpnet", False)])
+def test_a_dense_layer_that_no_file_holds_is_none(family: str, held: bool, tiny: Any) -> None:
+    """transformers makes one of random numbers, others at each call."""
+    assert (load(str(tiny(family))).pooler is not None) == held
+    assert (load(str(tiny(family)), device="meta").pooler is not None) == held
+
+
+def test_a_run_over_a_masked_language_model_is_a_function_of_its_seed(
+    small: dict[str, Any], tiny: Any
+) -> None:
+    losses = []
+    for _ in range(2):
+        torch.rand(3)  # what was drawn before does not matter
+        run = tune({**small, "base": str(tiny("roberta"))}, steps=2, evals=0)
+        losses.append([line["loss"] for line in run.lines("log.jsonl")])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("frame", "pooling"),
+    [("[CLS]:0 $A:0 [SEP]:0", "cls"), ("$A:0 [SEP]:0 [CLS]:0", "last"), ("$A:0 [SEP]:0", "mean")],
+)
+def test_a_text_is_summed_up_where_its_tokenizer_puts_the_token_for_that(
+    frame: str, pooling: str, tiny: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "base")
+    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = [(word, words.token_to_id(word)) for word in ("[CLS]", "[SEP]")]
+    words.post_processor = TemplateProcessing(single=frame, special_tokens=ids)
+    words.save(str(folder / "tokenizer.json"))
+    assert load(str(folder)).pooling == pooling

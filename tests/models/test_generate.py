@@ -159,6 +159,15 @@ def test_top_k_and_top_p_leave_the_likeliest_words() -> None:
     assert torch.allclose(flat, wanted / wanted.sum())
 
 
+@pytest.mark.parametrize("name", BASES)
+def test_a_config_whose_padding_is_no_token_changes_no_answer(tiny: Tiny, name: str) -> None:
+    model, rows, stop, limit = made(tiny, name)
+    wanted = generate(model, rows, GREEDY, stop=stop, limit=limit)
+    kept = model.trunk.config.pad_token_id  # type: ignore[union-attr]
+    model.trunk.config.pad_token_id = -1  # type: ignore[union-attr]
+    assert generate(model, rows, GREEDY, stop=stop, limit=limit) == wanted, kept
+
+
 def test_room_ends_an_answer_that_does_not_stop(tiny: Tiny) -> None:
     model, rows, _, _ = made(tiny, "gpt2")
     found = generate(model, rows, Decoding(max_new=12), stop=[], limit=16)

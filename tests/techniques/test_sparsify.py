@@ -50,6 +50,14 @@ def test_zeros_grow_and_end_exactly_at_the_share_asked_for(by: str, family: str,
     assert shares(bench.model) == [0.75] * len(shares(bench.model))
 
 
+def test_zeros_that_fp16_left_out_come_with_the_next_update(tiny: Tiny) -> None:
+    bench = Bench(tiny("bert"), technique_of("sparsify", share=0.75, renewals=1, end=0.5))
+    (due,) = schedule(0.75, STEPS, start=0.1, end=0.5, renewals=1)
+    bench.train(0, due - 1)
+    bench.train(due, due + 1)
+    assert shares(bench.model) == [0.75] * len(shares(bench.model))
+
+
 def test_what_is_masked_stays_zero_by_magnitude(tiny: Tiny) -> None:
     bench = Bench(tiny("bert"), technique_of("sparsify", renewals=2))
     bench.train(0, 2)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from common import told
 from penjing import plugin
 from penjing.data import batches
 from penjing.engine import optim
 from penjing.engine.loop import train_steps
 from penjing.engine.scoring import each, outputs
+from penjing.errors import SpecError
 from penjing.jobs import keep
 from penjing.keys import TrainSpec
 from penjing.models.heads import ClassHead
@@ -25,6 +27,8 @@ from penjing.models.model import Model
 from penjing.records import Outset, Part, Rows, Technique, Tokens
 from penjing.run import Run
 from penjing.tasks.classify import classify
+from penjing.techniques.ema import ema
+from penjing.techniques.swa import swa
 
 Tiny = Callable[..., Path]
 ZERO: dict[str, dict[str, Any]] = {
@@ -149,3 +153,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert keep.restore(Run(tmp_path), again.model, again.optimizer, again.techniques) == {"step": stop}
     assert [*first, *again.train(stop, STEPS)] == losses
     assert again.saved() == whole.saved()
+
+
+@pytest.mark.parametrize(
+    ("technique", "every"), [(ema(every=9), "`ema.every` is 9"), (swa(every=3), "`swa.every` is 3")]
+)
+def test_an_average_of_no_step_is_refused(technique: Technique, every: str) -> None:
+    assert technique.plan
+    with pytest.raises(SpecError) as error:
+        technique.plan(8)
+    told(error, every, "nothing would be averaged", "Lower")

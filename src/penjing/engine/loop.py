@@ -40,16 +40,18 @@ def train_steps(
     techniques: Sequence[Technique] = (),
     scale: LossScale | None = None,
     ranks: Ranks = ALONE,
+    joint: bool = False,
 ) -> Iterator[Step]:
     """Train from update `start` to `steps`; each item of `stream` is the micro-batches of one update.
 
     The loss is averaged over the targets of the whole update, so micro-batches are a memory knob and nothing
     else. `scale` is for fp16: a step whose gradients overflowed changes nothing but the scale, and says so.
     `ranks`: the processes that train this model together; each gets the same stream and takes its share of
-    every step, and all yield the same Steps.
+    every step, and all yield the same Steps. `joint`: the loss compares the rows of a step with each other,
+    so a micro-batch is never cut.
 
     Raises:
-        TrainingFailed: the loss or a gradient is not finite, or memory ran out with a single sequence.
+        TrainingFailed: the loss or a gradient is not finite, or memory ran out with what cannot be cut.
         SpecError: two techniques want to make the gradients.
     """
     backward = backward_of(techniques)
@@ -61,7 +63,7 @@ def train_steps(
     followers = [t.after_update for t in techniques if t.after_update]
     trained = [p for p in model.parameters() if p.requires_grad]
     tables = tuple(tables_in_use(model).values())
-    room = _Room()
+    room = _Room(joint)
     for number in range(start, steps):
         began = time.perf_counter()
         batches = next(stream)
@@ -230,10 +232,11 @@ def _divides(optimizer: Optimizer) -> bool:
 
 
 class _Room:
-    """How many tokens fit at once, learned from running out of memory."""
+    """How many tokens fit at once, learned from running out of memory; `joint` as in `train_steps`."""
 
-    def __init__(self) -> None:
+    def __init__(self, joint: bool) -> None:
         self.tokens: int | None = None
+        self.joint = joint
 
     def fit(self, batches: list[Batch]) -> list[Batch]:
         if self.tokens is None:
@@ -251,8 +254,9 @@ class _Room:
 
     def halve(self, batches: list[Batch], error: BaseException) -> str:
         largest = max(batches, key=lambda b: b.n_tokens)
-        if len(largest.rows) < 2:
-            raise TrainingFailed(no_room("a single row", largest.n_tokens, error)) from error
+        if self.joint or len(largest.rows) < 2:
+            on = "a single row" if len(largest.rows) < 2 else "rows that are compared with each other,"
+            raise TrainingFailed(no_room(on, largest.n_tokens, error)) from error
         self.tokens = max(1, largest.n_tokens // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -264,10 +268,10 @@ class _Room:
 
 def no_room(on: str, n_tokens: int, error: BaseException) -> str:
     """What to say where memory ran out and the loop cannot help itself."""
+    smaller = {"a single row": "", "a micro-batch": " or `train.micro_tokens`"}.get(on, " or `train.batch`")
     return (
         f"Memory ran out on {on} of {n_tokens} tokens ({str(error)[:120] or type(error).__name__}). "
-        f"Set `train.checkpointing: true`, a smaller `data.max_length`"
-        f"{' or `train.micro_tokens`' if on != 'a single row' else ''}, or `method: lora`."
+        f"Set `train.checkpointing: true`, a smaller `data.max_length`{smaller}, or `method: lora`."
     )
 
 

@@ -33,9 +33,9 @@ USUAL, NARROW = 384, 4.0
 
 
 def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, object]]:
-    """Parameters that train, by rate and decay: none of it on biases, norms and other vectors; lower layers
-    slower by `layer_decay` each; the head at `head_lr`; all times the `rate_factor` that a method gave some
-    (LoRA+). `hidden` tells which hold hidden matrices.
+    """Parameters that train, by rate and decay: none of it on biases, norms and other vectors, whatever their
+    shape (`is_vector`: factors of (IA)^3); lower layers slower by `layer_decay` each; the head at `head_lr`;
+    all times the `rate_factor` that a method gave some (LoRA+). `hidden` tells which hold hidden matrices.
     """
     trunk = model.trunk
     inner = bare(trunk)  # type: ignore[arg-type]
@@ -52,9 +52,9 @@ def groups(model: nn.Module, settings: TrainSpec, lr: float) -> list[dict[str, o
             rate = settings.head_lr or lr
         elif depths:
             own = name.removeprefix("trunk.").removeprefix("base_model.model.")
-            rate *= settings.layer_decay ** (top - depths[own])
+            rate *= settings.layer_decay ** (top - depths.get(own, 0))  # VB-LoRA's bank is for all layers
         rate *= getattr(parameter, "rate_factor", 1.0)
-        decay = 0.0 if parameter.ndim < 2 else settings.weight_decay
+        decay = 0.0 if _is_vector(parameter) else settings.weight_decay
         made.setdefault((rate, decay, inside), []).append(parameter)
     return [
         {"params": ps, "lr": rate, "weight_decay": decay, "peak": rate, "hidden": inside}
@@ -66,7 +66,11 @@ def _hidden_matrices(trunk: nn.Module) -> set[int]:
     """Ids of the trunk's matrices but for tables that rows are looked up in."""
     tables = [m for m in trunk.modules() if isinstance(m, nn.Embedding) or getattr(m, "looks_up_rows", False)]
     looked_up = {id(p) for table in tables for p in table.parameters(recurse=False)}
-    return {id(p) for p in trunk.parameters() if p.ndim == 2} - looked_up
+    return {id(p) for p in trunk.parameters() if p.ndim == 2 and not _is_vector(p)} - looked_up
+
+
+def _is_vector(parameter: nn.Parameter) -> bool:
+    return parameter.ndim < 2 or getattr(parameter, "is_vector", False)
 
 
 def own_rate(settings: TrainSpec, method: Method, width: int) -> float:

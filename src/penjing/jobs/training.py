@@ -257,6 +257,7 @@ def _steps(it: Training, last: int, check: Callable[[], None], track: Callable[[
         techniques=it.made.techniques,
         scale=it.scale,
         ranks=it.job.ranks,
+        joint=it.job.task.joint,
     )
     began, saved_at = time.perf_counter() - watch.seconds, time.perf_counter()
     whole = False  # the state is that of watch.step, with all that follows the step done

@@ -25,6 +25,10 @@ def ia3() -> Method:
 
         inner = [place.last for place in sublayers_of(trunk) if not place.attention]
         names = [*keys_and_values_of(trunk), *inner]
-        return wrapped(trunk, IA3Config(target_modules=names, feedforward_modules=inner))
+        made = wrapped(trunk, IA3Config(target_modules=names, feedforward_modules=inner))
+        for name, parameter in made.named_parameters():
+            if "ia3_l" in name:  # (n, 1) or (1, n), and to decay is to leave 1
+                parameter.is_vector = True  # type: ignore[attr-defined]
+        return made
 
     return Method("ia3", apply, lr=1e-2, saves="peft")

@@ -85,6 +85,19 @@ def _refuse_damaged(path: Path) -> None:
         ) from error
 
 
+def has_pooler(folder: Path) -> bool:
+    """Whether a checkpoint's files hold a dense layer over CLS. Those of many masked language models, such as
+    RoBERTa, do not, and transformers then makes a random one, another each time.
+    """
+    from safetensors import safe_open
+
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if any("pooler" in name.split(".") for name in file.keys()):  # noqa: SIM118
+                return True
+    return False
+
+
 def tried(make: Callable[[], Any], folder: Path, what: str) -> Any:
     """Run a loader of transformers; turn what it throws at a bad checkpoint into one clear line."""
     try:
@@ -145,6 +158,16 @@ def declared_pooling(folder: Path) -> str | None:
             "Take another base, or name one of them there in a copy of the folder."
         )
     return found[0]
+
+
+def place_of_cls(tokenizer: Any) -> str:
+    """The pooling that reads the token which stands for a whole text: the first, or XLNet's last; `mean`
+    where the tokenizer puts none.
+    """
+    cls, ids = tokenizer.cls_token_id, tokenizer("a")["input_ids"]
+    if cls is None or cls not in (*ids[:1], *ids[-1:]):
+        return "mean"
+    return "cls" if ids[0] == cls else "last"
 
 
 def beyond_pooling(folder: Path) -> list[str]:

@@ -80,7 +80,7 @@ def train_rows_in_use(trunk: nn.Module, used: np.ndarray) -> RowsInUse | None:
     if sum(1 for _, p in trunk.named_parameters(remove_duplicate=False) if p is table.weight) > 1:
         return None
     pad = getattr(getattr(trunk, "config", None), "pad_token_id", None)
-    rows = RowsInUse(table, np.append(used, pad or 0))  # a padded base looks up its padding, too
+    rows = RowsInUse(table, np.append(used, max(0, pad or 0)))  # a padded base looks up its padding, too
     trunk.set_input_embeddings(rows)  # type: ignore[operator]
     return rows
 

@@ -22,7 +22,7 @@ from penjing.errors import NotSupported
 from penjing.models.layers import bare
 from penjing.models.layout import Return, layout_of
 from penjing.models.modes import evaluating
-from penjing.models.packing import FAILURES, NAME, Way, native, why
+from penjing.models.packing import FAILURES, NAME, Way, native, pad_of, why
 from penjing.records import Side
 
 LENGTHS = ((5, 3, 9, 4), (4, 8, 2, 7))  # of the trial: sources and answers
@@ -79,8 +79,7 @@ def states(trunk: nn.Module, way: Way, ids: Tensor, lengths: Sequence[int], answ
 def _padded(
     trunk: nn.Module, ids: Tensor, lengths: Sequence[int], read: Tensor, sizes: Sequence[int]
 ) -> Tensor:
-    config: Any = bare(trunk).config
-    pad = int(getattr(config, "pad_token_id", None) or 0)
+    pad = pad_of(trunk)
     sources, seen = padded(ids, lengths, pad)
     answers, said = padded(read, sizes, pad)
     out = trunk(

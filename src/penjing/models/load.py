@@ -21,7 +21,15 @@ from penjing.errors import NotSupported, SpecError, nearest
 from penjing.files import sha256
 from penjing.models import compiled, encdec, grow, packing, skeleton
 from penjing.models.adapters import twin
-from penjing.models.checkpoint import declared_pooling, longest, refuse, settle, tried
+from penjing.models.checkpoint import (
+    declared_pooling,
+    has_pooler,
+    longest,
+    place_of_cls,
+    refuse,
+    settle,
+    tried,
+)
 from penjing.models.layers import is_causal
 from penjing.models.packing import Way
 from penjing.models.presets import PRESETS, folder_of
@@ -157,12 +165,8 @@ def load(
     folder = find(name)
     if not compiled.is_at(folder):
         refuse(folder, name)
-    if folder.name == "trunk" and tokenizer_from is None and (folder.parent / "tokenizer").is_dir():
-        tokenizer_from = (
-            folder.parent / "tokenizer"
-        )  # a bundle's weights; one of images has its own beside them
     shapes_only = torch.device(device).type == "meta"
-    words = Path(tokenizer_from or folder)
+    words = Path(tokenizer_from or words_beside(folder))
     with quiet():
         from transformers import AutoConfig
 
@@ -178,7 +182,8 @@ def load(
     else:
         if not compiled.is_at(folder):
             _same_words(tokenizer, trunk, folder)
-    return _ready(name, folder, sha, trunk, tokenizer, device, sight)
+    made = _ready(name, folder, sha, trunk, tokenizer, device, sight)
+    return made if has_pooler(folder) else replace(made, pooler=None)
 
 
 def _grown(
@@ -202,6 +207,12 @@ def _grown(
     return replace(_ready(name, folder or Path(), sha, trunk, tokenizer, device, sight), grown=True)
 
 
+def words_beside(folder: Path) -> Path:
+    """Where the tokenizer of a base in this folder lies: there, or beside a bundle's weights."""
+    beside = folder.parent / "tokenizer"
+    return beside if folder.name == "trunk" and beside.is_dir() else folder
+
+
 def tokenizer_at(folder: Path) -> Any:
     """The tokenizer in a folder.
 
@@ -211,11 +222,18 @@ def tokenizer_at(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     # said here, or what lies in a bundle would tell whether the machine was offline
-    return tried(
+    found = tried(
         lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True),
         folder,
         "the tokenizer",
     )
+    if len(found) - len(set(found.all_special_ids)) < 2:  # made of config.json alone, it knows no word
+        raise NotSupported(
+            f"A tokenizer was wanted in {folder}; its files (tokenizer.json, vocab.txt, …) are not there, "
+            f"and without them it knows {len(found)} tokens, special ones. Fetch them from where the weights "
+            "came from: `AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)`."
+        )
+    return found
 
 
 def _ready(
@@ -231,8 +249,7 @@ def _ready(
     config = trunk.config
     both = encdec.is_whole(trunk)
     kind = "encoder-decoder" if both else "decoder" if is_causal(trunk) else "encoder"
-    cls = sight is not None or tokenizer.cls_token_id is not None
-    usual = "last" if kind == "decoder" else "cls" if cls else "mean"
+    usual = "last" if kind == "decoder" else "cls" if sight is not None else place_of_cls(tokenizer)
     settle(trunk)
     trunk.to(device)
     packing.register()

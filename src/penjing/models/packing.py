@@ -262,7 +262,7 @@ def _called(
     longest = max(int(n) for n in lengths)
     size = torch.as_tensor(lengths, device=ids.device)
     mask = torch.arange(longest, device=ids.device)[None, :] < size[:, None]  # (S, L)
-    padded = ids.new_full((*mask.shape, *ids.shape[1:]), _pad_id(trunk))
+    padded = ids.new_full((*mask.shape, *ids.shape[1:]), pad_of(trunk))
     padded[mask] = ids
     if segments is not None and "token_type_ids" in accepted:
         types = segments.new_zeros(mask.shape)
@@ -333,7 +333,8 @@ def _accepted(kind: Any) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters)
 
 
-def _pad_id(trunk: nn.Module) -> int:
+def pad_of(trunk: nn.Module) -> int:
+    """What fills empty places, which nothing sees: 0 where a config has no padding, or -1 (early LLaMA)."""
     pad = getattr(trunk.config, "pad_token_id", None)
     return int(pad) if isinstance(pad, int) and pad >= 0 else 0
 

@@ -4,8 +4,10 @@ and prefixes, which run here without peft.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ def save(trunk: Any, folder: Path) -> None:
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape")  # AdaLoRA leaves some layers no rank
-        # Left to itself peft asks the hub whether the base's vocabulary was changed.
-        trunk.save_pretrained(folder, save_embedding_layers=False)
+        with _zeros_left_out(trunk):
+            # Left to itself peft asks the hub whether the base's vocabulary was changed.
+            trunk.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     if has_start(trunk):
         save_over_base(trunk, folder)
@@ -38,6 +41,27 @@ def save(trunk: Any, folder: Path) -> None:
     if isinstance(config.get("target_modules"), list):  # a set in peft, in another order in each process
         config["target_modules"].sort()
     write_json(path, config)
+
+
+@contextlib.contextmanager
+def _zeros_left_out(trunk: Any) -> Iterator[None]:
+    """Inside, what AdaLoRA's files leave out is what is 0: an average of the weights may hold triplets that
+    the weights themselves have let go.
+    """
+    config = trunk.peft_config["default"]
+    settled: dict[str, list[bool]] | None = getattr(config, "rank_pattern", None)
+    if config.peft_type != "ADALORA" or not settled:
+        yield
+        return
+    own = dict(trunk.base_model.model.named_parameters())
+    there = {name: own[name].flatten().bool().tolist() for name in settled}
+    config.rank_pattern = {
+        name: [a or b for a, b in zip(kept, there[name], strict=True)] for name, kept in settled.items()
+    }
+    try:
+        yield
+    finally:
+        config.rank_pattern = settled
 
 
 def _save_vectors(trunk: Any, folder: Path) -> None:

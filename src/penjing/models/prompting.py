@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from penjing.errors import SpecError
 from penjing.models.layout import Regroup, Return
+from penjing.models.load import tokenizer_at, words_beside
 from penjing.models.packing import Way, forward
 
 
@@ -82,15 +84,11 @@ def word_ids(trunk: Any, n: int, text: str | None = None) -> Tensor:
     """(n,) ids of a text, repeated or cut to fit, by the tokenizer beside the base; else of random words."""
     if text is None:
         return torch.randint(trunk.get_input_embeddings().num_embeddings, (n,))
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(
-        trunk.name_or_path, trust_remote_code=False, local_files_only=True
-    )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    folder = words_beside(Path(trunk.name_or_path))
+    ids: list[int] = tokenizer_at(folder)(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise SpecError(
-            f"The method's `text` is {text!r}, and the tokenizer in {trunk.name_or_path} makes no token of "
+            f"The method's `text` is {text!r}, and the tokenizer in {folder} makes no token of "
             f"it. Give words, such as `classify this support ticket`."
         )
     return torch.tensor((ids * n)[:n])

@@ -40,8 +40,9 @@ def words(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 def frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The special tokens that this tokenizer puts before and after one text."""
-    inner = words(tokenizer, "a")
-    whole = tuple(tokenizer("a")["input_ids"])
+    text = _known(tokenizer)
+    inner = words(tokenizer, text)
+    whole = tuple(tokenizer(text)["input_ids"])
     at = _find(whole, inner, 0)
     return whole[:at], whole[at + len(inner) :]
 
@@ -49,8 +50,9 @@ def frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def pair_after(tokenizer: Any, second: str) -> tuple[tuple[int, ...], int]:
     """What follows the first text of a pair whose second text is `second`: ids, and how many of them are of
     the second segment (0 where the tokenizer tells no segments apart)."""
-    inner = words(tokenizer, "a")
-    whole = tokenizer("a", second, return_token_type_ids=True, verbose=False)
+    text = _known(tokenizer)
+    inner = words(tokenizer, text)
+    whole = tokenizer(text, second, return_token_type_ids=True, verbose=False)
     ids = tuple(whole["input_ids"])
     at = _find(ids, inner, 0) + len(inner)
     types = whole["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else ()
@@ -60,13 +62,24 @@ def pair_after(tokenizer: Any, second: str) -> tuple[tuple[int, ...], int]:
 def pair_frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
     """The special tokens before, between and after the texts of a pair, and the type of the second text's
     tokens (0 where the tokenizer tells no segments apart)."""
-    inner = words(tokenizer, "a")
-    whole = tokenizer("a", "a", return_token_type_ids=True, verbose=False)
+    text = _known(tokenizer)
+    inner = words(tokenizer, text)
+    whole = tokenizer(text, text, return_token_type_ids=True, verbose=False)
     ids = tuple(whole["input_ids"])
     first = _find(ids, inner, 0)
     second = _find(ids, inner, first + len(inner))
     types = whole["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else [0] * len(ids)
     return ids[:first], ids[first + len(inner) : second], ids[second + len(inner) :], int(types[second])
+
+
+def _known(tokenizer: Any) -> str:
+    """A text that has tokens: a tokenizer learnt on other letters, and without a token for unknown ones,
+    makes none of `a`.
+    """
+    if words(tokenizer, "a"):
+        return "a"
+    special, known = set(tokenizer.all_special_tokens), map(str, tokenizer.get_vocab())
+    return next(text for text in known if text not in special and words(tokenizer, text))
 
 
 def _find(whole: tuple[int, ...], inner: tuple[int, ...], start: int) -> int:

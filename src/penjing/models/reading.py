@@ -60,9 +60,8 @@ def _device(model: Model) -> torch.device:
 
 def _table(model: Model, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
     """Ids and where tokens stand, (n, L) each."""
-    pad = getattr(bare(model.trunk).config, "pad_token_id", None)
     flat = torch.tensor([token for row in rows for token in row], device=_device(model))
-    return encdec.padded(flat, [len(row) for row in rows], int(pad or 0), left=left)
+    return encdec.padded(flat, [len(row) for row in rows], packing.pad_of(model.trunk), left=left)
 
 
 class Cached:

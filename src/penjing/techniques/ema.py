@@ -24,8 +24,15 @@ def ema(*, decay: float = 0.999, warmup: bool = True, every: int = 1) -> Techniq
         raise SpecError(f"`ema.every` counts steps, 1 or more; it is {every}. 1 averages after every step.")
     average = Average()
 
+    def plan(steps: int) -> None:
+        if every > steps:
+            raise SpecError(
+                f"`ema.every` is {every} steps and the run makes {steps}, so nothing would be averaged. "
+                "Lower it, or leave it out for every step."
+            )
+
     def after_update(model: nn.Module, step: int) -> None:
         if step % every == 0:
             average.add(model, min(decay, (1 + average.n) / (10 + average.n)) if warmup else decay)
 
-    return Technique("ema", after_update=after_update, weights=average.shown, state=average)
+    return Technique("ema", plan=plan, after_update=after_update, weights=average.shown, state=average)

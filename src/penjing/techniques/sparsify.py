@@ -66,8 +66,9 @@ def sparsify(
             masks.edit_grads(model)
 
     def after_update(model: nn.Module, step: int) -> None:
-        if step in due:
-            masks.renew(model, due[step])
+        passed = [at for at in due if state.step < at <= step]  # fp16 leaves out some updates
+        if passed:
+            masks.renew(model, due[max(passed)])
         elif masks.masks:
             masks.hold(model)
         state.step = step

@@ -27,6 +27,11 @@ def swa(*, start: float = 0.75, every: int = 1) -> Technique:
     def plan(steps: int) -> None:
         nonlocal first
         first = start * steps
+        if start < 1 and steps // every * every <= first:
+            raise SpecError(
+                f"`swa.every` is {every} steps; of {steps} no such step lies behind `swa.start`, {start:g} "
+                "of them, so nothing would be averaged. Lower one of the two."
+            )
 
     def after_update(model: nn.Module, step: int) -> None:
         if step > first and step % every == 0:
