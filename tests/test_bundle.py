@@ -280,6 +280,11 @@ def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
     refusal(tmp_path / "nowhere", "there is no such folder")
 
 
+def test_another_folder_of_a_run_is_not_taken_for_its_best_bundle(tuned: Tuned) -> None:
+    last = tuned().folder / "last"
+    refusal(last, f"A bundle was wanted in {last}; it has no card.json")
+
+
 def test_a_folder_of_bundles_names_those_inside(tmp_path: Path) -> None:
     for inside in ("small/1-int8", "runs/desk/best"):
         (tmp_path / inside).mkdir(parents=True)

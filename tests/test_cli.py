@@ -124,6 +124,12 @@ def test_a_dry_run_prints_the_spec_and_trains_nothing(file: Path, small: dict[st
     assert found["spec"]["train"]["steps"] == 6
 
 
+def test_a_dry_run_of_a_pretraining_as_json_is_one_object(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("where is my parcel\n" * 20)
+    given = ["pretrain", "--base", tiny("bert"), "--train", tmp_path / "words.txt", "--dry-run", "--json"]
+    assert json.loads(good(*given).stdout)["data"]["train"] == str(tmp_path / "words.txt")
+
+
 def test_a_dry_run_of_a_bad_spec_fails(file: Path) -> None:
     assert penjing("tune", file, "--dry-run", "--base", "/nowhere").exit_code == 1
 

@@ -28,7 +28,7 @@ def read_card(place: Path) -> dict[str, Any]:
     path = place / "card.json"
     if not path.is_file():
         run = place.parent
-        if (run / "spec.yaml").is_file():
+        if place.name == "best" and (run / "spec.yaml").is_file():
             error = run / "error.txt"
             if error.is_file():
                 said = error.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]

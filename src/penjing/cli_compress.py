@@ -50,6 +50,7 @@ def compress(
     """
     given: dict[str, Any] = {"out": out, "rows": rows, "budget": budget, "seed": seed}
     given |= {"base": base, "device": device}
+    given |= {"lost": lose / 100, "alike": None if alike is None else alike / 100}
     with Screen(as_json=as_json) as screen:
         if dry_run:
             from penjing.chains.compress import plan
@@ -58,15 +59,7 @@ def compress(
             return
         from penjing.chains.compress import compress as job
 
-        share = None if alike is None else alike / 100
-        more: dict[str, Any] = {
-            "lost": lose / 100,
-            "alike": share,
-            "allow": allow,
-            "memory": memory,
-            "tell": screen.tell,
-        }
-        done = job(run, steps, **given, **more)
+        done = job(run, steps, **given, allow=allow, memory=memory, tell=screen.tell)
         if as_json:
             print_json(done.result)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,10 +65,7 @@ def pretrain(
 
             given |= given_of(out=out, processes=processes)
             if dry_run:
-                import yaml
-
-                written = asked(spec, sets=tuple(sets or ()), **given).written()
-                typer.echo(yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+                _print_spec(asked(spec, sets=tuple(sets or ()), **given).written(), as_json)
                 return
             run = job(spec, sets=tuple(sets or ()), tell=screen.tell, **given)
         if run.mute:  # one of several that torchrun started; the first one shows
@@ -78,3 +75,12 @@ def pretrain(
         print_json({"run": str(run.folder), **result})
     else:
         print_grown(run.folder, result)
+
+
+def _print_spec(written: dict[str, Any], as_json: bool) -> None:
+    import yaml
+
+    if as_json:
+        print_json(written)
+    else:
+        typer.echo(yaml.safe_dump(written, sort_keys=False, allow_unicode=True))

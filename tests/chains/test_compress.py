@@ -190,6 +190,21 @@ def test_budgets_that_say_nothing_are_refused(budget: Any) -> None:
     told(error, "budget")
 
 
+@pytest.mark.parametrize(("bound", "said"), [({"lost": -0.03}, "`lost`, a share"), ({"alike": 99.0}, "9900")])
+def test_bounds_that_no_model_keeps_are_refused(bound: dict[str, float], said: str) -> None:
+    for job in (compress, plan):
+        with pytest.raises(SpecError, match=said):
+            job("nowhere", "int8", **bound)
+
+
+def test_one_row_cannot_be_looked_at_and_judged_on(tuned: Tuned, tmp_path: Path) -> None:
+    alone, one = shutil.copytree(tuned("full").folder / "best", tmp_path / "bundle"), tmp_path / "one.csv"
+    one.write_text(f"text,label\nlate,{load(alone).labels[0]}\n")
+    with pytest.raises(DataError) as error:
+        compress(alone, "int8", out=tmp_path, rows=one)
+    told(error, "no train rows are known", "`rows` holds 1", "Give two or more")
+
+
 @pytest.mark.slow
 def test_what_cannot_be_compressed_is_refused(tuned: Tuned, tmp_path: Path) -> None:
     with pytest.raises(NotSupported) as error:

@@ -68,6 +68,11 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_text() -> None:
         file_among(["tickest.csv"])
 
 
+def test_a_folder_is_not_taken_for_a_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder. Give a file of it"):
+        file_among([str(tmp_path)])
+
+
 @pytest.mark.parametrize(("given", "said"), [(["late", "lost"], "texts"), (None, "lines")])
 def test_a_way_to_read_files_is_refused_where_there_is_none(given: Any, said: str) -> None:
     with pytest.raises(

@@ -53,6 +53,12 @@ def test_a_store_that_one_machine_has_is_refused_on_several(tmp_path: Path) -> N
         serve_on([], how, Scaling(), on="ray://head:10001")
 
 
+def test_a_certificate_that_is_none_is_told_before_the_cluster_is_asked(tmp_path: Path) -> None:
+    how = Serving(registry=tmp_path, certificate=tmp_path / "cert.pem", private_key=tmp_path / "key.pem")
+    with pytest.raises(SpecError, match="TLS was to be spoken with"):
+        serve_on(["nowhere"], how, Scaling(), on="ray://head:10001")
+
+
 Served = tuple[subprocess.Popen[str], str, Path, Callable[[], str]]
 
 

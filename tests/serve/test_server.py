@@ -17,7 +17,7 @@ import pytest
 
 from common import told
 from penjing.errors import NotSupported, SpecError
-from penjing.jobs.serve import Serving, bound, refuse_certificate, register
+from penjing.jobs.serve import Serving, bound, refuse_certificate, register, serve
 from penjing.serve.registry import names, point, read_route
 from serving import TEXTS, made, registered
 
@@ -119,6 +119,23 @@ def test_bundles_are_named_by_their_folder_or_as_asked(tiny: Tiny, tmp_path: Pat
         register([str(folder), f"desk={folder}"], how)
     with pytest.raises(NotSupported, match=r"no card\.json"):
         register([str(tmp_path / "nothing")], how)
+
+
+def test_a_folder_may_have_a_sign_that_parts_name_and_folder(tiny: Tiny, tmp_path: Path) -> None:
+    how = Serving(registry=tmp_path / "serving", device="cpu")
+    folder = made(tmp_path / "lr=1" / "desk", tiny("bert"), seed=1)
+    assert register([str(folder), f"other={folder}"], how) == ["desk", "other"]
+
+
+def test_a_model_that_is_refused_ends_the_start_with_its_reason(tiny: Tiny, tmp_path: Path) -> None:
+    root = tmp_path / "serving"
+    version = registered(root, "support", made(tmp_path / "desk", tiny("bert"), seed=1))
+    head = version.folder / "head.safetensors"
+    whole = head.read_bytes()
+    head.unlink()
+    head.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(NotSupported, match="head.safetensors"):
+        serve([], Serving(registry=root, port=0, device="cpu"))
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_opened() -> None:

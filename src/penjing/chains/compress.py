@@ -26,7 +26,7 @@ from penjing.chains.footing import Footing, footing
 from penjing.chains.making import Made, make
 from penjing.chains.proving import LOST, prove
 from penjing.chains.weighed import Weighed, weigh
-from penjing.errors import WontFit
+from penjing.errors import SpecError, WontFit
 from penjing.files import sha256, write_json, write_text
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.parity import Parity
@@ -114,6 +114,7 @@ def compress(
     """
     chosen, wanted = chains.read(steps), budgets.read(budget)
     chains.build(chosen)
+    _refuse(lost, alike)
     ground = footing(run, out=out, rows=rows, seed=seed, base=base, device=device, trust=trust, tell=tell)
     ground.out.mkdir(parents=True, exist_ok=True)
     with Run(ground.out).held():
@@ -163,6 +164,7 @@ def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> li
     chosen = chains.read(steps)
     chains.build(chosen)
     budgets.read(given.get("budget"))
+    _refuse(given.get("lost", LOST), given.get("alike"))
     known = {k: given[k] for k in ("out", "rows", "seed", "base", "device", "trust") if k in given}
     ground = footing(run, merged=False, **known)
     found = []
@@ -173,6 +175,20 @@ def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> li
         done = any((place / WEIGHED).is_file() for place in (folder, folder / "best"))  # best: it trained
         found.append({"step": written, "folder": str(folder), "done": done})
     return found
+
+
+def _refuse(lost: float, alike: float | None) -> None:
+    """Raises SpecError for bounds that no model keeps, or every one does."""
+    if not lost >= 0:
+        raise SpecError(
+            f"A step may lose 0 points of the score or more; `--lose` (in Python `lost`, a share) says "
+            f"{100 * lost:g}. Give 0 to let it lose nothing."
+        )
+    if alike is not None and not 0 <= alike <= 1:
+        raise SpecError(
+            f"Rows answered as before are 0 to 100 percent; `--alike` (in Python a share) asks for "
+            f"{100 * alike:g}. 99 is strict."
+        )
 
 
 def _weighed(ground: Footing, bundle: Bundle, said: str | None, memory: bool, tell: Tell) -> Weighed:

@@ -138,6 +138,11 @@ def _rows(
             "that says where its rows are. Give some with `--rows FILE` (in Python `rows=`)."
         )
     if not len(train):
+        if len(held) < 2:
+            raise DataError(
+                f"Rows to look at, and others to judge on, were wanted; no train rows are known, and `rows` "
+                f"holds {len(held)}. Give two or more, or the folder of the run that made the model."
+            )
         half = np.arange(len(held)) % 2 == 0  # calibration rows must not be those that judge
         train, held = held.take(np.flatnonzero(half)), held.take(np.flatnonzero(~half))
         notes.append(f"no train rows are known: {counted(len(train), 'row')} of `rows` are looked at instead")

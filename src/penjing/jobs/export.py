@@ -141,6 +141,12 @@ def _rows(
     if unknown:
         raise SpecError(f"`{unknown[0]}` is not a way to read rows; those are {', '.join(READING)}. Mend it.")
     if given is None:
+        if reading:
+            named = ", ".join(f"`{key}`" for key in reading)
+            raise SpecError(
+                f"{named} would be ignored: how `rows` are read, and none are given. Give `--rows FILE`, or "
+                "leave it out: the run's own rows are read as its spec says."
+            )
         found, notes = held_out(bundle)
         return chosen_of(found), notes
     return chosen_of(rows_for(bundle, given, **reading)), ()

@@ -157,7 +157,7 @@ def file_among(given: list[str]) -> Path | None:
     """The file meant by what was given: each item is a text, unless it is the only one and names a file.
 
     Raises:
-        DataError: it looks like a file's name and there is no such file.
+        DataError: it is a folder, or looks like a file's name and there is no such file.
     """
     if len(given) != 1:
         return None
@@ -165,8 +165,14 @@ def file_among(given: list[str]) -> Path | None:
     try:
         if path.is_file():
             return path
+        folder = path.is_dir()
     except OSError:  # a text too long for a file's name
         return None
+    if folder:
+        raise DataError(
+            f"A text or a file of texts was wanted; {given[0]} is a folder. Give a file of it; or, where that "
+            "is the text, give it on standard input."
+        )
     if path.suffix in SUFFIXES and " " not in given[0]:
         raise DataError(
             f"{given[0]} looks like a file of texts, and there is none. Give its path, or a text in quotes."

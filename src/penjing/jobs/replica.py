@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from penjing.jobs.serve import Serving, application
+from penjing.jobs.serve import Serving, application, open_all
 from penjing.serve.asked import Busy, Closing
 from penjing.serve.shared import Shared
 from penjing.serve.traffic import Traffic
@@ -31,12 +31,7 @@ def replica(names: Sequence[str], how: Serving, *, ledger: str) -> Any:
     common = _shared(name, ray.get_actor(ledger, namespace=NAME), how)
     traffic = None if how.store is None else Traffic(how.store)
     app = application(names, how, traffic=traffic, shared=common)
-    models = app.state.service.models
-    for model in names:
-        try:
-            models.open(models.choose(model).version)
-        except Closing as error:
-            raise error.__cause__ or error from None
+    open_all(app, names)
     return app
 
 

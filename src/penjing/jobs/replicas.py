@@ -21,7 +21,7 @@ from typing import Any
 from penjing.errors import NotSupported, SpecError, WontFit
 from penjing.jobs.crew import ray_of
 from penjing.jobs.replica import NAME, Replica, replica
-from penjing.jobs.serve import Serving, Tell, register
+from penjing.jobs.serve import Serving, Tell, refuse_certificate, register
 from penjing.serve.limits import Limits
 from penjing.serve.shared import Ledger
 
@@ -83,6 +83,7 @@ def serve_on(
             f"Traffic was to be kept in {how.store}, a file of one machine; the replicas on {on} may stand "
             "on several. Give a database that all of them reach (`--traffic postgresql://…`)."
         )
+    refuse_certificate(how)
     how = _anchored(how)
     names = register(bundles, how, tell=tell)
     ray = ray_of(on)

@@ -13,6 +13,7 @@ from typing import Any
 
 from penjing.errors import NotSupported, SpecError
 from penjing.serve import registry
+from penjing.serve.asked import Closing
 from penjing.serve.databases import shown
 from penjing.serve.keyring import Keyring, is_local
 from penjing.serve.limits import Limits
@@ -90,7 +91,9 @@ def register(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: 
 
     bases, names = Bases(), list[str]()
     for given in bundles:
-        name, _, folder = given.rpartition("=")
+        name, sign, folder = given.partition("=")  # a model's name has none; a folder may
+        if not sign or Path(given).is_dir():
+            name, folder = "", given
         name = name or Path(folder).resolve().name
         if name == "best":
             name = Path(folder).resolve().parent.name
@@ -164,11 +167,24 @@ def application(
     return create(service, keyring=keyring, names=names, routers=more, body=limit, stop_s=how.stop)
 
 
+def open_all(app: Any, names: Sequence[str]) -> None:
+    """Open the live versions of these models, before the application takes its first request.
+
+    Raises:
+        NotSupported: one is refused.
+    """
+    for name in names:
+        try:
+            app.state.service.models.begin(name)
+        except Closing as error:
+            raise error.__cause__ or error from None
+
+
 def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: None) -> None:
     """Serve until SIGTERM or Ctrl-C; what was taken is finished first.
 
     Raises:
-        SpecError, NotSupported: as `register` and `application`.
+        SpecError, NotSupported: as `register` and `application`, or a model is refused.
     """
     with contextlib.ExitStack() as after:
         refuse_certificate(how)
@@ -179,6 +195,7 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
             traffic = after.enter_context(Traffic(how.store))
             tell(f"requests are kept in {shown(how.store)}, personal data masked")
         app = application(names, how, traffic=traffic)
+        open_all(app, names)
         import uvicorn
 
         scheme = "https" if how.certificate else "http"

@@ -95,7 +95,13 @@ def read_labels(path: Path) -> dict[str, Any]:
         raise DataError(
             f"Labels were wanted in {path}; there is no such file. Give what the label tool wrote."
         )
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"Labels in UTF-8 were wanted in {path}; byte {error.start + 1} is 0x{error.object[error.start]:02x}. "
+            "Save it as UTF-8, or export it anew."
+        ) from error
     if text.lstrip().startswith("["):
         return _of_tasks(path, text)
     found = {}
