@@ -105,6 +105,7 @@ def promote(
         from penjing.serve import registry as own
 
         registry, model = _by_folder(registry, model)
+        own.refuse_unknown(registry, model.partition("@")[0])
         version, _ = own.find(registry, model)
         if canary is None and shadow is None:
             route = own.point(registry, version.name, version.number, alias=alias)
@@ -120,10 +121,11 @@ def roll_back(
 ) -> None:
     """Return to the version that was live before. A service follows within a second."""
     with Screen(quiet=True):
-        from penjing.serve.registry import roll_back as back
+        from penjing.serve import registry as own
 
         registry, model = _by_folder(registry, model)
-        typer.echo(_said(model, back(registry, model)))
+        own.refuse_unknown(registry, model)
+        typer.echo(_said(model, own.roll_back(registry, model)))
 
 
 def _by_folder(registry: Path, model: str) -> tuple[Path, str]:

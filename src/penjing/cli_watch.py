@@ -61,15 +61,17 @@ def watch(
         from penjing.jobs import alerts as telling
         from penjing.jobs.watch import said
         from penjing.jobs.watch import watch as job
-        from penjing.jobs.watch_page import write_page
+        from penjing.jobs.watch_page import refuse_language, write_page
 
         telling.check_targets(alerts or ())
+        refuse_language(language)
         found = job(model, base=base, **how, **given_of(text=text))
-        if page:
-            write_page(found, page, language=language)
+        # People first: a file that cannot be written must not keep an alarm from them.
+        troubles = telling.alert(found, alerts or ()) if found.moved else []
         if metrics:
             telling.write_metrics(found, metrics)
-        troubles = telling.alert(found, alerts or ()) if found.moved else []
+        if page:
+            write_page(found, page, language=language)
     if as_json:
         print_json({**found.plain(), "alerts_failed": troubles})
     else:

@@ -20,7 +20,7 @@ from penjing.chains.update_spec import Gate, read
 from penjing.cli import app
 from penjing.data.parts import rows_of
 from penjing.data.read import read as read_rows
-from penjing.errors import DataError, NotSupported, SpecError
+from penjing.errors import DataError, NotSupported, PenjingError, SpecError
 from penjing.jobs.news import News
 from penjing.run import Run
 from penjing.serve import registry
@@ -192,6 +192,13 @@ def test_a_round_is_gone_on_with_only_where_it_stands_on_the_same_and_did_not_di
     assert rounds.cut_off(tmp_path, rounds.key_of("a", False)) == (1, {"said": 1, **kept})
     rounds.note(tmp_path, {"what": "refused", "round": 1, "version": 1})
     assert rounds.cut_off(tmp_path, rounds.key_of("a", False)) is None
+
+
+def test_a_model_that_the_registry_lacks_is_told_with_those_it_has(small: dict[str, Any]) -> None:
+    place = Path(small["model"])
+    with pytest.raises(PenjingError) as error:
+        update({**small, "model": str(place.with_name("nothing"))})
+    told(error, f"in the registry {place.parent}; it has {place.name}", "penjing serve NAME=RUN")
 
 
 def test_few_new_rows_begin_no_round(small: dict[str, Any]) -> None:

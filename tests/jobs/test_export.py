@@ -285,7 +285,7 @@ def test_a_bundle_without_its_run_needs_rows(untrained: Any, tmp_path: Path) -> 
 
 
 def test_a_way_to_read_rows_is_refused_where_none_are_given(tuned: Tuned, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="`text` would be ignored.*--rows FILE"):
+    with pytest.raises(SpecError, match=r"`text` would be ignored.*--rows FILE"):
         export(tuned("lora").folder, tmp_path / "out", to="hf", text="nothing", dry_run=True)
 
 

@@ -69,7 +69,7 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_text() -> None:
 
 
 def test_a_folder_is_not_taken_for_a_text(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder. Give a file of it"):
+    with pytest.raises(DataError, match=r"is a folder\. Give a file of it"):
         file_among([str(tmp_path)])
 
 

@@ -116,6 +116,8 @@ def test_a_look_at_nothing_or_with_too_little_is_refused(run: Run, store: str, t
     with pytest.raises(SpecError) as error:
         watch(run.folder)
     told(error, "--traffic", "neither is given", "Give one")
+    with pytest.raises(SpecError, match="`alpha` must lie between 0 and 1; it is 2"):
+        watch("nowhere", traffic=store, alpha=2)
     few = tmp_path / "few.txt"
     few.write_text("one\ntwo\n")
     with pytest.raises(DataError) as little:
@@ -153,6 +155,12 @@ def test_the_verb_says_what_moved_by_its_exit_code(run: Run, store: str, tmp_pat
     assert json.loads(as_json.stdout)["verdict"] == "moved"
     broken = CliRunner().invoke(app, ["watch", str(tmp_path), "--traffic", store])
     assert broken.exit_code == 1
+    log.unlink()
+    unwritten = CliRunner().invoke(app, [*asked, "--alert", f"log:{log}", "--page", str(log / "w.html")])
+    assert unwritten.exit_code == 1
+    assert json.loads(log.read_text())["verdict"] == "moved", "an alarm was lost"
+    french = CliRunner().invoke(app, ["watch", "nowhere", "--traffic", store, "--language", "fr"])
+    assert "`language` is `fr`" in french.stderr
 
 
 @pytest.fixture

@@ -224,6 +224,9 @@ def test_the_open_inference_protocol(client: TestClient) -> None:
     assert near(wanted, answers)
     assert posted(client, "/v2/models/support/infer", 422, inputs=[{**tensor, "shape": [3]}])
     assert posted(client, "/v2/models/support/versions/8/infer", 404, inputs=[tensor])
+    assert posted(client, "/v2/models/support/infer", inputs=[tensor], outputs=[{"name": "answers"}])
+    other = posted(client, "/v2/models/support/infer", 422, inputs=[tensor], outputs=[{"name": "scores"}])
+    assert "`outputs` names 'scores'" in other["error"]["message"]
 
 
 def test_metrics_count_what_was_done(client: TestClient) -> None:

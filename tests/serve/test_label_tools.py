@@ -123,7 +123,7 @@ def test_bad_files_and_forms_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_labels(tmp_path / "none")
     path.write_bytes('{"id": "a", "label": "退款"}'.encode("gb18030"))
-    with pytest.raises(DataError, match="UTF-8 were wanted in .*x.jsonl; byte 23 is 0xcd"):
+    with pytest.raises(DataError, match=r"UTF-8 were wanted in .*x\.jsonl; byte 23 is 0xcd"):
         read_labels(path)
     with pytest.raises(SpecError, match="`form` is `csv`"):
         write_rows([], path, form="csv")

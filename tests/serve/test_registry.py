@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from penjing.cli import app
 from penjing.errors import NotSupported, SpecError
 from penjing.serve import registry
 from penjing.serve.asked import Unknown
@@ -84,6 +86,17 @@ def test_an_unknown_name_is_unknown_and_never_another(root: Path, asked: str) ->
 def test_the_nearest_name_is_offered(root: Path) -> None:
     with pytest.raises(Unknown, match="Did you mean `support`"):
         find(root, "suport")
+
+
+def test_who_works_at_a_registry_is_told_what_it_has(root: Path, tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(app, [*words])
+        assert done.exit_code == 1
+        return done.stderr
+
+    text = said("promote", "suport@1", "--registry", str(root))
+    assert f"in the registry {root}; it has support. Did you mean `support`?" in text
+    assert "there is no such folder" in said("roll-back", "support", "--registry", str(tmp_path / "none"))
 
 
 def test_what_cannot_be_proved_is_not_added(root: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from common import told
-from penjing.errors import NotSupported, SpecError
+from penjing.errors import NotSupported, PenjingError, SpecError
 from penjing.jobs.serve import Serving, bound, refuse_certificate, register, serve
 from penjing.serve.registry import names, point, read_route
 from serving import TEXTS, made, registered
@@ -134,8 +134,18 @@ def test_a_model_that_is_refused_ends_the_start_with_its_reason(tiny: Tiny, tmp_
     whole = head.read_bytes()
     head.unlink()
     head.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(NotSupported, match="head.safetensors"):
+    with pytest.raises(NotSupported, match=r"head\.safetensors"):
         serve([], Serving(registry=root, port=0, device="cpu"))
+
+
+def test_what_cannot_be_served_makes_no_version_live(tiny: Tiny, tmp_path: Path) -> None:
+    root, new = tmp_path / "serving", made(tmp_path / "desk", tiny("bert"), seed=2)
+    registered(root, "desk", made(tmp_path / "1", tiny("bert"), seed=1))
+    (tmp_path / "keys.json").write_text("no keys")
+    for wrong in ({"store": "mysql://host/db"}, {"keys": tmp_path / "keys.json"}, {"audit": tmp_path}):
+        with pytest.raises(PenjingError):
+            serve([str(new)], Serving(registry=root, port=0, device="cpu", **wrong))
+    assert read_route(root, "desk").live == 1
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_opened() -> None:

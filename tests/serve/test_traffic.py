@@ -309,4 +309,9 @@ def test_what_cannot_be_is_refused_and_no_password_is_shown(tmp_path: Path) -> N
     assert "secret" not in str(over.value)
     with Traffic(str(tmp_path / "t.db")) as traffic, pytest.raises(DataError) as unknown:
         traffic.feedback("nobody", "a")
-    told(unknown, "'nobody'", "the store keeps none of that id", "give the id")
+    told(unknown, "'nobody'", "the store keeps none of that id", "Give the id")
+    with Traffic(str(tmp_path / "t.db")) as traffic:
+        traffic.record("many.0", "x", ANSWER)
+        with pytest.raises(DataError) as several:
+            traffic.feedback("many", "a")
+    told(several, "'many'", "several inputs, the first of them `many.0`")

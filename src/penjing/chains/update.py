@@ -71,6 +71,7 @@ def update(source: str | Path | Mapping[str, Any] | Update, *, tell: Tell = sile
     """
     asked = source if isinstance(source, Update) else read(source)
     place = Path(asked.model)
+    registry.refuse_unknown(place.parent, place.name)
     live, _ = registry.find(place.parent, place.name)
     out = Path(asked.out)
     with rounds.held(out):

@@ -85,6 +85,19 @@ class Verdict:
         return any(check.moved for check in self.checks)
 
 
+def refuse_levels(*, alpha: float, looks: int, least: float) -> None:
+    """Raises SpecError for a share out of its range, or no look."""
+    for key, value in (("alpha", alpha), ("least", least)):
+        if not 0 < value < 1:
+            raise SpecError(
+                f"`{key}` must lie between 0 and 1; it is {value:g}. {ALPHA} and {LEAST} are usual."
+            )
+    if looks < 1:
+        raise SpecError(
+            f"`looks` must be at least 1; it is {looks}. {LOOKS} holds the level for a month of days."
+        )
+
+
 def compare(
     reference: Seen,
     new: Seen,
@@ -102,15 +115,7 @@ def compare(
         DataError: fewer than 50 rows on either side.
         SpecError: a share out of its range, or no look.
     """
-    for key, value in (("alpha", alpha), ("least", least)):
-        if not 0 < value < 1:
-            raise SpecError(
-                f"`{key}` must lie between 0 and 1; it is {value:g}. {ALPHA} and {LEAST} are usual."
-            )
-    if looks < 1:
-        raise SpecError(
-            f"`looks` must be at least 1; it is {looks}. {LOOKS} holds the level for a month of days."
-        )
+    refuse_levels(alpha=alpha, looks=looks, least=least)
     for name, rows in (("the reference", reference), ("what came since", new)):
         if len(rows) < FEWEST:
             raise DataError(

@@ -170,8 +170,8 @@ def file_among(given: list[str]) -> Path | None:
         return None
     if folder:
         raise DataError(
-            f"A text or a file of texts was wanted; {given[0]} is a folder. Give a file of it; or, where that "
-            "is the text, give it on standard input."
+            f"A text or a file of texts was wanted; {given[0]} is a folder. Give a file of it; if it is the "
+            "text, give it on standard input."
         )
     if path.suffix in SUFFIXES and " " not in given[0]:
         raise DataError(

@@ -15,7 +15,7 @@ from penjing.errors import NotSupported, SpecError
 from penjing.serve import registry
 from penjing.serve.asked import Closing
 from penjing.serve.databases import shown
-from penjing.serve.keyring import Keyring, is_local
+from penjing.serve.keyring import Keyring, is_local, read
 from penjing.serve.limits import Limits
 from penjing.serve.shared import Shared, alone
 from penjing.serve.traffic import Traffic, recorder
@@ -189,12 +189,14 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
     with contextlib.ExitStack() as after:
         refuse_certificate(how)
         sockets = [after.enter_context(one) for one in bound(how.host, how.port)]
-        names = register(bundles, how, tell=tell)
         traffic = None
         if how.store is not None:
             traffic = after.enter_context(Traffic(how.store))
             tell(f"requests are kept in {shown(how.store)}, personal data masked")
-        app = application(names, how, traffic=traffic)
+        app = application((), how, traffic=traffic)  # what fails does so before a version is live
+        if how.keys is not None and not read(how.keys):
+            tell(f"{how.keys} holds no key yet: nobody is let in before `penjing keys add NAME`")
+        names = register(bundles, how, tell=tell)
         open_all(app, names)
         import uvicorn
 

@@ -14,7 +14,7 @@ from penjing.bundle import Bundle
 from penjing.data.parts import rows_of
 from penjing.data.tokenize import tokenize
 from penjing.drift.vectors import farthest
-from penjing.drift.verdict import ALPHA, FEWEST, LEAST, LOOKS, Check, Seen, Verdict, compare
+from penjing.drift.verdict import ALPHA, FEWEST, LEAST, LOOKS, Check, Seen, Verdict, compare, refuse_levels
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.jobs.evaluate import opened
 from penjing.jobs.rows_for import rows_for
@@ -131,6 +131,7 @@ def watch(
         )
     if last < 1:
         raise SpecError(f"`last` must be at least 1; it is {last}. {LAST} is usual.")
+    refuse_levels(alpha=alpha, looks=looks, least=least)
     name, folder = ("", model) if isinstance(model, Bundle) else live_of(Path(model))
     bundle = opened(folder, base=base, trust=trust)
     if not watchable(bundle):

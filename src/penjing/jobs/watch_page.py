@@ -62,17 +62,22 @@ POINTS = 60
 TIMES = {"confidence": 100.0, "unknown": 100.0, "unseen": 100.0, "vectors": 100.0}  # axes have whole numbers
 
 
+def refuse_language(language: str) -> None:
+    """Raises SpecError for a language that the page has no words in."""
+    if language not in WORDS:
+        raise SpecError(
+            f"The page can be written in {', '.join(WORDS)}; `language` is `{language}`."
+            f"{nearest(language, WORDS)} Choose one of them."
+        )
+
+
 def write_page(found: Watched, path: Path, *, language: str = "en") -> Path:
     """Write the page of a look, whole in one file.
 
     Raises:
         SpecError: no such language. CannotWrite: it could not be written.
     """
-    if language not in WORDS:
-        raise SpecError(
-            f"The page can be written in {', '.join(WORDS)}; `language` is `{language}`."
-            f"{nearest(language, WORDS)} Choose one of them."
-        )
+    refuse_language(language)
     words = WORDS[language]
 
     def say(key: str, **blanks: Any) -> str:

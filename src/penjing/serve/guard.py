@@ -90,25 +90,27 @@ class Guard:
                 await self._app(scope, receive, send)
             return  # websockets: there are none
         began, code, path, begun = time.perf_counter(), 500, "none", False
+        bare = scope["method"] == "HEAD"  # as GET, less the body
+        asked = {**scope, "method": "GET"} if bare else scope
 
         async def sending(message: Message) -> None:
             nonlocal code, begun
             if message["type"] == "http.response.start":
                 code, begun = message["status"], True
                 message = {**message, "headers": [*message["headers"], *HEADERS]}
-            await send(message)
+            await send({**message, "body": b""} if bare and "body" in message else message)
 
-        found = needed(self._routes, scope)
+        found = needed(self._routes, asked)
         caller = self._caller(scope)
         try:
             if found is not None:
                 path = found[0]
-            refused = await self._refusal(scope, found, caller)
+            refused = await self._refusal(asked, found, caller)
             if refused is not None:
-                await refused(scope, receive, sending)
+                await refused(asked, receive, sending)
                 return
-            scope.setdefault("state", {})["caller"] = caller or Caller(scopes=frozenset())
-            await self._app(scope, self._bounded(scope, receive), sending)
+            asked.setdefault("state", {})["caller"] = caller or Caller(scopes=frozenset())
+            await self._app(asked, self._bounded(asked, receive), sending)
         except Exception:
             LOG.exception("%s %s failed", scope["method"], path)
             if begun:  # too late for another answer: the connection ends

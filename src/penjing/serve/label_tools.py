@@ -99,8 +99,8 @@ def read_labels(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"Labels in UTF-8 were wanted in {path}; byte {error.start + 1} is 0x{error.object[error.start]:02x}. "
-            "Save it as UTF-8, or export it anew."
+            f"Labels in UTF-8 were wanted in {path}; byte {error.start + 1} is "
+            f"0x{error.object[error.start]:02x}. Save it as UTF-8, or export it anew."
         ) from error
     if text.lstrip().startswith("["):
         return _of_tasks(path, text)

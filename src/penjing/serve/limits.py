@@ -42,7 +42,7 @@ class Limits:
         if left < needed:
             self._keep(caller, kind, left, now)
             raise Busy(
-                f"This key may ask {size:,.0f} {kind} a minute, and has used them up. Come back in a while.",
+                f"{size:,.0f} {kind} a minute may be asked, and they are used up. Come back in a while.",
                 (needed - left) * 60 / size,
             )
         self._keep(caller, kind, left - needed, now)

@@ -99,6 +99,12 @@ def router(service: Service) -> APIRouter:
                 f"{tensor.shape[:5]}, and "
                 f"there are {len(tensor.data)}."
             )
+        for output in body.outputs or ():
+            if output.get("name") != "answers":
+                raise DataError(
+                    f"`outputs` names {str(output.get('name'))[:60]!r}; the one there is is `answers`. Leave "
+                    "it out."
+                )
         asking = service.ask(_asked(model, version), "predict", tensor.data, caller=request.state.caller)
         reply = await while_there(request, asking)
         data = [to_json(one, inf_nan_mode="null").decode() for one in reply.answers]

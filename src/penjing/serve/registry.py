@@ -167,6 +167,27 @@ def find(root: Path, asked: str) -> tuple[Version, str]:
     return found, "pinned" if pinned else which or LIVE
 
 
+def refuse_unknown(root: Path, name: str) -> None:
+    """For who works at the registry itself, and may be in another folder than was meant.
+
+    Raises:
+        Unknown: it has no such model.
+    """
+    known = names(root)
+    if name not in known:
+        has = (
+            f"it has {', '.join(known)}"
+            if known
+            else "it has none"
+            if root.is_dir()
+            else "there is no such folder"
+        )
+        raise Unknown(
+            f"The model `{name[:80]}` was wanted in the registry {root}; {has}.{nearest(name, known)} Give "
+            "one that it has, or another registry; `penjing serve NAME=RUN` adds a model."
+        )
+
+
 def number_of(which: str) -> int | None:
     """The version that `which` in `support@which` pins; None where it is an alias, or no number of any."""
     return int(which) if which.isdecimal() and len(which) < 10 else None

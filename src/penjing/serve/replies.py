@@ -150,7 +150,20 @@ def install(app: FastAPI, service: Service) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         codes = {404: "not_found", 408: "too_slow", 413: "too_large"}
-        return failure(error.status_code, codes.get(error.status_code, "bad_request"), str(error.detail))
+        return failure(error.status_code, codes.get(error.status_code, "bad_request"), _unread(error))
+
+
+def _unread(error: HTTPException) -> str:
+    """What an HTTP error says; of a body that could not be read FastAPI says no more than that."""
+    why = error.__cause__
+    if isinstance(why, UnicodeDecodeError):
+        return (
+            f"JSON in UTF-8 was wanted; byte {why.start + 1} of the body is 0x{why.object[why.start]:02x}. "
+            "Send it as UTF-8, and not compressed."
+        )
+    if isinstance(why, RecursionError):
+        return "The body has lists or objects within each other, too deep to be read. Send it flat."
+    return str(error.detail)
 
 
 def _misread(faults: Sequence[Any], kind: str, fields: Sequence[str]) -> str:

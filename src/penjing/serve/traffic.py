@@ -20,13 +20,14 @@ from typing import Any
 
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError
 from penjing.serve.asked import Answered, Asked, Recorder
-from penjing.serve.databases import Database, open_database, shown
+from penjing.serve.databases import Database, open_database, refuse_missing, shown
 
 MOST_WAITING = 10_000  # requests that wait for the disk; beyond, callers do
 AT_ONCE = 500  # in one transaction
 DROPPED = ("scores",)  # of an answer: a number a label, of which the greatest is its confidence
 
 Mask = Callable[[str], str]
+Waiting = tuple[str, tuple[Any, ...], Future[None]]  # a statement, its values, and who waits for it
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS requests (seq {serial}, id TEXT NOT NULL UNIQUE, at {real} NOT NULL, "
@@ -83,9 +84,7 @@ class Traffic:
         string that is kept; personal data with a form of its own when None."""
         self.url, self._mask = url, mask or masker()
         self._open: Callable[[], Database] = lambda: open_database(url)
-        self._waiting: queue.Queue[tuple[str, tuple[Any, ...], Future[None]] | None] = queue.Queue(
-            MOST_WAITING
-        )
+        self._waiting: queue.Queue[Waiting | None] = queue.Queue(MOST_WAITING)
         with contextlib.closing(self._open()) as database:
             for table in TABLES:
                 database.run(table)
@@ -163,11 +162,12 @@ class Traffic:
             DataError: no such request is kept.
         """
         with contextlib.closing(self._open()) as database:
-            if not database.rows("SELECT 1 FROM requests WHERE id = ?", (id,)):
-                raise DataError(
-                    f"Feedback was given for the request {id!r}; the store keeps none of that id. It may be "
-                    "past its retention, or of another store: give the id that the answer came with."
-                )
+            known = "SELECT 1 FROM requests WHERE id = ?"
+            if not database.rows(known, (id,)):
+                why = "the store keeps none of that id. It may be past its retention, or of another store"
+                if database.rows(known, (f"{id}.0",)):
+                    why = f"it had several inputs, the first of them `{id}.0`"
+                raise DataError(f"Feedback was given for a request {id!r}; {why}. Give the id of an answer.")
         said = json.dumps(masked(truth, self._mask), ensure_ascii=False)
         self._put(SAY, (id, time.time(), said, by)).result()
 
@@ -393,8 +393,6 @@ def opened(url: str) -> Iterator[Traffic]:
     Raises:
         NotSupported: there is no such file.
     """
-    from penjing.serve.databases import refuse_missing
-
     refuse_missing(url)
     with Traffic(url) as traffic:
         yield traffic
