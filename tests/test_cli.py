@@ -230,6 +230,12 @@ def test_predict_of_nothing_usable_says_so(tuned: Tuned, words: list[str], stdin
     assert part in bad("predict", tuned().folder, *words, stdin=stdin)
 
 
+def test_columns_of_rows_that_an_export_is_not_given_are_refused(tuned: Tuned, tmp_path: Path) -> None:
+    said = bad("export", tuned("lora").folder, "--to", "hf", "-o", tmp_path / "x", "--text", "nothing")
+    assert "`text` would be ignored" in said
+    assert "--rows FILE" in said
+
+
 def test_report_writes_its_page(tuned: Tuned) -> None:
     path = Path(good("report", tuned().folder, "--language", "zh", "--no-open").stdout.strip())
     assert '<html lang="zh' in path.read_text("utf-8")

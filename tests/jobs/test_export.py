@@ -284,11 +284,6 @@ def test_a_bundle_without_its_run_needs_rows(untrained: Any, tmp_path: Path) -> 
         export(untrained("bert", "classify", ["a", "b", "c"]), tmp_path / "out", to="hf")
 
 
-def test_a_way_to_read_rows_is_refused_where_none_are_given(tuned: Tuned, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"`text` would be ignored.*--rows FILE"):
-        export(tuned("lora").folder, tmp_path / "out", to="hf", text="nothing", dry_run=True)
-
-
 @pytest.mark.slow
 def test_the_verb_tells_what_was_proved_and_a_dry_run_writes_nothing(tuned: Tuned, tmp_path: Path) -> None:
     given = ["export", str(tuned("lora").folder), "--to", "hf", "-o", str(tmp_path / "out")]
