@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from penjing.corpus.repetition import AGAIN, TOP, frequent, repeated, repetitive
+from penjing.corpus.repetition import AGAIN, TOP, repeats, repetitive
 from penjing.corpus.units import chunk
 
 
@@ -39,12 +39,27 @@ def is_repetitive(words: list[str]) -> bool:
     )
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 10])
-def test_shares_are_those_of_loops_over_words(n: int) -> None:
+@pytest.mark.parametrize("lengths", [[2, 3, 5, 10], [1, 4, 6, 7]])
+def test_shares_are_those_of_loops_over_words(lengths: list[int]) -> None:
     texts = [words_of(length, seed) for seed, length in enumerate([0, 1, 3, 12, 40, 90, 200])]
+    texts += [[*words, *words[:12]] for words in texts]
     units = chunk([" ".join(words) for words in texts]).words
-    assert frequent(units, n)[1].tolist() == [top_by_loops(words, n) for words in texts]
-    assert repeated(units, n).tolist() == [again_by_loops(words, n) for words in texts]
+    found = {n: (most.tolist(), again.tolist()) for n, most, again in repeats(units, lengths)}
+    assert found == {
+        n: ([top_by_loops(words, n) for words in texts], [again_by_loops(words, n) for words in texts])
+        for n in lengths
+    }
+
+
+def test_where_no_pair_stands_twice_no_longer_run_does() -> None:
+    assert list(repeats(chunk(["one two three", "one two three", "two three"]).words, [2, 3])) == []
+    assert list(repeats(chunk(["", "one"]).words, [2, 3])) == []
+
+
+def test_words_of_any_length_are_counted_whole() -> None:
+    address = "x" * 300
+    units = chunk([f"{address} {address} {address}"]).words
+    assert [most.tolist() for _, most, _ in repeats(units, [1, 2])] == [[900], [1200]]
 
 
 def test_the_short_cuts_clear_no_text_that_the_rule_drops() -> None:

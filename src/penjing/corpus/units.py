@@ -23,7 +23,7 @@ CHUNK = 1 << 19  # characters looked at together; what stays near the processor
 MOST_TEXTS = 1 << 18  # of a chunk
 _BASE = 0x9E3779B97F4A7C15 | 1
 _SPREAD = np.uint32(0x6659FD93)  # odd: takes code points over all 32 bits
-_NEXT = np.uint64(0xA24BAED4963EE407)  # odd: what an n-gram's hash is multiplied by for the next unit
+NEXT = np.uint64(0xA24BAED4963EE407)  # odd: what an n-gram's hash is multiplied by for the next unit
 
 
 @dataclass(frozen=True)
@@ -140,20 +140,26 @@ def chunked(sizes: Sequence[int]) -> Iterator[slice]:
 
 def ngrams(words: Words, n: int) -> tuple[np.ndarray, np.ndarray]:
     """(at, hashes): first unit and hash of every run of n units that lies within one text."""
+    at, hashes = rolled(words, n)
+    return at, mix(hashes) if n > 1 else hashes
+
+
+def rolled(words: Words, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """`ngrams` before they are mixed: `hashes * NEXT + words.hashes[at + n]` is that of one unit more."""
     hashes, edges = words.hashes, words.edges
     m = len(hashes) - n + 1
     if m <= 0:
         return np.zeros(0, np.int64), np.zeros(0, np.uint64)
     found = hashes[:m].copy()
     for k in range(1, n):
-        found *= _NEXT
+        found *= NEXT
         found += hashes[k : k + m]
     whole = np.ones(m, bool)
     for edge in range(1, n):  # those that begin so near an end run over it
         at = edges[1:] - edge
         whole[at[(at >= 0) & (at < m)]] = False
     kept = np.flatnonzero(whole)
-    return kept, mix(found[kept]) if n > 1 else found[kept]
+    return kept, found[kept]
 
 
 def hash_of(word: str) -> int:
