@@ -56,12 +56,12 @@ def diversity(texts: list[str]) -> dict[str, float | int | list[str]]:
             found.append(ngrams(units.words, n)[1])
     whole = {n: np.concatenate([*found, np.zeros(0, np.uint64)]) for n, found in grams.items()}
     raw = "\n".join(texts).encode("utf-8", "replace")
-    again = np.unique(whole[5], return_counts=True)[1]
+    again = _counts(whole[5])
     return {
         "documents": len(texts),
         "characters": sum(map(len, texts)),
         "units": len(whole[1]),
-        "vocabulary": len(np.unique(whole[1][:100_000])),
+        "vocabulary": len(_counts(whole[1][:100_000])),
         **{f"entropy_{n}": round(_entropy(whole[n]), 3) for n in (1, 2, 3)},
         "packed": round(len(zlib.compress(raw, 1)) / max(1, len(raw)), 4),
         "repeated": round(float(again[again > 1].sum() / max(1, again.sum())), 4),
@@ -73,35 +73,46 @@ def _entropy(hashes: np.ndarray) -> float:
     """Bits of one draw, by the sample's own frequencies."""
     if not len(hashes):
         return 0.0
-    share = np.unique(hashes, return_counts=True)[1] / len(hashes)
+    share = _counts(hashes) / len(hashes)
     return float(-(share * np.log2(share)).sum())
+
+
+def _counts(hashes: np.ndarray) -> np.ndarray:
+    """How often each different one stands there, in the order of the hashes."""
+    found = np.sort(hashes)
+    new = np.flatnonzero(np.append(True, found[1:] != found[:-1])[: len(found)])
+    return np.diff(np.append(new, len(found)))
 
 
 def top_words(texts: list[str]) -> list[str]:
     """The most frequent words, and pairs of Chinese characters, which most Chinese words are."""
-    counts: Counter[str] = Counter()
-    size = 0
+    size, read = 0, []
     for text in texts:
         size += len(text)
-        for word in _words(text.lower()):
-            counts[word] += 1
+        read.append(text.lower())
         if size > SAMPLE // 4:
             break
+    pieces = Counter(piece for text in read for piece in text.split() if piece.isascii())
+    counts = Counter(_pairs("\n".join(read)))
+    for piece, n in pieces.items():
+        word = piece.strip(".,;:!?\"'()[]{}<>-")
+        if len(word) > 2 and word.isalpha():
+            counts[word] += n
     kept = (word for word, _ in counts.most_common(400) if word not in _STOP)
     return [word for word, _ in zip(kept, range(_TOP), strict=False)]
 
 
-def _words(text: str) -> Iterator[str]:
-    run = ""
-    for piece in text.split():
-        if piece.isascii():
-            word = piece.strip(".,;:!?\"'()[]{}<>-")
-            if len(word) > 2 and word.isalpha():
-                yield word
-            continue
-        for sign in piece:
-            pair = run + sign if "\u3400" <= sign <= "\u9fff" else ""
-            if len(pair) == 2 and pair[0] not in _STOP and pair[1] not in _STOP:
-                yield pair
-            run = sign if pair else ""
-        run = ""
+def _pairs(text: str) -> dict[str, int]:
+    """How often the most frequent pairs of Chinese characters stand in a text, function words left out."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    alone = np.array([ord(sign) for sign in _STOP if len(sign) == 1], np.uint32)
+    chinese = (codes >= 0x3400) & (codes <= 0x9FFF) & ~np.isin(codes, alone)
+    first = np.flatnonzero(chinese[:-1] & chinese[1:])
+    pairs, at, counts = np.unique(
+        codes[first] << np.uint32(16) | codes[first + 1], return_index=True, return_counts=True
+    )
+    most = np.lexsort((at, -counts))[:400]
+    return {
+        chr(pair >> 16) + chr(pair & 0xFFFF): n
+        for pair, n in zip(pairs[most].tolist(), counts[most].tolist(), strict=True)
+    }

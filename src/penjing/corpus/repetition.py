@@ -8,8 +8,8 @@ scripts are shorter units than words, of which a Chinese one has up to 2, so the
 (With the 1.6
 of running text a tenth of Chinese science abstracts, which are full of long terms, went for nothing.)
 
-An n-gram that stands twice begins with a shorter one that does: the shortest are sorted once for all texts, and
-each longer n looks only at the places that are left.
+An n-gram that stands twice begins with a shorter one that does: the shortest are sorted once for all texts,
+and each longer n looks only at the places that are left.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def _beyond(words: Words, stretch: int, factor: float) -> np.ndarray:
 def repeats(words: Words, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(n, most, again) for each of these n, ascending, until none stands twice in its text.
 
-    `most` is, of each text, the characters of the n-gram that has most of them, all its places together (0 where
-    none stands twice); `again` those of n-grams that stood before, each character once. Both (T,) int64.
+    `most` is, of each text, the characters of the n-gram that has most of them, all its places together (0
+    where none stands twice); `again` those of n-grams that stood before, each once. Both (T,) int64.
     """
     n_texts, n_units = len(words.edges) - 1, len(words.hashes)
     owner, ends = words.owner, np.concatenate([[0], np.cumsum(words.length)])

@@ -14,7 +14,7 @@ import numpy as np
 
 from penjing.corpus.asked import CorpusSpec
 from penjing.corpus.sift import Tally, line_hash, sifted
-from penjing.corpus.twins import REASONS
+from penjing.corpus.twins import REASONS, STAYS
 from penjing.files import sha256, write_json, write_with
 
 SPLITS = ("train", "valid")
@@ -44,7 +44,7 @@ def settle(index: int, sifted_part: Path, fate: Fate, spec: CorpusSpec, folder: 
         content = hashlib.sha256()
 
         def write(aside: Path, split: str = split, content: Any = content) -> None:
-            _write(aside, _rows(sifted_part, fate, spec, split, tally), kept[split], spoken, content)
+            _write(aside, _kept(sifted_part, fate, spec, split, tally), kept[split], spoken, content)
 
         write_with(path, write)
         if kept[split]:
@@ -63,28 +63,37 @@ def settle(index: int, sifted_part: Path, fate: Fate, spec: CorpusSpec, folder: 
     )
 
 
-def _rows(path: Path, fate: Fate, spec: CorpusSpec, split: str, tally: Tally) -> Iterator[dict[str, str]]:
-    """The documents of one split; the dropped ones are counted with the first split."""
+def _kept(path: Path, fate: Fate, spec: CorpusSpec, split: str, tally: Tally) -> Iterator[Any]:
+    """Batches of the documents of one split; the dropped ones are counted with the first split."""
+    import pyarrow as pa
+
     known = {int(value).to_bytes(8, "big") for value in fate.lines.tolist()}
+    mine = (fate.fate == STAYS) & (fate.valid == (split == "valid"))
     at = 0
     for _, batch in sifted([path], ["text", "source", "id", "language"]):
-        for row in batch.to_pylist():
-            reason = REASONS.get(int(fate.fate[at]), "")
-            mine = bool(fate.valid[at]) == (split == "valid")
-            at += 1
-            if reason and split == SPLITS[0]:
-                tally.drop(reason, row["source"], row["id"], row["text"], most=spec.samples)
-            if reason or not mine:
-                continue
-            text = (
-                _without(row["text"], known, spec.twins.line_length)
-                if known and row["language"] != "code"
-                else row["text"]
-            )
-            if len(text) < len(row["text"]) // 2:
-                tally.drop("common_lines", row["source"], row["id"], row["text"], most=spec.samples)
-            else:
-                yield {**row, "text": text}
+        here = slice(at, at := at + len(batch))
+        if split == SPLITS[0]:
+            gone = np.flatnonzero(fate.fate[here])
+            for row, why in zip(batch.take(gone).to_pylist(), fate.fate[here][gone].tolist(), strict=True):
+                tally.drop(REASONS[why], row["source"], row["id"], row["text"], most=spec.samples)
+        batch = batch.filter(pa.array(mine[here]))
+        yield _without_lines(batch, known, spec, tally) if known else batch
+
+
+def _without_lines(batch: Any, known: set[bytes], spec: CorpusSpec, tally: Tally) -> Any:
+    """The documents without the known lines; not those that lose more than half of their text so."""
+    import pyarrow as pa
+
+    rows = []
+    for row in batch.to_pylist():
+        text = row["text"]
+        if row["language"] != "code":
+            text = _without(text, known, spec.twins.line_length)
+        if len(text) < len(row["text"]) // 2:
+            tally.drop("common_lines", row["source"], row["id"], row["text"], most=spec.samples)
+        else:
+            rows.append({**row, "text": text})
+    return pa.RecordBatch.from_pylist(rows, schema=batch.schema)
 
 
 def _without(text: str, lines: set[bytes], least: int) -> str:
@@ -94,28 +103,33 @@ def _without(text: str, lines: set[bytes], least: int) -> str:
 
 def _write(
     path: Path,
-    rows: Iterator[dict[str, str]],
+    batches: Iterator[Any],
     kept: dict[str, list[int]],
     spoken: dict[str, int],
     content: Any,
 ) -> None:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     columns = {"text": pa.large_string(), "source": pa.string(), "id": pa.string(), "language": pa.string()}
-    with pq.ParquetWriter(path, pa.schema(columns), compression="zstd") as out:
-        block: list[dict[str, str]] = []
-        for row in rows:
-            raw = row["text"].encode("utf-8")
-            content.update(f"{row['source']}\0{row['id']}\0{len(raw)}\0".encode())
-            content.update(raw)
-            of = kept.setdefault(row["source"], [0, 0, 0])
-            for i, more in enumerate((1, len(row["text"]), len(raw))):
-                of[i] += more
-            spoken[row["language"]] = spoken.get(row["language"], 0) + 1
-            block.append(row)
-            if len(block) == 1024:
-                out.write_table(pa.Table.from_pylist(block, schema=out.schema))
-                block = []
-        if block:
-            out.write_table(pa.Table.from_pylist(block, schema=out.schema))
+    schema = pa.schema(columns)
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["source", "language"]) as out:
+        for batch in batches:
+            if not len(batch):
+                continue
+            sources = batch.column("source").to_pylist()
+            signs = pc.utf8_length(batch.column("text")).to_pylist()
+            raws = batch.column("text").cast(pa.large_binary())
+            for source, where, raw, n in zip(
+                sources, batch.column("id").to_pylist(), raws, signs, strict=True
+            ):
+                text = raw.as_buffer()
+                content.update(f"{source}\0{where}\0{text.size}\0".encode())
+                content.update(text)
+                of = kept.setdefault(source, [0, 0, 0])
+                for i, more in enumerate((1, n, text.size)):
+                    of[i] += more
+            for language in pc.value_counts(batch.column("language")).to_pylist():
+                spoken[language["values"]] = spoken.get(language["values"], 0) + language["counts"]
+            out.write_table(pa.Table.from_batches([batch]).cast(schema))

@@ -15,6 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -322,8 +323,9 @@ def _finish(folder: Path, spec: CorpusSpec, manifest: dict[str, Any], tell: Tell
     write_json(folder / ".work" / MANIFEST, manifest)
     characters = {name: one["train"]["characters"] for name, one in manifest["sources"].items()}
     drawn = sampled(_train_rows(folder, manifest), characters)
-    for name, texts in drawn.items():
-        manifest["sources"][name]["diversity"] = diversity(texts)
+    with ThreadPoolExecutor(cores()) as pool:  # sorts and zlib let other threads work
+        for name, found in zip(drawn, pool.map(diversity, drawn.values()), strict=True):
+            manifest["sources"][name]["diversity"] = found
     write_text(folder / "corpus.yaml", yaml.safe_dump(spec.written(), sort_keys=False, allow_unicode=True))
     write_page(folder, manifest, samples)
     write_json(folder / MANIFEST, manifest)
