@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from penjing.errors import NotSupported
+
+START = 1  # seed of a dense layer that begins from random weights
 
 
 def refuse(folder: Path, name: str) -> None:
@@ -85,17 +88,22 @@ def _refuse_damaged(path: Path) -> None:
         ) from error
 
 
-def has_pooler(folder: Path) -> bool:
-    """Whether a checkpoint's files hold a dense layer over CLS. Those of many masked language models, such as
-    RoBERTa, do not, and transformers then makes a random one, another each time.
+def settle_pooler(dense: nn.Linear | None, folder: Path) -> None:
+    """A dense layer over CLS that a checkpoint's files do not hold begins alike each time: many masked
+    language models leave it out (RoBERTa), and transformers then draws it from whatever came before.
     """
     from safetensors import safe_open
 
+    if dense is None:
+        return
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             if any("pooler" in name.split(".") for name in file.keys()):  # noqa: SIM118
-                return True
-    return False
+                return
+    with torch.no_grad():
+        dense.weight.copy_(torch.randn(dense.weight.shape, generator=torch.Generator().manual_seed(START)))
+        dense.weight.mul_(0.02)
+        dense.bias.zero_()
 
 
 def tried(make: Callable[[], Any], folder: Path, what: str) -> Any:

@@ -23,11 +23,11 @@ from penjing.models import compiled, encdec, grow, packing, skeleton
 from penjing.models.adapters import twin
 from penjing.models.checkpoint import (
     declared_pooling,
-    has_pooler,
     longest,
     place_of_cls,
     refuse,
     settle,
+    settle_pooler,
     tried,
 )
 from penjing.models.layers import is_causal
@@ -56,7 +56,7 @@ class Base:
     width: int
     n_layers: int
     pooling: str  # how this family sums up a sequence, one of heads.POOLINGS
-    pooler: nn.Linear | None  # the family's trained dense layer over CLS, where it has one
+    pooler: nn.Linear | None  # the family's dense layer over CLS, where it has one
     limit: int  # longest sequence, tokens
     grown: bool = False  # from random weights: a preset to grow, which no file holds
     cut: bool = False  # to fewer layers than its files have
@@ -183,7 +183,8 @@ def load(
         if not compiled.is_at(folder):
             _same_words(tokenizer, trunk, folder)
     made = _ready(name, folder, sha, trunk, tokenizer, device, sight)
-    return made if has_pooler(folder) else replace(made, pooler=None)
+    settle_pooler(made.pooler, folder)
+    return made
 
 
 def _grown(
