@@ -370,7 +370,7 @@ def test_a_time_limit_too_short_for_one_trial_is_told_before_any(
 def test_a_time_limit_ends_the_search_with_what_is_finished(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain, "_refuse_short", lambda *args: None)
+    monkeypatch.setattr(chain, "_whole_trial_s", lambda *args: 0.0)
     monkeypatch.setattr(chain, "_left_s", lambda asked, spent: 0.0)
     values = asked(tiny, tmp_path)
     values["search"] |= {"at_once": 1}
@@ -380,6 +380,37 @@ def test_a_time_limit_ends_the_search_with_what_is_finished(
     ]  # times are known after it
     assert run.state == "done"
     assert load(run.folder).labels
+
+
+@pytest.mark.slow
+def test_no_more_trials_begin_at_once_than_the_time_allows(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "forecast_s", lambda *args: 25.0)
+    values = asked(tiny, tmp_path)
+    values["search"] |= {"at_once": 4, "first_share": 1.0, "minutes": 1}
+    kinds = ["ended" if "ended" in line else "begun" for line in lines(search(values))[1:]]
+    assert kinds[:3] == ["begun", "begun", "ended"]
+    assert kinds.count("begun") == 4  # the first to end took less than was forecast
+
+
+@pytest.mark.slow
+def test_trials_that_cannot_share_a_bank_are_told_one_by_one(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = asked(tiny, tmp_path, method={"choose": ["bitfit", "full"]}, name="unlike")
+    values["search"] |= {"at_once": 3, "trials": 3, "first_share": 1.0}
+    journal = tmp_path / "runs" / "unlike" / "search.jsonl"
+    told: list[int] = []
+    real = crowd.carry_on
+
+    def counted(*args: Any) -> Any:
+        told.append(journal.read_text().count('"ended"'))
+        return real(*args)
+
+    monkeypatch.setattr(crowd, "carry_on", counted)
+    search(values)
+    assert told == [0, 1, 2]
 
 
 def test_another_folder_is_no_search(tmp_path: Path) -> None:

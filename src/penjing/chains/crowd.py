@@ -73,49 +73,59 @@ class _Table:
         return found
 
 
-def carry_together(legs: Sequence[Leg], shared: Pool) -> list[Outcome]:
-    """As `trial.carry`, for several trials at once; those that cannot share the base's passes go one by one.
+def carry_oldest(legs: Sequence[Leg], shared: Pool) -> list[Outcome]:
+    """As `trial.carry`, for the first of these legs and for those that can train with it at once.
 
     Raises:
         CannotWrite: no trial could be written.
     """
-    found: dict[int, Outcome] = {}
-    tables: dict[tuple[Any, ...], _Table] = {}
-    room = free_mib(shared.machine.device) / 2
-    for leg in legs:
-        its = open_leg(leg, shared)
-        if isinstance(its, Outcome):
-            found[leg.trial] = its
+    oldest, *others = legs
+    its = open_leg(oldest, shared)
+    if isinstance(its, Outcome):
+        return [its]
+    key = _key(oldest, its, shared)
+    if key in shared.refused or not all(company(it) for it in its):
+        return [carry_on(oldest, its)]
+    table = _Table([(oldest, its)])
+    room = free_mib(shared.machine.device) / 2 - _mib(its)
+    for leg in others:
+        if room <= 0:
+            break
+        if _asked(leg.spec) != _asked(oldest.spec):
             continue
-        room -= sum(count(it.made.model)[1] for it in its) * 4 * COPIES / 2**20
-        key = _key(leg, its, shared)
-        if key in shared.refused or not all(_joins(it, tables.get(key)) for it in its):
-            found[leg.trial] = carry_on(leg, its)
-        elif room > 0 or not tables:
-            tables.setdefault(key, _Table()).legs.append((leg, its))
-    for key, table in tables.items():
-        try:
-            found.update(table.advance())
-        except (NotSupported, TrainingFailed):  # carried alone, each says whether it is at fault
-            shared.refused.add(key)
-            found.update({leg.trial: carry(leg, shared) for leg, _ in table.legs})
-    rest = [leg for leg in legs if leg.trial not in found]  # memory had no room for them
-    if rest:
-        found.update({one.trial: one for one in carry_together(rest, shared)})
-    return [found[leg.trial] for leg in legs]
+        its = open_leg(leg, shared)
+        if isinstance(its, Outcome):  # opened again when it is due
+            continue
+        room -= _mib(its)
+        if room > 0 and _key(leg, its, shared) == key and all(_joins(it, table) for it in its):
+            table.legs.append((leg, its))
+    try:
+        return list(table.advance().values())
+    except (NotSupported, TrainingFailed):  # carried alone, each says whether it is at fault
+        shared.refused.add(key)
+        return [carry(oldest, shared)]
+
+
+def _mib(its: list[Training]) -> float:
+    """What a leg's runs hold beside the base that all share."""
+    return sum(count(it.made.model)[1] for it in its) * 4 * COPIES / 2**20
+
+
+def _asked(spec: Spec) -> tuple[Any, ...]:
+    """What legs of one bank have in common by their specs, told before anything of them is opened."""
+    train = spec.train
+    return spec.method.name, spec.origin, spec.data.max_length, train.dropout, train.micro_tokens
 
 
 def _key(leg: Leg, its: list[Training], shared: Pool) -> tuple[Any, ...]:
     """What legs of one bank have in common."""
-    spec, kind = leg.spec, company(its[0])
+    kind = company(its[0])
     if kind != ADAPTERS and shared.folds:  # states of other rows
         kind = ""
-    return kind, spec.origin, spec.data.max_length, spec.train.dropout, spec.train.micro_tokens
+    return kind, *_asked(leg.spec)
 
 
-def _joins(it: Training, table: _Table | None) -> bool:
+def _joins(it: Training, table: _Table) -> bool:
     """Let a run's base lie where that of the table's first run does; False where they differ."""
-    if table is None:
-        return bool(company(it))
     first = table.legs[0][1][0]
     return not share_weights(it.made.model.trunk, bare(first.made.model.trunk))

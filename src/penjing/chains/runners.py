@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penjing.chains.asked import Asked
-from penjing.chains.crowd import carry_together, seats
+from penjing.chains.crowd import carry_oldest, seats
 from penjing.chains.trial import Leg, Outcome, Pool, carry, pool
 from penjing.jobs.crew import ray_of
 from penjing.jobs.news import silent
@@ -39,15 +39,15 @@ def alone(shared: Pool) -> Runner:
 
 
 def banked(shared: Pool, ends: Sequence[Spec]) -> Runner:
-    """Legs in this process; those that wait together train at once, where they can (a bank). `ends` are the
-    specs at the ends of the space: what is to be expected.
+    """Legs in this process; those that wait beside the oldest and can share a bank with it train at once.
+    `ends` are the specs at the ends of the space: what is to be expected.
     """
     waiting: deque[Leg] = deque()
     done: dict[int, Outcome] = {}  # by trial, of which one leg waits at most
 
     def wait() -> Outcome:
         if waiting[0].trial not in done:
-            outcomes = carry_together([leg for leg in waiting if leg.trial not in done], shared)
+            outcomes = carry_oldest([leg for leg in waiting if leg.trial not in done], shared)
             done.update({outcome.trial: outcome for outcome in outcomes})
         return done.pop(waiting.popleft().trial)
 

@@ -61,11 +61,11 @@ def search(
         tell(News("note", told))
     runs.refuse_named(asked.first, verb="search")
     shared = _opened(asked, tell)
-    _refuse_short(asked, draw, shared)
+    expected = _whole_trial_s(asked, draw, shared)
     run = runs.place(asked.first, "search", verb="search")
     write_text(run.folder / SEARCH, yaml.safe_dump(asked.written(), sort_keys=False, allow_unicode=True))
     with run.held():
-        return _carry(run, asked, draw, shared, on, tell)
+        return _carry(run, asked, draw, shared, on, tell, expected)
 
 
 def resume(
@@ -133,7 +133,9 @@ def _opened(asked: Asked, tell: Tell) -> Pool:
     return shared
 
 
-def _carry(run: Run, asked: Asked, draw: Draw, shared: Pool, on: str | None, tell: Tell) -> Run:
+def _carry(
+    run: Run, asked: Asked, draw: Draw, shared: Pool, on: str | None, tell: Tell, expected: float = 0.0
+) -> Run:
     shares = rungs(asked.search.first_share, asked.search.reduction)
     journal = journals.read(run, Halving(len(shares), asked.search.reduction))
     runner = on_ray(on, asked) if on else banked(shared, asked.ends)
@@ -141,7 +143,7 @@ def _carry(run: Run, asked: Asked, draw: Draw, shared: Pool, on: str | None, tel
         wanted = asked.search.at_once
         journal.settle(min(runner.seats, asked.search.trials) if wanted == "auto" else wanted)
     try:
-        _look(asked, shares, journal, draw, runner, tell, lower=shared.task.lower)
+        _look(asked, shares, journal, draw, runner, tell, expected, lower=shared.task.lower)
     except KeyboardInterrupt:
         tell(News("note", f"stopped; `penjing search --resume {run.folder}` goes on"))
         raise
@@ -154,11 +156,11 @@ def _carry(run: Run, asked: Asked, draw: Draw, shared: Pool, on: str | None, tel
     return run
 
 
-def _refuse_short(asked: Asked, draw: Draw, shared: Pool) -> None:
-    """A whole trial must fit into the time limit."""
+def _whole_trial_s(asked: Asked, draw: Draw, shared: Pool) -> float:
+    """Seconds that a whole trial should take, where the time is limited; it must fit into the limit."""
     minutes, settings = asked.search.minutes, draw([])
     if minutes is None or settings is None:
-        return
+        return 0.0
     wanted = forecast_s(asked.spec(settings), shared)
     if wanted > 60 * minutes:
         raise WontFit(
@@ -166,6 +168,7 @@ def _refuse_short(asked: Asked, draw: Draw, shared: Pool) -> None:
             f"first one, rehearsed). Give more minutes, or shorter trials: fewer `train.epochs` or "
             f"`search.folds`, or `method: {{top: {{layers: 0}}}}`."
         )
+    return wanted
 
 
 def _look(
@@ -175,10 +178,12 @@ def _look(
     draw: Draw,
     runner: Runner,
     tell: Tell,
+    expected: float,
     *,
     lower: bool,
 ) -> None:
-    """Begin legs and take their outcomes until there is nothing left to begin."""
+    """Begin legs and take their outcomes until there is nothing left to begin. A whole trial is `expected` to
+    take so many seconds until one has told better."""
     began = time.perf_counter() - journal.seconds
     flying = 0
 
@@ -192,8 +197,9 @@ def _look(
         fly(trial, rung)
     while True:
         while flying < journal.at_once:
-            left = _left_s(asked, time.perf_counter() - began) - _owed_s(journal, shares)
-            found = _next(asked, shares, journal, draw, left)
+            whole_s = _whole_s(journal, shares) or expected
+            left_s = _left_s(asked, time.perf_counter() - began) - whole_s * _owed(journal, shares)
+            found = _next(asked, shares, journal, draw, left_s, whole_s)
             if found is None:
                 break
             trial, rung, settings = found
@@ -213,11 +219,10 @@ def _left_s(asked: Asked, spent: float) -> float:
 
 
 def _next(
-    asked: Asked, shares: tuple[float, ...], journal: Journal, draw: Draw, left_s: float
+    asked: Asked, shares: tuple[float, ...], journal: Journal, draw: Draw, left_s: float, whole_s: float
 ) -> tuple[int, int, dict[str, Any]] | None:
     """(trial, rung, settings) of the leg to begin next, or None when there is none that the time allows."""
     halving, n_begun = journal.halving, len(journal.settings)
-    whole_s = _whole_s(journal, shares)
     found = halving.next()
     if found is None and n_begun < asked.search.trials:
         # Beside the new trial there must be time to carry the best one to the end.
@@ -241,10 +246,9 @@ def _whole_s(journal: Journal, shares: tuple[float, ...]) -> float:
     return statistics.median([o.seconds / shares[o.rung] for o in last]) if last else 0.0
 
 
-def _owed_s(journal: Journal, shares: tuple[float, ...]) -> float:
-    """Seconds that the legs on their way will take."""
-    parts = [shares[rung] - (shares[rung - 1] if rung else 0.0) for _, rung in journal.open]
-    return _whole_s(journal, shares) * sum(parts)
+def _owed(journal: Journal, shares: tuple[float, ...]) -> float:
+    """Whole trials that the legs on their way come to."""
+    return sum(shares[rung] - (shares[rung - 1] if rung else 0.0) for _, rung in journal.open)
 
 
 def _tell(journal: Journal, outcome: Outcome, tell: Tell, *, lower: bool) -> None:
