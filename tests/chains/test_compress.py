@@ -173,6 +173,11 @@ def test_steps_that_are_written_otherwise_are_refused(text: str, parts: list[str
     told(error, *parts)
 
 
+def test_a_sign_within_quotes_is_a_settings_own() -> None:
+    (step,) = steps.read("trim_vocabulary(text='lang=zh/a=b.txt', common=3)")
+    assert (step.settings["text"], step.settings["common"]) == ("lang=zh/a=b.txt", 3)
+
+
 def test_steps_read_from_a_line_a_list_and_a_file_are_the_same(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("with:\n- trim_vocabulary\n- round: {bits: 4, keep: [a>b]}\n")
     line = steps.read('trim_vocabulary > round(bits=4, keep=["a>b"])')

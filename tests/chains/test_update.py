@@ -201,6 +201,17 @@ def test_a_model_that_the_registry_lacks_is_told_with_those_it_has(small: dict[s
     told(error, f"in the registry {place.parent}; it has {place.name}", "penjing serve NAME=RUN")
 
 
+def test_feedback_of_another_store_is_read_from_its_beginning(small: dict[str, Any]) -> None:
+    out = Path(small["out"])
+    out.mkdir()
+    for at, n in (("2020-01-01T00:00:00Z", 90), ("2099-01-01T00:00:00Z", 0)):
+        line = {"at": at, "what": "refused", "round": 1, "version": 1, "said": 500}
+        (out / "history.jsonl").write_text(json.dumps(line) + "\n")
+        done = update({**small, "least_new": 91})
+        assert done.notes[0] == f"{n} new rows, 91 begin one"
+        assert any("another one than in the round before" in note for note in done.notes) == bool(n)
+
+
 def test_few_new_rows_begin_no_round(small: dict[str, Any]) -> None:
     done = update({**small, "least_new": 91})
     assert (done.what, done.notes[0]) == ("waiting", "90 new rows, 91 begin one")
@@ -347,7 +358,7 @@ def test_a_torn_line_of_the_history_is_left_out_and_the_next_one_is_whole(tmp_pa
     (tmp_path / "history.jsonl").write_bytes(raw[:-1])  # within a character
     rounds.note(tmp_path, {"what": "refused", "round": 2, "said": 9})
     assert [line["round"] for line in rounds.history(tmp_path)] == [1, 2]
-    assert (rounds.cursor(tmp_path), rounds.next_round(tmp_path)) == (9, 3)
+    assert (rounds.cursor(tmp_path)[0], rounds.next_round(tmp_path)) == (9, 3)
 
 
 def test_rounds_stand_that_the_live_version_builds_on(tmp_path: Path) -> None:

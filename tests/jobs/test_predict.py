@@ -68,6 +68,15 @@ def test_a_file_that_is_not_there_is_not_taken_for_a_text() -> None:
         file_among(["tickest.csv"])
 
 
+def test_files_beside_each_other_are_not_taken_for_texts(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.csv", "b.csv")]
+    for file in files:
+        file.write_text("text\nlate\n")
+    with pytest.raises(DataError, match=r"a\.csv is a file, one of 2 that are given"):
+        file_among([str(file) for file in files])
+    assert file_among(["nowhere.csv", "late"]) is None
+
+
 def test_a_folder_is_not_taken_for_a_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is a folder\. Give a file of it"):
         file_among([str(tmp_path)])

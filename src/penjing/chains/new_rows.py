@@ -30,15 +30,21 @@ def collect(asked: Update, live: Version, bundle: Bundle) -> tuple[Rows, int, li
         DataError: the files of `new` cannot be read.
     """
     out = Path(asked.out)
-    said = rounds.cursor(out)
+    said, ended = rounds.cursor(out)
     lines: list[str] = []
     notes: list[str] = []
     if asked.traffic is not None:
         with opened_traffic(asked.traffic) as store:
+            # Words on what was asked since then have later numbers, in the same store.
+            since = store.rows(model=live.name, labelled=True, since=ended) if said else []
+            other = any((one.said or 0) <= said for one in since)
+            said = 0 if other else said
             kept = store.rows(model=live.name, labelled=True, after=said)
         kept.sort(key=lambda one: one.said or 0)
         said = max([said, *(one.said or 0 for one in kept)])
         lines, notes = _of_feedback(bundle, kept)
+        if other:
+            notes.append("the store is another one than in the round before: all of its feedback is read")
     rounds.write_lines(out, NAME, lines)
     parts = [rounds.read_rows(out, NAME, bundle)]
     if asked.new is not None:

@@ -10,6 +10,7 @@ updates/
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import fcntl
 import hashlib
@@ -32,6 +33,7 @@ from penjing.run import Run
 from penjing.task import Teach
 
 BEGUN = "round.json"
+AT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @contextlib.contextmanager
@@ -62,7 +64,7 @@ def history(out: Path) -> list[dict[str, Any]]:
 
 def note(out: Path, line: dict[str, Any]) -> dict[str, Any]:
     """Add a line to the history; it is on the disk when this returns."""
-    whole = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **line}
+    whole = {"at": time.strftime(AT, time.gmtime()), **line}
     path = out / "history.jsonl"
     with told(path), path.open("a+b") as stream:
         stream.seek(0, os.SEEK_END)
@@ -76,9 +78,12 @@ def note(out: Path, line: dict[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def cursor(out: Path) -> int:
-    """Up to which feedback of the store rounds have looked."""
-    return max((int(line.get("said") or 0) for line in history(out)), default=0)
+def cursor(out: Path) -> tuple[int, float]:
+    """Up to which feedback of the store the last round has looked, and when it had ended (Unix seconds)."""
+    lines = [line for line in history(out) if line.get("said") is not None]
+    if not lines:
+        return 0, 0.0
+    return int(lines[-1]["said"]), calendar.timegm(time.strptime(lines[-1]["at"], AT)) + 1.0
 
 
 def standing_rounds(out: Path, live: int) -> list[int]:

@@ -24,6 +24,7 @@ from penjing.jobs.lineage import versions
 from penjing.plugin import Choice
 
 KEY = 8  # digits of a key in a folder's name
+SET = re.compile(r"""\"[^\"]*\"|'[^']*'|(\w+)\s*=\s*""")
 ONE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
@@ -84,8 +85,10 @@ def _one(piece: str) -> Any:
     name, inside = found[1], found[2]
     if not inside or not inside.strip():
         return name
-    try:  # settings are YAML of one line, with = for its colon
-        settings = yaml.safe_load("{" + re.sub(r"(\w+)\s*=\s*", r"\1: ", inside) + "}")
+    try:  # settings are YAML of one line, with = for its colon, but within quotes
+        settings = yaml.safe_load(
+            "{" + SET.sub(lambda found: f"{found[1]}: " if found[1] else found[0], inside) + "}"
+        )
     except yaml.YAMLError:
         settings = None
     if not isinstance(settings, dict) or (None in settings.values() and "null" not in inside):

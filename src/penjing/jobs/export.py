@@ -96,7 +96,7 @@ def export(
         tell(News("stage", "merging"))
     sent = sent_of(_opened(where, base, trust), merges=exporter.merges)
     told = (*notes, *exporter.fits(sent))
-    opens = exporter.opens(sent).format(folder=str(place))
+    opens = exporter.opens(sent).replace("{folder}", str(place))
     for note in told:
         tell(News("note", note))
     if dry_run:

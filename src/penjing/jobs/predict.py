@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,9 +158,15 @@ def file_among(given: list[str]) -> Path | None:
     """The file meant by what was given: each item is a text, unless it is the only one and names a file.
 
     Raises:
-        DataError: it is a folder, or looks like a file's name and there is no such file.
+        DataError: it is one of several, or a folder, or looks like a file's name and there is no such file.
     """
     if len(given) != 1:
+        named = next((one for one in given if Path(one).suffix in SUFFIXES and os.path.isfile(one)), None)
+        if named:
+            raise DataError(
+                f"Texts, or one file of texts, were wanted; {named} is a file, one of {len(given)} that are "
+                "given. Ask one file at a time; a text of that name on standard input."
+            )
         return None
     path = Path(given[0])
     try:
