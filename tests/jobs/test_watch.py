@@ -245,3 +245,17 @@ def test_a_target_that_is_none_is_refused_before_anything_is_looked_at() -> None
 def test_what_cannot_be_reached_is_told_in_words(moved: Watched) -> None:
     (trouble,) = alerts.alert(moved, ["http://127.0.0.1:9/x"], pause_s=0)
     assert trouble.startswith("http://127.0.0.1 could not be told in 3 tries")
+
+
+def test_a_target_that_fails_in_any_way_keeps_no_other_from_being_told(
+    moved: Watched, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    wrong = [f"log:{tmp_path}/file/a.jsonl", "http://127.0.0.1:9/钩子", "http://127.0.0.1:99999/"]
+    troubles = alerts.alert(moved, [*wrong, f"log:{tmp_path}/b.jsonl"], pause_s=0)
+    assert [trouble.partition(" could not")[0] for trouble in troubles] == [
+        f"log:{tmp_path}/file/a.jsonl",
+        "http://127.0.0.1",
+        "http://127.0.0.1",
+    ]
+    assert json.loads((tmp_path / "b.jsonl").read_text())["verdict"] == "moved"

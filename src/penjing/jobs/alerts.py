@@ -43,7 +43,7 @@ def alert(found: Watched, targets: Sequence[str], *, pause_s: float = PAUSE_S) -
             try:
                 send(parts, found)
                 break
-            except (OSError, smtplib.SMTPException, NotSupported) as error:
+            except Exception as error:  # whatever it is, the others are told
                 said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
                 if attempt == TRIES - 1:
                     troubles.append(f"{_shown(parts)} could not be told in {TRIES} tries: {said}")
