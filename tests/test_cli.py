@@ -157,6 +157,12 @@ def test_an_error_is_json_too_when_json_was_asked_for() -> None:
     assert "x.csv" in json.loads(done.stdout)["error"]
 
 
+def test_an_error_among_lines_of_json_is_a_line(tuned: Tuned) -> None:
+    done = penjing("predict", tuned().folder, "--json", stdin=b"late\n\xff\n")
+    assert done.exit_code == 1
+    assert "error" in json.loads(done.stdout.splitlines()[-1])
+
+
 def test_ctrl_c_is_told_and_ends_with_130(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from penjing.jobs import training
 

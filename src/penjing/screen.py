@@ -91,7 +91,7 @@ class Screen:
         self._stop_bar()
         if isinstance(error, PenjingError):
             if self.as_json:
-                print_json({"error": str(error)})
+                print_json_line({"error": str(error)})  # on one, for verbs that print a line an answer
             typer.echo(f"penjing: {error}", err=True)
             raise typer.Exit(1) from error
         if isinstance(error, KeyboardInterrupt):

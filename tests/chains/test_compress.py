@@ -21,6 +21,7 @@ from penjing.chains.compress import plan
 from penjing.chains.weighed import Weighed, bytes_of
 from penjing.cli import app
 from penjing.errors import DataError, NotSupported, SpecError, WontFit
+from penjing.files import CannotWrite
 from penjing.jobs.prepare import rows_of
 from penjing.jobs.seen import read_reference
 from penjing.jobs.watch import watch
@@ -200,6 +201,12 @@ def test_bounds_that_no_model_keeps_are_refused(bound: dict[str, float], said: s
     for job in (compress, plan):
         with pytest.raises(SpecError, match=said):
             job("nowhere", "int8", **bound)
+
+
+def test_a_place_that_cannot_be_written_is_told(tuned: Tuned, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite, match="file was to be written"):
+        compress(tuned("full").folder, "int8", out=tmp_path / "file")
 
 
 def test_one_row_cannot_be_looked_at_and_judged_on(tuned: Tuned, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from penjing.chains.making import Made, make
 from penjing.chains.proving import LOST, prove
 from penjing.chains.weighed import Weighed, weigh
 from penjing.errors import SpecError, WontFit
-from penjing.files import sha256, write_json, write_text
+from penjing.files import sha256, told, write_json, write_text
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.parity import Parity
 from penjing.plugin import Choice
@@ -116,7 +116,8 @@ def compress(
     chains.build(chosen)
     _refuse(lost, alike)
     ground = footing(run, out=out, rows=rows, seed=seed, base=base, device=device, trust=trust, tell=tell)
-    ground.out.mkdir(parents=True, exist_ok=True)
+    with told(ground.out):
+        ground.out.mkdir(parents=True, exist_ok=True)
     with Run(ground.out).held():
         how: dict[str, Any] = {"lost": lost, "alike": alike, "allow": allow}
         original = _weighed(ground, ground.original, None, memory, tell)
