@@ -269,6 +269,7 @@ def test_show_prints_settings_documentation_and_code() -> None:
     assert "It has no settings" in good("show", "methods", "full").stdout
     assert "SHA-256" in good("show", "preset", "minilm").stdout
     assert "Did you mean `lora`?" in bad("show", "methods", "loar")
+    assert "Did you mean `lora`?" in bad("show", "loar")
 
 
 @pytest.mark.slow
@@ -276,7 +277,7 @@ def test_show_needs_no_kind_where_the_name_says_it() -> None:
     assert "methods / lora" in good("show", "lora", "--no-source").stdout
     assert "lora" in good("show", "methods").stdout
     assert "`penjing show techniques distill` or `penjing show compressors distill`" in bad("show", "distill")
-    assert "`nope` is not a kind of plug-in" in bad("show", "nope")
+    assert "`nope` is neither a kind of plug-in" in bad("show", "nope")
 
 
 def test_check_shows_findings_and_a_batch(file: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penjing.cli_options import AsJson
-from penjing.errors import SpecError
+from penjing.errors import SpecError, nearest
 from penjing.screen import Screen, kinds, print_list, print_plugin
 
 
@@ -36,8 +36,15 @@ def show(
 
 def _only(word: str) -> tuple[str, str] | None:
     """The one kind that has something of this name, and the name; None where the word is no name."""
-    homes = [kind for kind, plugs in kinds().items() if word in plugs]
+    known = kinds()
+    homes = [kind for kind, plugs in known.items() if word in plugs]
     if len(homes) > 1:
         ways = " or ".join(f"`penjing show {kind} {word}`" for kind in homes)
         raise SpecError(f"`{word}` is found among {' and '.join(homes)}; one was wanted. Say {ways}.")
-    return (homes[0], word) if homes else None
+    if homes or any(word in (kind, kind.removesuffix("s")) for kind in known):
+        return (homes[0], word) if homes else None
+    names = {name for plugs in known.values() for name in plugs}
+    raise SpecError(
+        f"`{word}` is neither a kind of plug-in ({', '.join(known)}) nor the name of one."
+        f"{nearest(word, sorted({*known, *names}))} `penjing list` shows them all."
+    )

@@ -204,14 +204,15 @@ def import_(
 ) -> None:
     """Keep labels as feedback to the requests they are of."""
     with Screen(quiet=True):
-        from penjing.serve.label_tools import read_labels
+        from penjing.serve.label_tools import keep_labels, read_labels
         from penjing.serve.traffic import opened
 
         found = read_labels(labels)
         with opened(store) as kept:
-            for id, truth in found.items():
-                kept.feedback(id, truth, by=by or labels.name)
-    typer.echo(f"{len(found):,} labels kept")
+            lost = keep_labels(kept, found, by=by or labels.name)
+    typer.echo(f"{len(found) - len(lost):,} labels kept")
+    if lost:
+        typer.echo(f"· {len(lost):,} of requests that the store does not hold, such as {lost[0]}", err=True)
 
 
 @traffic.command()

@@ -136,7 +136,9 @@ def test_a_poisoned_round_is_stopped_and_the_live_model_stays(asked: dict[str, A
     assert "share right of new rows" in not_reached
     assert live(asked) == 1
     again = {**asked, "traffic": None, "new": str(tmp_path / "new.csv")}
-    assert update(again).what == "waiting", "what was refused is not tried again as it is"
+    waits = update(again)
+    assert waits.what == "waiting", "what was refused is not tried again as it is"
+    assert "150 rows of `new` were refused in round 1, as they are" in waits.sentence
     history = CliRunner().invoke(app, ["update", str(spec), "--history"]).output
     assert "refused" in history
 

@@ -100,6 +100,18 @@ def test_less_than_nothing_forgets_nothing(given: tuple[str, str], store: str) -
     assert CliRunner().invoke(app, ["traffic", "count", store]).output.startswith("3 requests")
 
 
+def test_labels_of_requests_that_are_gone_keep_no_others_out(store: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps({"id": id, "label": "b"}) + "\n" for id in ("gone", "r0", "r1")))
+    done = CliRunner().invoke(app, ["traffic", "import", store, str(path)])
+    assert done.stdout == "2 labels kept\n"
+    assert done.stderr == "· 1 of requests that the store does not hold, such as gone\n"
+    path.write_text('{"id": "gone", "label": "b"}\n')
+    none = CliRunner().invoke(app, ["traffic", "import", store, str(path)])
+    assert none.exit_code == 1
+    assert "the store keeps none of that id" in none.stderr
+
+
 def test_nothing_is_a_word_on_entities_and_texts_only(tmp_path: Path) -> None:
     rows = [
         {"id": "a", "form": "labels", "answer": [SPAN], "label": []},

@@ -49,7 +49,9 @@ def collect(asked: Update, live: Version, bundle: Bundle) -> tuple[Rows, int, li
     parts = [rounds.read_rows(out, NAME, bundle)]
     if asked.new is not None:
         rows = rows_from(bundle.task, asked.new, text=asked.text, label=asked.label)
-        parts.append(rows.take(np.array(_unseen(asked, live, bundle, rows), dtype=np.int64)))
+        fresh, seen = _unseen(asked, live, bundle, rows)
+        parts.append(rows.take(np.array(fresh, dtype=np.int64)))
+        notes += seen
     rows = rounds.joined(parts)
     latest = {key: i for i, key in enumerate(rounds.keys_of(bundle, rows))}
     if len(latest) < len(rows):
@@ -85,8 +87,9 @@ def line_of(bundle: Bundle, asked: Any, truth: Any) -> str:
     return rounds.line(teach.row(teach.asked(rows)[0], truth, bundle.labels))
 
 
-def _unseen(asked: Update, live: Version, bundle: Bundle, rows: Rows) -> list[int]:
-    """Rows of files that the live version has not learned; none where all were refused as they are."""
+def _unseen(asked: Update, live: Version, bundle: Bundle, rows: Rows) -> tuple[list[int], list[str]]:
+    """Rows of files that the live version has not learned, none where all were refused as they are; and what
+    is to be told of the others."""
     out = Path(asked.out)
 
     def lines_of(number: int) -> set[str]:
@@ -104,4 +107,11 @@ def _unseen(asked: Update, live: Version, bundle: Bundle, rows: Rows) -> list[in
     fresh = [i for i, key in enumerate(keys) if key not in learned]
     refused = [line["round"] for line in rounds.history(out) if line["what"] == "refused"]
     now = {lines[i] for i in fresh}
-    return [] if any(now <= lines_of(number) for number in refused) else fresh
+    notes = []
+    if len(fresh) < len(rows):
+        notes.append(f"{counted(len(rows) - len(fresh), 'row')} of `new` had a round before")
+    before = next((number for number in refused if now and now <= lines_of(number)), None)
+    if before is None:
+        return fresh, notes
+    notes.append(f"{counted(len(fresh), 'row')} of `new` were refused in round {before}, as they are")
+    return [], notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from penjing.data.conll import laid_out
 from penjing.data.taught import said_of
 from penjing.errors import DataError, SpecError, nearest
 from penjing.files import write_text
-from penjing.serve.traffic import Kept, asked_of
+from penjing.serve.traffic import Kept, Traffic, asked_of
 
 FORMS = ("jsonl", "label-studio")
 
@@ -119,6 +119,23 @@ def read_labels(path: Path) -> dict[str, Any]:
         if label is not None and not _open(label, row):
             found[id] = label
     return found
+
+
+def keep_labels(store: Traffic, labels: Mapping[str, Any], *, by: str) -> list[str]:
+    """Keep labels as feedback to the requests they are of; the ids of those that the store does not hold.
+
+    Raises:
+        DataError: it holds none of them.
+    """
+    lost: list[str] = []
+    for id, truth in labels.items():
+        try:
+            store.feedback(id, truth, by=by)
+        except DataError:  # past its retention, say: the others are words on other requests
+            if len(lost) + 1 == len(labels):
+                raise
+            lost.append(id)
+    return lost
 
 
 def _open(label: Any, row: dict[str, Any]) -> bool:
