@@ -56,6 +56,14 @@ def test_a_lost_trial_is_never_promoted_and_in_the_end_all_but_the_winner_are_lo
     assert len(standing) <= 2 or n % 3  # rungs that n does not fill keep who might have gone on
 
 
+@pytest.mark.parametrize(("n", "eta", "n_rungs"), [(32, 4, 3), (7, 3, 3), (2, 4, 3), (81, 3, 5), (5, 2, 1)])
+def test_the_legs_ahead_are_those_that_will_be_carried(n: int, eta: int, n_rungs: int) -> None:
+    halving = Halving(n_rungs, eta)
+    expected = halving.ahead(n)
+    assert finished(halving, n, lambda trial, rung: -trial) == expected
+    assert halving.ahead(n) == [0] * n_rungs
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_best_arm_is_found_with_a_third_of_the_whole_budget(seed: int) -> None:
     shares, n = rungs(1 / 16, 4), 32

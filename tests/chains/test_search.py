@@ -309,7 +309,15 @@ def test_beaten_trials_leave_no_saved_state_and_what_was_freed_is_told(
     tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
     told: list[str] = []
-    run = search(asked(tiny, tmp_path), tell=lambda news: told.append(news.text))
+    far: list[tuple[int, int]] = []
+
+    def tell(news: Any) -> None:
+        told.append(news.text)
+        if "parts of trials" in news.text:
+            far.append((news.done, news.total))
+
+    run = search(asked(tiny, tmp_path), tell=tell)
+    assert far == [(n, 6) for n in range(1, 7)]  # four trials, and two of them to the end
     kept = [path.parent.name for path in (run.folder / "trials").glob("*/last")]
     assert kept == [f"{run.read('search.json')['trial']:03d}"]
     assert any(

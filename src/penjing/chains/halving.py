@@ -57,6 +57,11 @@ class Halving:
             return (alone[0], self.top) if alone else None
         return None
 
+    def ahead(self, n_trials: int) -> list[int]:
+        """How many legs are still to begin at each rung, where `n_trials` begin and none fails."""
+        begun = [len(self.scores[0]), *(len(promoted) for promoted in self.promoted[:-1])]
+        return [max(0, max(1, n_trials // self.eta**rung) - n) for rung, n in enumerate(begun)]
+
     def lost(self, n_trials: int) -> set[int]:
         """Trials that will not go on, whatever comes, where at most `n_trials` begin.
 

@@ -212,6 +212,7 @@ def _look(
         journal.end(outcome, time.perf_counter() - began)
         journal.prune(asked.search.trials)
         _tell(journal, outcome, tell, lower=lower)
+        _tell_ahead(asked, shares, journal, tell, time.perf_counter() - began)
 
 
 def _left_s(asked: Asked, spent: float) -> float:
@@ -261,3 +262,17 @@ def _tell(journal: Journal, outcome: Outcome, tell: Tell, *, lower: bool) -> Non
     score = -outcome.score if lower else outcome.score
     far = f"{outcome.step}/{outcome.steps} steps"
     tell(News("score", f"trial {trial}: {score:.4f}{spread} after {far}: {text}"))
+
+
+def _tell_ahead(
+    asked: Asked, shares: tuple[float, ...], journal: Journal, tell: Tell, spent_s: float
+) -> None:
+    """How many legs have ended of how many, and how long the rest should take."""
+    done = sum(map(len, journal.outcomes.values()))
+    ahead = journal.halving.ahead(asked.search.trials)
+    ahead[0] -= sum(rung == 0 for _, rung in journal.open)
+    parts = [share - before for share, before in zip(shares, (0.0, *shares), strict=False)]
+    wholes = sum(n * part for n, part in zip(ahead, parts, strict=True)) + _owed(journal, shares)
+    left = min(_whole_s(journal, shares) * wholes, max(0.0, _left_s(asked, spent_s)))
+    total = done + len(journal.open) + sum(ahead)
+    tell(News("progress", f"parts of trials, at most {span(left)} to go", done, total))
