@@ -75,6 +75,33 @@ def test_a_slow_tokenizer_gives_the_same_ids(tokenizer: Any, kept: Path) -> None
     assert slow.cut == fast.cut
 
 
+def test_answers_are_read_by_the_pieces_of_their_own_language(tokenizer: Any) -> None:
+    """As Marian's tokenizers, which hold pieces of two languages."""
+
+    class Two:
+        is_fast = False
+        _switch_to_target_mode = None  # by which transformers tells such a one
+
+        def __len__(self) -> int:
+            return len(tokenizer)
+
+        def __call__(self, *, text_target: Any, **how: Any) -> Any:
+            both = text_target if isinstance(text_target, list) else [text_target]
+            found = tokenizer([text[::-1] for text in both], **how)["input_ids"]
+            return {"input_ids": found if isinstance(text_target, list) else found[0]}
+
+        def num_special_tokens_to_add(self, *, pair: bool) -> int:
+            return 2
+
+    found = tokenize(Two(), TEXTS, max_length=16, cache=False, said=True)
+    wanted = tokenize(tokenizer, [text[::-1] for text in TEXTS], max_length=16, cache=False)
+    assert lists(found) == lists(wanted)
+    assert found.cut == wanted.cut > 0
+    assert lists(tokenize(tokenizer, TEXTS, max_length=16, said=True)) == lists(
+        tokenize(tokenizer, TEXTS, max_length=16)
+    )
+
+
 def test_small_vocabularies_take_two_bytes_a_token(tokenizer: Any) -> None:
     assert tokenize(tokenizer, TEXTS, max_length=16, cache=False).ids.dtype == np.uint16
 

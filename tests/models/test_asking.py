@@ -29,10 +29,14 @@ NLI = {"id2label": {0: "CONTRADICTION", 1: "neutral", 2: "ENTAILMENT"}, "num_lab
 @pytest.fixture(scope="module")
 def nli(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with an entailment head."""
-    folder, base = tmp_path_factory.mktemp("nli"), tiny("bert")
+    return with_outcomes(tiny("bert"), tmp_path_factory.mktemp("nli"))
+
+
+def with_outcomes(base: Path, folder: Path) -> Path:
+    """A model of the base's family with an entailment head."""
     config = transformers.AutoConfig.from_pretrained(base, **NLI)
     torch.manual_seed(1)
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     return folder
 
@@ -226,6 +230,19 @@ def test_entailment_is_that_of_the_pair_and_the_premise_alone_is_cut(nli: Path) 
     long = "my parcel is late " * 60
     found = answers(base, made, [*TEXTS, long], limit=64)
     torch.testing.assert_close(found, entailment(nli, [*TEXTS, long], limit=64)[..., 2], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+def test_a_decoder_entails_by_its_last_state(family: str, tiny: Tiny, tmp_path: Path) -> None:
+    folder = with_outcomes(tiny(family), tmp_path)
+    found = answers(*asked(folder))
+    torch.testing.assert_close(found, entailment(folder, TEXTS)[..., 2], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_entailment_that_a_decoder_answers_is_refused(family: str, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match=r"answers by its decoder.*Take an NLI model of BERT's"):
+        asked(with_outcomes(tiny(family), tmp_path))
 
 
 def test_with_several_labels_each_is_entailment_against_contradiction(nli: Path) -> None:

@@ -36,11 +36,13 @@ def tokenize(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
     seconds: Sequence[str] | None = None,
+    said: bool = False,
 ) -> Tokens:
     """The token ids of texts, with the tokenizer's special tokens, cut to `max_length` tokens a text.
 
     With `seconds`, each text and its second one are one sequence in the tokenizer's frame for pairs, with
     segments where the tokenizer tells them apart; of a pair that is too long the longer text is cut first.
+    `said`: these are answers, which translators' tokenizers may read by other pieces than sources (Marian).
 
     Ids are uint16 where the vocabulary is smaller than 65,536, else int32. With `cache`, they are kept in
     `cache_folder()/tokens`, keyed by tokenizer, limit and texts, and memory-mapped when they are there; the
@@ -63,7 +65,8 @@ def tokenize(
             f"Use at least {max_length - room + 4}."
         )
     folder = cache_folder() if cache and len(texts) else None
-    key = "" if folder is None else _key(tokenizer, texts, max_length, seconds)
+    said = said and hasattr(tokenizer, "_switch_to_target_mode")  # as transformers itself asks
+    key = "" if folder is None else _key(tokenizer, texts, max_length, seconds) + "-said" * said
     path = None if folder is None else folder / "tokens" / f"{key}.safetensors"
     tell = tell or (lambda sentence: None)
     if path is not None and path.exists():
@@ -74,7 +77,7 @@ def tokenize(
             return found
         tell(f"{path} is broken; the texts are tokenized anew and it is replaced.")
     if seconds is None:
-        tokens = _made(tokenizer, texts, max_length, room, progress)
+        tokens = _made(tokenizer, texts, max_length, room, progress, said=said)
     else:
         tokens = _made_pairs(tokenizer, texts, seconds, max_length, progress)
     if path is not None:
@@ -97,6 +100,8 @@ def _made(
     max_length: int,
     room: int,
     progress: Callable[[int, int], None] | None,
+    *,
+    said: bool,
 ) -> Tokens:
     dtype = np.uint16 if len(tokenizer) < 65536 else np.int32
     ids: list[np.ndarray] = []
@@ -104,6 +109,7 @@ def _made(
     cut = 0
     backend = backend_of(tokenizer)
     chunks = _slow(tokenizer, texts, room) if backend is None else _fast(tokenizer, texts, max_length)
+    chunks = _said(tokenizer, texts, max_length) if said else chunks
     done = 0
     for rows, n_cut in chunks:
         sizes = np.fromiter(map(len, rows), np.int64, len(rows))
@@ -198,6 +204,16 @@ def _slow(tokenizer: Any, texts: Sequence[str], room: int) -> Iterator[tuple[lis
         bare = [tokenizer.encode(text, add_special_tokens=False) for text in texts[begin : begin + _CHUNK]]
         whole = [tokenizer.build_inputs_with_special_tokens(row[:room]) for row in bare]
         yield whole, sum(len(row) > room for row in bare)
+
+
+def _said(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[list[list[int]], int]]:
+    for begin in range(0, len(texts), _CHUNK):
+        part = list(texts[begin : begin + _CHUNK])
+        whole = tokenizer(text_target=part, verbose=False)["input_ids"]
+        long = [i for i, row in enumerate(whole) if len(row) > max_length]
+        for i in long:
+            whole[i] = tokenizer(text_target=part[i], truncation=True, max_length=max_length)["input_ids"]
+        yield whole, len(long)
 
 
 def fingerprint(tokenizer: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,13 @@ def part_of_both(
     answers there is nothing to learn."""
     if base.kind == "encoder-decoder":
         tokens = tokenize(base.tokenizer, sources, max_length=longest, cache=False)
-        said = None if answers is None else tokenize(base.tokenizer, answers, max_length=most, cache=False)
+        said = None if answers is None else _answers(base.tokenizer, answers, most)
         return Part(_told(rows, said.cut if said else 0, most), tokens, _wanted(answers, rows), answers=said)
     return _in_one(base, rows, sources, answers, longest, most)
+
+
+def _answers(tokenizer: Any, answers: Sequence[str], most: int) -> Tokens:
+    return tokenize(tokenizer, answers, max_length=most, cache=False, said=True)
 
 
 def _wanted(answers: Sequence[str] | None, rows: Rows) -> np.ndarray:

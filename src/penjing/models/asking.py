@@ -120,19 +120,31 @@ def _entail(
             f"`how: entail` needs a base tuned for entailment, with a class `entailment`; the classes of "
             f"`{base.name}` are {names}. Take an NLI model, or another `how`."
         )
+    if _answers_by_decoder(trunk.config):
+        raise NotSupported(
+            f"`how: entail` reads both texts with one encoder; `{base.name}` answers by its decoder, as "
+            "bart-large-mnli does. Take an NLI model of BERT's, RoBERTa's or DeBERTa's kind."
+        )
     contradicts = _outcome(base, "contra")
     other = contradicts if contradicts is not None else next(i for i in trunk.config.id2label if i != entails)
     before, _ = frame(base.tokenizer)
     queries = tuple(Query(before, *_after(base, hypothesis.replace("{}", text))) for text in called.values())
 
     def head(_: str) -> nn.Module:
-        pooling = "mean" if getattr(trunk.config, "classifier_pooling", "cls") == "mean" else "cls"
+        usual = "last" if base.kind == "decoder" else "cls"
+        pooling = "mean" if getattr(trunk.config, "classifier_pooling", "cls") == "mean" else usual
         own = own_head(base, "entail", weights=weights)
         return EntailHead(
             own, len(called), entails=entails, contradicts=other, pooling=pooling, multi_label=multi_label
         )
 
     return Asked("entail", queries, head, about)
+
+
+def _answers_by_decoder(config: Any) -> bool:
+    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+    return type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 
 def _after(base: Base, second: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:

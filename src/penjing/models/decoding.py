@@ -89,13 +89,17 @@ def changed(
     stop: Sequence[int],
     allow: Allow | None,
     left: Sequence[int] = (),
+    never: Sequence[int] = (),
 ) -> Tensor:
     """Scores (n, V) after the rules, -inf where a word may not come: in place.
 
     said: tokens of each sequence so far, `n_said` each; asked: those of its prompt, which count as said where
     one model reads both. They are wanted where `needs_history` says so, or with `allow`, and so is `left`:
-    how many tokens each may still say. What `allow` asks for goes before the other rules.
+    how many tokens each may still say. What `allow` asks for goes before the other rules. `never`: ids that
+    no rule lets pass.
     """
+    if never:
+        scores[:, list(never)] = -torch.inf
     plain = scores.clone() if allow is not None else scores
     if needs_history(how):
         assert said is not None

@@ -50,6 +50,14 @@ def start_of(trunk: nn.Module) -> int:
     return start
 
 
+def unsaid(trunk: nn.Module, stop: Sequence[int]) -> tuple[int, ...]:
+    """Ids that an encoder-decoder never says: its padding, if that does not stop. Marian's has a logit of 0,
+    where those of most words are below; no answer is learned with it, so nothing pushes it down.
+    """
+    pad = getattr(bare(trunk).config, "pad_token_id", None)
+    return (pad,) if isinstance(pad, int) and pad >= 0 and pad not in stop else ()
+
+
 def shifted(ids: Tensor, lengths: Tensor, start: int) -> Tensor:
     """What a decoder reads to say these answers: each begins with `start` and lacks its last token, (U,)."""
     read = ids.roll(1)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from penjing.data.tokenize import backend_of
 from penjing.data.vocab.segment import has_han, words
 from penjing.errors import DataError
 from penjing.files import new_folder
@@ -56,7 +57,8 @@ def worth(tokenizer: Any, lines: Iterable[str], *, n_words: int, min_count: int 
 
 def _as_read(tokenizer: Any, word: str) -> str:
     """In lower case where the tokenizer makes it so; Chinese as it is."""
-    rule = tokenizer.backend_tokenizer.normalizer
+    backend = backend_of(tokenizer)
+    rule = None if backend is None else backend.normalizer
     return word if rule is None or has_han(word) else rule.normalize_str(word).strip()
 
 

@@ -151,7 +151,7 @@ def _machine(kind: str, given: str) -> Machine:
 def _of_choices(tokenizer: Any, form: Form, stop: Sequence[int]) -> Rule:
     """Each choice in the tokens that the tokenizer makes of it, as it was learned."""
     choices: Sequence[str] = form.given
-    ids = [tokenizer(one, add_special_tokens=False).input_ids for one in choices]
+    ids = [tokenizer(text_target=one, add_special_tokens=False).input_ids for one in choices]
     said = {tuple(own): choice for own, choice in zip(ids, choices, strict=True)}
     unknown = tokenizer.unk_token_id
     for own, choice in zip(ids, choices, strict=True):

@@ -88,6 +88,7 @@ class Asked:
     chances: Tensor  # (n, most) of sampling
     stop: tuple[int, ...]
     allow: Allow | None
+    never: tuple[int, ...] = ()  # ids that are no words
 
 
 def generate(
@@ -131,6 +132,7 @@ def generate(
                 torch.tensor(np.array(chances)),
                 tuple(stop),
                 allow,
+                encdec.unsaid(model.trunk, stop) if both else (),
             )
             reader = reader_of(model, own, cached=cached)
             answers = _beams(reader, asked, how) if how.beams > 1 else _one_each(reader, asked, how)
@@ -156,7 +158,8 @@ def stream(
     room = torch.from_numpy(rooms_of([row], how, limit, both))
     chances = torch.from_numpy(np.random.default_rng([how.seed, 0]).random((1, how.max_new)))
     before: list[Sequence[int]] = [[encdec.start_of(model.trunk)]] if both else [row]
-    asked = Asked([row], before, room, chances, tuple(stop), allow)
+    never = encdec.unsaid(model.trunk, stop) if both else ()
+    asked = Asked([row], before, room, chances, tuple(stop), allow, never)
     reader, said = reader_of(model, [row]), list[int]()
     while len(said) < int(room[0]):
         with evaluating(model), torch.inference_mode():
@@ -200,7 +203,7 @@ def choose_words(
     own = rows.tolist()
     before = [asked.before[i] for i in own] if needs_history(how) else None
     left = (asked.room[rows] - t).tolist() if asked.allow else ()
-    scores = changed(scores.clone(), how, said, before, t, asked.stop, asked.allow, left)
+    scores = changed(scores.clone(), how, said, before, t, asked.stop, asked.allow, left, asked.never)
     if how.sample:
         scores = narrowed(scores, how)
         words = drawn(scores, asked.chances[rows, t].to(scores.device))
@@ -301,7 +304,7 @@ def _grown(
     said = at.said.flatten(0, 1).tolist() if needs_history(how) or asked.allow else None
     before = [asked.before[i] for i in rows.tolist() for _ in range(k)] if needs_history(how) else None
     left = (asked.room[rows] - t).repeat_interleave(k).tolist() if asked.allow else ()
-    odds = changed(odds, how, said, before, t, asked.stop, asked.allow, left)
+    odds = changed(odds, how, said, before, t, asked.stop, asked.allow, left, asked.never)
     whole = (odds.view(n, k, -1) + at.sums[:, :, None]).flatten(1)
     wide = min(max(2, 1 + len(asked.stop)) * k, whole.shape[1])
     top, places = whole.topk(wide)

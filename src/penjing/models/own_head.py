@@ -68,7 +68,8 @@ class OwnHead(nn.Module):
         """Scores of each state by itself."""
         self.trunk.states = states_nD.float()[:, None]
         try:
-            ids = torch.zeros(states_nD.shape[0], 1, dtype=torch.int64, device=states_nD.device)
+            shape, word = (states_nD.shape[0], 1), int(self.model.config.pad_token_id == 0)
+            ids = torch.full(shape, word, device=states_nD.device)  # a decoder's classes look for no padding
             logits: Tensor = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         finally:
             self.trunk.states = None
@@ -125,5 +126,7 @@ def own_head(base: Base, kind: str, *, weights: bool) -> OwnHead:
         raise NotSupported(
             f"`how: {kind}` needs {what}; {base.folder} lacks its weights ({', '.join(lost[:3])}). {advice}"
         )
+    if kind == "entail" and model.config.pad_token_id is None:
+        model.config.pad_token_id = 0  # else a decoder's classes are said of one row at a time
     head = OwnHead(model)
     return head.to(device) if weights else head.to_empty(device=device)
