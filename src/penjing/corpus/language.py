@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from penjing.corpus.units import Chunk, hash_of
+from penjing.corpus.units import CODE, SPACE, Chunk, hash_of
 from penjing.errors import NotSupported
 
 SCRIPTS = {  # script: ranges of code points
@@ -65,7 +65,6 @@ WORDS = {
     ),
 }
 LATIN = tuple(WORDS)
-_CODE_SIGNS = "{}[]();=<>_&|"
 _LEAST_WORDS = 0.1  # of a text's units that are function words of its language
 _LEAST_CODE = 0.07  # of a text's signs that are those of code
 _SLOTS = 1 << 18
@@ -86,35 +85,30 @@ def languages(texts: Sequence[str], units: Chunk, *, by: str = "words") -> list[
     # A Latin word is one unit and a Han character another, so that 3 in 10 are a Chinese text with foreign
     # names.
     is_han = scripts[:, han] >= 0.3 * sizes
-    code = ~is_han & np.array(_is_code(texts), bool)  # Chinese science quotes formulas
+    code = ~is_han & _is_code(texts, units)  # Chinese science quotes formulas
     if by == "py3langid":
         classify = py3langid_of()
         return ["code" if code[i] else classify(text[:2000])[0] for i, text in enumerate(texts)]
-    japanese = scripts[:, kana] > 0.1 * scripts[:, han]
-    chosen = scripts.argmax(axis=1)
-    chosen[is_han] = han
     counts = function_words(units)
     best = counts.argmax(axis=1)
     known = counts[np.arange(n), best] >= np.maximum(1, _LEAST_WORDS * scripts[:, latin])
-    found = []
-    for i in range(n):
-        name = names[chosen[i]]
-        if code[i]:
-            found.append("code")
-        elif not scripts[i].any():
-            found.append("und")
-        elif name == "latin":
-            found.append(LATIN[best[i]] if known[i] else "und")
-        else:
-            found.append("ja" if name == "han" and japanese[i] else OF_SCRIPT[name])
+    chosen = scripts.argmax(axis=1)
+    chosen[is_han] = np.where(scripts[:, kana] > 0.1 * scripts[:, han], kana, han)[is_han]
+    found = [LATIN[i] if one else "und" for i, one in zip(best.tolist(), known.tolist(), strict=True)]
+    for i in np.flatnonzero(chosen != latin).tolist():
+        found[i] = OF_SCRIPT[names[chosen[i]]]
+    for i in np.flatnonzero(~scripts.any(axis=1)).tolist():
+        found[i] = "und"
+    for i in np.flatnonzero(code).tolist():
+        found[i] = "code"
     return found
 
 
-def _is_code(texts: Sequence[str]) -> list[bool]:
-    return [
-        len(text) >= 40 and sum(map(text.count, _CODE_SIGNS)) > _LEAST_CODE * (len(text) - text.count(" "))
-        for text in texts
-    ]
+def _is_code(texts: Sequence[str], units: Chunk) -> np.ndarray:
+    """(n,) bool: of 40 characters and more, with many signs of code."""
+    size = np.fromiter(map(len, texts), np.int64, len(texts))
+    many = units.byte_total(CODE) > _LEAST_CODE * (size - units.byte_total(SPACE))
+    return np.asarray(many & (size >= 40))
 
 
 @functools.lru_cache(maxsize=1)
@@ -128,7 +122,7 @@ def _script_table() -> np.ndarray:
 
 def _scripts_of(units: Chunk) -> np.ndarray:
     """(n, scripts) int64 units of each script, by their first character."""
-    script = _script_table()[units.codes[units.first]]
+    script = _script_table().take(units.signs)
     n, n_scripts = len(units.starts) - 1, len(SCRIPTS) + 1
     counts = np.bincount(units.owner * n_scripts + script, minlength=n * n_scripts)
     return counts.reshape(n, n_scripts)[:, 1:].copy()
@@ -137,13 +131,11 @@ def _scripts_of(units: Chunk) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _word_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Place of the function word in each slot (0: none), the words' hashes, and the languages they are
-    words of.
+    words of, (languages, words).
     """
     words = dict.fromkeys(word for line in WORDS.values() for word in line.split())
     hashes = np.array([0, *map(hash_of, words)], np.uint64)
-    members = np.array(
-        [[False] * len(LATIN), *([word in w.split() for w in WORDS.values()] for word in words)]
-    )
+    members = np.array([[False, *(word in of.split() for word in words)] for of in WORDS.values()])
     place = np.zeros(_SLOTS, np.uint16)
     place[(hashes[1:] % _SLOTS).astype(np.int64)] = np.arange(1, len(hashes))
     assert np.count_nonzero(place) == len(words), "two words share a slot; take more slots"
@@ -153,12 +145,11 @@ def _word_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def function_words(units: Chunk) -> np.ndarray:
     """(n, languages) int64 function words of each language of `LATIN` in each text."""
     place, hashes, members = _word_table()
-    found = place[(units.hashes & np.uint64(_SLOTS - 1)).astype(np.int64)]
-    hit = np.flatnonzero(found)
-    hit = hit[hashes[found[hit]] == units.hashes[hit]]
-    owner, n = units.owner[hit], len(units.starts) - 1
-    member = members[found[hit]]
-    return np.stack([np.bincount(owner[member[:, i]], minlength=n) for i in range(len(LATIN))], axis=1)
+    found = place.take((units.hashes & np.uint64(_SLOTS - 1)).view(np.int64))
+    hit = np.flatnonzero(found > 0)
+    hit = hit[hashes.take(found[hit]) == units.hashes[hit]]
+    owner, word, n = units.owner[hit], found[hit], len(units.starts) - 1
+    return np.stack([np.bincount(owner[member.take(word)], minlength=n) for member in members], axis=1)
 
 
 @functools.lru_cache(maxsize=1)

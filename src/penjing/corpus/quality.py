@@ -9,6 +9,7 @@ first reason that holds, in the order of `RULES`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from penjing.corpus.asked import QualitySpec
 from penjing.corpus.language import WORDS
 from penjing.corpus.repetition import SIGNS_A_WORD, repetitive
-from penjing.corpus.units import Chunk
+from penjing.corpus.units import LINE_END, SPACE, Chunk
 
 _GARBLED = re.compile("[\ufffd\ue000-\uf8ff]|锟斤拷|烫烫烫|Ã[\x80-\xbf]|â€[™œ\x9d“”]|ï¿½")
 _BULLETS = ("•", "‣", "▪", "◦", "●", "○", "■", "◆", "★", "※", "-", "*", "+", "·")
@@ -92,6 +93,7 @@ class Look:
     code: np.ndarray  # (n,) bool
     dense: np.ndarray  # (n,) bool: mostly of a spaceless script
     n_units: np.ndarray  # (n,) int64
+    n_letters: np.ndarray  # (n,) int64 characters of all units
 
     @property
     def long(self) -> np.ndarray:
@@ -102,9 +104,9 @@ class Look:
 def judge(texts: Sequence[str], units: Chunk, languages: Sequence[str], spec: QualitySpec) -> list[str]:
     """The reason to drop each text, empty for those that stay."""
     n_units = np.diff(units.edges)
-    dense = 2 * units.unit_total(units.kinds[units.first] == 2) > n_units
+    dense = 2 * units.unit_total(units.dense) > n_units
     code = np.array([language == "code" for language in languages], bool)
-    look = Look(texts, units, languages, spec, code, dense, n_units)
+    look = Look(texts, units, languages, spec, code, dense, n_units, units.unit_total(units.length))
     reason = np.zeros(len(texts), np.int8)
     for i, rule in enumerate(RULES.values(), start=1):
         bad = rule(look, reason == 0)
@@ -118,8 +120,20 @@ def _garbled(look: Look, open_: np.ndarray) -> np.ndarray | None:
     most = look.spec.garbled
     if most is None:
         return None
-    found = (0 if t.isascii() else sum(map(len, _GARBLED.findall(t))) > most * len(t) for t in look.texts)
-    return np.fromiter(found, bool, len(look.texts))
+    garbled = np.zeros(len(look.texts), bool)
+    for i in look.units.texts_with(_likely_garbled()).tolist():
+        text = look.texts[i]
+        garbled[i] = sum(map(len, _GARBLED.findall(text))) > most * len(text)
+    return garbled
+
+
+@functools.lru_cache(maxsize=1)
+def _likely_garbled() -> np.ndarray:
+    """(0x110000,) bool: characters beyond ASCII, in lower case, without which `_GARBLED` finds nothing."""
+    likely = np.zeros(0x110000, bool)
+    likely[0xE000:0xF900] = True
+    likely[[ord(sign) for sign in "\ufffd锟烫ãâï"]] = True
+    return likely
 
 
 def _too_short(look: Look, open_: np.ndarray) -> np.ndarray | None:
@@ -129,17 +143,16 @@ def _too_short(look: Look, open_: np.ndarray) -> np.ndarray | None:
 def _few_letters(look: Look, open_: np.ndarray) -> np.ndarray | None:
     if look.spec.letters is None:
         return None
-    signs = np.fromiter(
-        (len(t) - t.count(" ") - t.count("\n") for t in look.texts), np.int64, len(look.texts)
-    )
+    size = np.fromiter(map(len, look.texts), np.int64, len(look.texts))
+    signs = size - look.units.byte_total(SPACE) - look.units.byte_total(LINE_END)
     least = np.where(look.code, min(_CODE_LETTERS, look.spec.letters), look.spec.letters)
-    return look.units.unit_total(look.units.length) < least * signs
+    return np.asarray(look.n_letters < least * signs)
 
 
 def _few_words(look: Look, open_: np.ndarray) -> np.ndarray | None:
     if look.spec.words is None:
         return None
-    first = look.units.codes[look.units.first]
+    first = look.units.signs
     digits = look.units.unit_total((first >= 0x30) & (first <= 0x39))
     bad: np.ndarray = ~look.code & (look.n_units - digits < look.spec.words * look.n_units)
     return bad
@@ -149,7 +162,7 @@ def _word_length(look: Look, open_: np.ndarray) -> np.ndarray | None:
     if look.spec.word_length is None:
         return None
     low, high = look.spec.word_length
-    mean = look.units.unit_total(look.units.length) / np.maximum(1, look.n_units)
+    mean = look.n_letters / np.maximum(1, look.n_units)
     bad: np.ndarray = ~look.dense & ~look.code & ((mean < low) | (mean > high))
     return bad
 

@@ -147,6 +147,11 @@ def _batches(part: Part, spec: CorpusSpec, tally: Tally) -> Iterator[list[tuple[
     normalise = normaliser(spec.normalise)
     batch: list[tuple[str, str, str, bool]] = []
     size = 0
+
+    def normalised(rows: list[tuple[str, str, str, bool]]) -> list[tuple[str, str, str, bool]]:
+        texts = normalise([text for _, _, text, _ in rows])
+        return [(source, at, text, code) for (source, at, _, code), text in zip(rows, texts, strict=True)]
+
     for piece in part.pieces:
         for found in documents(piece, spec):
             where = f"{piece.source}/{found.where}"
@@ -154,14 +159,13 @@ def _batches(part: Part, spec: CorpusSpec, tally: Tally) -> Iterator[list[tuple[
             if found.trouble:
                 _trouble(found, piece.source, where, spec, tally)
                 continue
-            text = normalise(found.text)
-            batch.append((piece.source, where, text, piece.kind == "code"))
-            size += len(text)
+            batch.append((piece.source, where, found.text, piece.kind == "code"))
+            size += len(found.text)
             if size >= CHUNK or len(batch) == MOST_TEXTS:
-                yield batch
+                yield normalised(batch)
                 batch, size = [], 0
     if batch:
-        yield batch
+        yield normalised(batch)
 
 
 def _trouble(found: Document, source: str, where: str, spec: CorpusSpec, tally: Tally) -> None:
