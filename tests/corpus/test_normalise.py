@@ -13,7 +13,8 @@ from penjing.corpus.normalise import _PLAIN, normaliser
 SIGNS = [
     *"aZ 09,.\n\t\r", "\n\n\n", " \n", "\u3000\n", "\r\n", "\u2028", "\u2029", "\x85", "\x00", "\x1f", "\x7f",
     "\xad", "e\u0301", "\u212b", "é", "ＡＺａ１９", "，！", "中文", "\u3000", "\u200b", "\u200d", "\u202e",
-    "\ufeff", "ﬁ", "①", "カ\u3099", "\u1100\u1161", "한", "\xa0", "\u2009", "…", "\U0001f600", "\ufa0e", "\U0002f800",
+    "\ufeff", "ﬁ", "①", "カ\u3099", "\u1100\u1161", "한", "\xa0", "\u2009",
+    "…", "\U0001f600", "\ufa0e", "\U0002f800",
 ]  # fmt: skip
 BARRED = {*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0), 0xAD, 0x200B, 0x200E, 0x200F} | {
     *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF, *range(0xFFF9, 0xFFFC)

@@ -20,7 +20,8 @@ _CHUNK_CHARACTERS = 2_000_000
 _N_BANDS = 16
 _PER_BAND = 4  # at Jaccard 0.8 a pair shares a band with probability 1 - (1 - 0.8**4)**16 = 0.9998
 SKETCH = 1024  # long texts are compared by their 1,024 smallest shingle hashes
-_STEP = 1.1  # sizes within this factor share a matrix
+_STEP = 1.2  # sizes within this factor share a matrix
+_BLOCK = 8192  # values that 64 hash functions are applied to at once: 2 MiB, the processor's cache
 _CROWD = 24  # buckets above this size compare neighbours, not all pairs
 _LEAST_PAIRS = 400_000  # candidates a band may have at any size; beyond that 1.5 times the number of texts
 _SPACELESS = (  # Thai and Lao, Burmese, Khmer, kana, Han
@@ -227,15 +228,15 @@ def components(sets: Shingles, band_keys: np.ndarray, marks: np.ndarray, *, thre
 def signatures(sets: Shingles) -> tuple[np.ndarray, np.ndarray]:
     """(bands, n) uint32 keys, each of `_PER_BAND` minimal hashes, and (n, hashes) uint8, a byte of each.
 
-    Sets of about one size are a matrix, the smaller ones filled up with their last hash, so that a minimum
-    over each set is one over the first axis: 64 hash functions over 15 million shingles take 2 s so, and 60 s
-    with `minimum.reduceat` on 64-bit values.
+    Sets of about one size are a matrix, the smaller ones filled up with their last hash, to which all hash
+    functions are applied at once: a hash of a shingle takes a nanosecond so, and ten with `minimum.reduceat`.
     """
     generator = np.random.Generator(np.random.PCG64(20_240_601))
     odd = generator.integers(0, 2**31, size=(_N_BANDS, _PER_BAND), dtype=np.uint32) * np.uint32(
         2
     ) + np.uint32(1)
     plus = generator.integers(0, 2**32, size=(_N_BANDS, _PER_BAND), dtype=np.uint32)
+    odd, plus = odd.reshape(-1, 1), plus.reshape(-1, 1)
     keys = np.zeros((_N_BANDS, len(sets.sizes)), np.uint32)
     marks = np.zeros((len(sets.sizes), _N_BANDS * _PER_BAND), np.uint8)
     steps = np.ceil(np.log(np.maximum(1, sets.sizes)) / np.log(_STEP)).astype(np.int64)
@@ -244,24 +245,28 @@ def signatures(sets: Shingles) -> tuple[np.ndarray, np.ndarray]:
     edges = np.flatnonzero(np.diff(steps[by_size], prepend=-1))
     for rows in np.split(by_size, edges)[1:]:
         size = int(sets.sizes[rows].max())
-        step = max(1, 50_000 // size)  # a block that stays in the processor's cache
+        step = max(1, _BLOCK // size)
         for begin in range(0, len(rows), step):
             block = rows[begin : begin + step]
-            place = np.minimum(np.arange(size)[:, None], sets.sizes[block] - 1)
-            values = sets.hashes[sets.starts[block] + place]
-            spread = np.empty_like(values)
-            mark = np.empty((len(block), marks.shape[1]), np.uint8)
-            for band in range(_N_BANDS):
-                key = np.full(len(block), 1, np.uint32)
-                for i in range(_PER_BAND):
-                    np.multiply(values, odd[band, i], out=spread)
-                    np.bitwise_xor(spread, plus[band, i], out=spread)
-                    least = spread.min(axis=0)
-                    mark[:, band * _PER_BAND + i] = least  # its lowest byte
-                    key = (key ^ (key >> np.uint32(15))) * np.uint32(0x2C1B3C6D) + least
-                keys[band, block] = key
-            marks[block] = mark
+            place = np.minimum(np.arange(size), sets.sizes[block][:, None] - 1)
+            values = sets.hashes[sets.starts[block][:, None] + place]
+            parts = (_least(values[:, at : at + _BLOCK], odd, plus) for at in range(0, size, _BLOCK))
+            least = functools.reduce(np.minimum, parts)
+            marks[block] = least.T  # the lowest bytes
+            key = np.ones((_N_BANDS, len(block)), np.uint32)
+            for of_band in least.reshape(_N_BANDS, _PER_BAND, -1).transpose(1, 0, 2):
+                key = (key ^ (key >> np.uint32(15))) * np.uint32(0x2C1B3C6D) + of_band
+            keys[:, block] = key
     return keys, marks
+
+
+def _least(values: np.ndarray, odd: np.ndarray, plus: np.ndarray) -> np.ndarray:
+    """(hashes, n) least value of every hash function, (hashes, 1) each, over n sets of m values, (n, m)."""
+    n, m = values.shape
+    along = values.T if n > m else values  # the longer axis last: minima over many at a time
+    spread = along.reshape(1, -1) * odd
+    spread ^= plus
+    return np.asarray(spread.reshape(len(odd), *along.shape).min(axis=1 if n > m else 2))
 
 
 def _n_agree(marks: np.ndarray, pairs: np.ndarray, *, step: int = 50_000) -> np.ndarray:
