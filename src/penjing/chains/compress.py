@@ -114,7 +114,7 @@ def compress(
     """
     chosen, wanted = chains.read(steps), budgets.read(budget)
     chains.build(chosen)
-    _refuse(lost, alike)
+    _refuse(alike)
     ground = footing(run, out=out, rows=rows, seed=seed, base=base, device=device, trust=trust, tell=tell)
     with told(ground.out):
         ground.out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> li
     chosen = chains.read(steps)
     chains.build(chosen)
     budgets.read(given.get("budget"))
-    _refuse(given.get("lost", LOST), given.get("alike"))
+    _refuse(given.get("alike"))
     known = {k: given[k] for k in ("out", "rows", "seed", "base", "device", "trust") if k in given}
     ground = footing(run, merged=False, **known)
     found = []
@@ -178,13 +178,8 @@ def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> li
     return found
 
 
-def _refuse(lost: float, alike: float | None) -> None:
-    """Raises SpecError for bounds that no model keeps, or every one does."""
-    if not lost >= 0:
-        raise SpecError(
-            f"A step may lose 0 points of the score or more; `--lose` (in Python `lost`, a share) says "
-            f"{100 * lost:g}. Give 0 to let it lose nothing."
-        )
+def _refuse(alike: float | None) -> None:
+    """Raises SpecError for a share that no model reaches, or every one does."""
     if alike is not None and not 0 <= alike <= 1:
         raise SpecError(
             f"Rows answered as before are 0 to 100 percent; `--alike` (in Python a share) asks for "

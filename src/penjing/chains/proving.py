@@ -41,19 +41,24 @@ def prove(
 
     Raises:
         NotSupported: the artefact lies outside the tolerance, and that is not allowed; its folder is gone,
-            but for that of a run: a training is not thrown away because it is judged too strictly.
+            but for that of a run, or of a step that was kept before: neither is thrown away because it is
+            judged more strictly now.
     """
-    allowed = Tolerance(None, None, alike, lost)
-    found = _kept(ground, made, allowed)
-    if found is None:
+    allowed, folder = Tolerance(None, None, alike, lost), made.bundle.folder
+    stood = (folder / "parity.json").is_file()  # it was kept when it was judged before
+    known = _kept(ground, made, allowed)
+    if known is None:
         tell(News("stage", f"replaying rows through the original and {said}"))
-        found = _compared(ground, made, weight, first, allowed)
-        found.keep(made.bundle.folder, chain=said)
-    if found.broken and not allow:
-        if made.run is None:
-            (made.bundle.folder / "card.json").unlink()  # first: a kill must not leave what was refused
-            shutil.rmtree(made.bundle.folder)
-        left = "It is not kept." if made.run is None else f"What was trained stays in {made.run}."
+    found = known or _compared(ground, made, weight, first, allowed)
+    refused = bool(found.broken) and not allow
+    if known is None and (made.run is not None or not refused):
+        found.keep(folder, chain=said)
+    if refused:
+        left = f"What was {'trained' if made.run else 'kept before'} stays in {made.run or folder}."
+        if made.run is None and not stood:
+            (folder / "card.json").unlink()  # first: a kill must not leave what was refused
+            shutil.rmtree(folder)
+            left = "It is not kept."
         raise NotSupported(
             f"`{said}` was to answer as {ground.original!r} does; it does not: {'; '.join(found.broken)}. "
             f"{left} Take gentler settings, let it lose more with `--lose` (in Python `lost=`), or keep "
