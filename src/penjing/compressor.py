@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from penjing.errors import SpecError
 from penjing.models.load import Base
 from penjing.models.model import Model
 from penjing.records import Part, Rows
@@ -72,3 +73,9 @@ class Compressor:
     wants: Literal["nothing", "texts", "labels"] = "nothing"
     rows: int | None = 256
     changes: Callable[[Held, str], Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows is not None and self.rows < 1:
+            raise SpecError(
+                f"`{self.name}.rows` counts rows to look at, 1 or more; it is {self.rows}. 256 is usual."
+            )

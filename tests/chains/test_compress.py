@@ -171,11 +171,13 @@ def test_the_fastest_within_the_budget_is_advised_else_the_nearest() -> None:
         ("round[4]", ["round[4]"]),
         ("", ["--with"]),
         ("int8(kep=[])", ["kep", "keep"]),
+        ("gptq(rows=0)", ["`gptq.rows` counts rows", "it is 0", "256 is usual"]),
+        ("prune_ffn(rows=-1)", ["`prune_ffn.rows` counts rows", "it is -1"]),
     ],
 )
 def test_steps_that_are_written_otherwise_are_refused(text: str, parts: list[str]) -> None:
     with pytest.raises(SpecError) as error:
-        steps.read(text)
+        steps.build(steps.read(text))
     told(error, *parts)
 
 

@@ -30,8 +30,6 @@ def drop_layers(
         raise SpecError(
             f"`drop_layers.by` is `{by}` and chooses layers; `keep` names them: {keep}. Leave one out."
         )
-    if rows < 1:
-        raise SpecError(f"`drop_layers.rows` counts rows to look at, 1 or more; it is {rows}. 256 is usual.")
     looks = by in (None, "influence") and not isinstance(keep, list)
 
     def shrink(held: Held, rehearsal: Rehearsal) -> Shrunk:

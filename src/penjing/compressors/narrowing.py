@@ -50,8 +50,6 @@ class Asked:
                 f"`{self.name}.share` is the share of units that go, between 0 and 1; it is {self.share}. "
                 f"0.5 takes half."
             )
-        if self.rows < 1:
-            raise SpecError(f"`{self.name}.rows` counts rows to look at, 1 or more; it is {self.rows}.")
 
 
 def shrink(held: Held, rehearsal: Rehearsal, asked: Asked) -> Shrunk:
