@@ -68,7 +68,7 @@ def _refuse(sent: Sent) -> None:
         or held.task.name == "choose"
     ):
         raise NotSupported(
-            f"A program of 150 lines was wanted for the bundle in {sent.folder}; `{held.task.name}` needs "
+            f"A program of a few lines was wanted for the bundle in {sent.folder}; `{held.task.name}` needs "
             "more than "
             "texts in and one row of numbers out. Export to `onnx`: labels.json there says what the outputs "
             "mean."

@@ -116,7 +116,7 @@ def main():
     given = sys.argv[1:]
     texts = given or [line for line in sys.stdin.read().split("\n") if line.strip()]
     if not given or model.about["task"] == "pair":
-        texts = [read(text) for text in texts]
+        texts = [read(text.strip("\ufeff\r")) for text in texts]
     for one in model.answer(texts):
         sys.stdout.write(json.dumps(one, ensure_ascii=False) + "\n")
 
