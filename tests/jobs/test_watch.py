@@ -112,6 +112,33 @@ def test_a_model_of_a_registry_is_watched_by_its_name_and_live_version(
     told(error, "requests to `other`", "it keeps none yet", "check the name")
 
 
+def test_other_versions_answers_are_not_laid_at_the_live_ones_door(
+    run: Run, store: str, tmp_path: Path
+) -> None:
+    """After an update the store is full of the old version's mistakes, which people have corrected."""
+    path = str(tmp_path / "t.db")
+    registry.add(tmp_path, "support", run.folder)
+    with Traffic(store) as known, Traffic(path) as traffic:
+        for one in known.rows(last=60):
+            wrong = {"label": "nonsense", "confidence": 0.1}
+            traffic.record(one.id, one.text, wrong, model="support", version=7)
+            traffic.feedback(one.id, "account")
+    found = watch(tmp_path / "support", traffic=path)
+    assert found.new.right is None, "feedback on version 7"
+    assert found.new.answers is not None
+    assert "nonsense" not in found.new.answers
+    assert "other versions answered 60 rows: version 1 is asked now" in found.notes
+
+
+def test_requests_to_several_models_are_no_ones(run: Run, tmp_path: Path) -> None:
+    with Traffic(str(tmp_path / "t.db")) as traffic:
+        for name in ("desk", "support"):
+            traffic.record(name, "late", {"label": "a"}, model=name)
+    with pytest.raises(DataError) as error:
+        watch(run.folder, traffic=str(tmp_path / "t.db"))
+    told(error, "Requests to one model", "those to desk, support", "penjing watch serving/NAME")
+
+
 def test_a_look_at_nothing_or_with_too_little_is_refused(run: Run, store: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as error:
         watch(run.folder)

@@ -22,6 +22,7 @@ from penjing.jobs.seen import Reference, fitted, measure, read_reference, rightl
 from penjing.plural import counted
 from penjing.records import Rows
 from penjing.serve import registry
+from penjing.serve.databases import shown
 from penjing.serve.traffic import asked_of
 from penjing.serve.traffic import opened as opened_traffic
 
@@ -147,7 +148,8 @@ def watch(
         )
     notes: list[str] = []
     if traffic is not None:
-        texts, new, when = _of_traffic(bundle, known, traffic, name, last, notes)
+        whose = name, bundle.folder.name if name else None
+        texts, new, when = _of_traffic(bundle, known, traffic, whose, last, notes)
     else:
         texts, new, when = _of_file(bundle, known, str(data), last, notes, reading)
     verdict = None
@@ -203,22 +205,43 @@ def _of_file(
 
 
 def _of_traffic(
-    bundle: Bundle, known: Reference, url: str, name: str, last: int, notes: list[str]
+    bundle: Bundle,
+    known: Reference,
+    url: str,
+    whose: tuple[str, str | None],
+    last: int,
+    notes: list[str],
 ) -> tuple[list[str], Seen, float]:
+    """What was asked lately of a model (name and live version), and what was said of the version's answers.
+
+    Another version's answers say nothing of this one, which is asked what that was asked.
+    """
+    (name, version), place = whose, shown(url)
     with opened_traffic(url) as store:
         kept = store.rows(model=name or None, last=last)
         labelled = store.rows(model=name or None, last=last, labelled=True)
     if not kept:
-        whose = f"requests to `{name}`" if name else "requests"
+        of = f"requests to `{name}`" if name else "requests"
         raise DataError(
-            f"{whose} were wanted in {url}; it keeps none yet. Look again when the model was asked, or check "
+            f"{of} were wanted in {place}; it keeps none yet. Look again when the model was asked, or check "
             "the name: the folder's name is the model's."
         )
+    models = sorted({one.model for one in kept})
+    if len(models) > 1:
+        raise DataError(
+            f"Requests to one model were wanted in {place}; it keeps those to {', '.join(models)}. Name one "
+            "by its folder in the registry, such as `penjing watch serving/NAME`."
+        )
+    if version is not None:
+        labelled = [one for one in labelled if one.version == version]
     places: list[int] = []
     rows = (bundle.task.ask or rows_of)([asked_of(one) for one in kept])
     there = _readable(bundle, rows, notes, places)
     kept = [kept[i] for i in places]
-    said_then = [one.answer for one in kept]
+    others = sum(version not in (None, one.version) for one in kept)
+    if others:
+        notes.append(f"other versions answered {counted(others, 'row')}: version {version} is asked now")
+    said_then = None if others else [one.answer for one in kept]
     seen = measure(bundle, there, known.axes, known=known.known, answers=said_then, labelled=False)
     right = None
     if labelled:
