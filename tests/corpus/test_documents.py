@@ -3,8 +3,10 @@ lost.
 """
 
 import gzip
+import io
 import json
 import lzma
+import random
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,8 @@ import pytest
 
 from common import put
 from penjing.corpus import asked
-from penjing.corpus.documents import Document, documents
-from penjing.corpus.inputs import files_of, parts_of
+from penjing.corpus.documents import Document, _blocks, documents
+from penjing.corpus.inputs import Piece, files_of, parts_of
 from penjing.errors import DataError
 
 
@@ -192,6 +194,57 @@ def test_a_file_cut_into_pieces_gives_every_document_once(tmp_path: Path, name: 
     assert len(whole) == 400
     for size in (700, 1000, 1537, 9001):
         assert list(cut(path, size / 2**20)) == whole, size
+
+
+def blocks_by_line(raw: bytes, begin: int, end: int | None, most: int) -> Iterator[tuple[str, bytes | None]]:
+    """Documents of the bytes [begin, end), found a line at a time."""
+    at = number = 0
+    mine, block, start = begin == 0, b"", 0
+    for line in io.BytesIO(raw):
+        begins, at = at, at + len(line)
+        if begins < begin:
+            continue
+        number += 1
+        if line.strip(b" \t\r\n\xef\xbb\xbf"):
+            start = start if block else number
+            block += line
+            continue
+        if mine and block:
+            yield f"{begin}+{start}" if begin else str(start), block if len(block) <= most else None
+        if end is not None and begins >= end:
+            return
+        mine, block = True, b""
+    if mine and block:
+        yield f"{begin}+{start}" if begin else str(start), block if len(block) <= most else None
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 64, 1000])
+def test_documents_are_those_found_a_line_at_a_time(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penjing.corpus.documents._WINDOW", window)
+    rng = random.Random(window)
+    words = [
+        b"a",
+        b"bcd ",
+        b"e" * 9,
+        b"\n",
+        b"\n",
+        b"\n\n",
+        b"\n \t\n",
+        b"\r\n\r\n",
+        b"  ",
+        b"\n\xef\xbb\xbf\n",
+    ]
+    for _ in range(150):
+        raw = b"".join(rng.choices(words, k=rng.randint(0, 40)))
+        for begin, end in (
+            (0, None),
+            (0, len(raw) // 2),
+            (len(raw) // 2, None),
+            (len(raw) // 3, len(raw) // 2),
+        ):
+            piece = Piece("", "", "", "text", begin, end)
+            expected = list(blocks_by_line(raw, begin, end, 20))
+            assert list(_blocks(io.BytesIO(raw), piece, 20)) == expected, (raw, begin, end)
 
 
 def test_sources_are_sub_folders_or_the_first_part_of_a_name(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ TROUBLES = {  # trouble: of a whole file, or of one document
 }  # fmt: skip
 _HEAD = 1 << 20
 _BYTES_A_SIGN = 4
+_WINDOW = 1 << 17
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # what a blank line may have
+_GAP = re.compile(rb"\n(?:[ \t\r\xef\xbb\xbf]*\n)+")
 
 
 @dataclass(frozen=True)
@@ -140,32 +144,39 @@ def _one_a_line(stream: BinaryIO, piece: Piece, most: int) -> Iterator[tuple[str
 
 def _blocks(stream: BinaryIO, piece: Piece, most: int) -> Iterator[tuple[str, bytes | None]]:
     """(place, document): lines up to a blank one. A document belongs to the piece in which the blank line
-    before
-    it begins, the first of a file to the first piece; None for one of more than `most` bytes.
+    before it begins, the first of a file to the first piece; None for one of more than `most` bytes.
     """
-    at = _to_line(stream, piece.begin)
-    mine = piece.begin == 0
-    block: list[bytes] = []
-    size, start, over = 0, 0, False
-    for number, (n, line) in enumerate(_lines(stream, most), start=1):
-        blank = line is not None and not line.strip(b" \t\r\n\xef\xbb\xbf")
-        if blank:
+    at = _to_line(stream, piece.begin) - 1  # where `data` begins: with the line end before a document
+    mine, over = piece.begin == 0, False
+    start = number = 1  # line in which the document began, and in which what `data` has of it begins
+    data = b"\n"
+    read = getattr(stream, "read1", stream.read)  # no more than is there, lest a cut archive loses it
+    while window := read(_WINDOW):
+        data, begin = data + window, 0
+        for gap in _GAP.finditer(data):
+            block = data[begin + 1 : gap.start() + 1]
             if mine and (block or over):
-                yield _place(piece, start), None if over else b"".join(block)
-            if piece.end is not None and at >= piece.end:
+                yield _place(piece, start), None if over or len(block) > most else block
+            last = data.rfind(b"\n", 0, gap.end() - 1) + 1  # where the last blank line begins
+            if piece.end is not None and at + last >= piece.end:
                 return
-            mine, block, size, over = True, [], 0, False
-        elif mine:
-            start = start if block or over else number
-            over = over or line is None or size + n > most
-            if over or line is None:
-                block = []
-            else:
-                block.append(line)
-            size += n
-        at += n
+            number += data.count(b"\n", begin + 1, gap.end())
+            mine, over, start, begin = True, False, number, gap.end() - 1
+        data, at = data[begin:], at + begin
+        if _full(data) > most + 1:
+            over, line = True, max(0, data.rfind(b"\n"))
+            number += data.count(b"\n", 1, line + 1)
+            kept = data[line:] if len(data) - line <= most else b"."  # a line that goes on is not blank
+            data, at = kept, at + len(data) - len(kept)
+    block = data[1 : _full(data)]
     if mine and (block or over):
-        yield _place(piece, start), None if over else b"".join(block)
+        yield _place(piece, start), None if over or len(block) > most else block
+
+
+def _full(data: bytes) -> int:
+    """How many bytes of it stand before a last line that is blank so far."""
+    line = max(0, data.rfind(b"\n"))
+    return len(data) if data[line:].strip(_BLANK) else line + 1
 
 
 def _place(piece: Piece, number: int) -> str:
