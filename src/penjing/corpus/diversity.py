@@ -25,18 +25,18 @@ _CHINESE = (
 _STOP = frozenset(word for words in WORDS.values() for word in words.split()) | frozenset(_CHINESE.split())
 
 
-def sampled(rows: Iterator[tuple[str, str]], characters: dict[str, int]) -> dict[str, list[str]]:
+def sampled(rows: Iterator[tuple[memoryview, str]], characters: dict[str, int]) -> dict[str, list[str]]:
     """Texts of each source, about `SAMPLE` characters, whatever their order.
 
     Args:
-        rows: (text, source).
+        rows: (UTF-8 of the text, source).
         characters: of each source in all.
     """
     found: dict[str, list[str]] = {}
     for text, source in rows:
         share = SAMPLE / max(1, characters[source])
-        if share >= 1 or zlib.crc32(text.encode("utf-8", "replace")) < share * 2**32:
-            found.setdefault(source, []).append(text)
+        if share >= 1 or zlib.crc32(text) < share * 2**32:
+            found.setdefault(source, []).append(str(text, "utf-8"))
     return found
 
 
@@ -92,11 +92,11 @@ def top_words(texts: list[str]) -> list[str]:
         read.append(text.lower())
         if size > SAMPLE // 4:
             break
-    pieces = Counter(piece for text in read for piece in text.split() if piece.isascii())
-    counts = Counter(_pairs("\n".join(read)))
-    for piece, n in pieces.items():
+    whole = "\n".join(read)
+    counts = Counter({} if whole.isascii() else _pairs(whole))
+    for piece, n in Counter(whole.split()).items():
         word = piece.strip(".,;:!?\"'()[]{}<>-")
-        if len(word) > 2 and word.isalpha():
+        if len(word) > 2 and word.isalpha() and piece.isascii():
             counts[word] += n
     kept = (word for word, _ in counts.most_common(400) if word not in _STOP)
     return [word for word, _ in zip(kept, range(_TOP), strict=False)]

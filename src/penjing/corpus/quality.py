@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -94,6 +94,15 @@ class Look:
     dense: np.ndarray  # (n,) bool: mostly of a spaceless script
     n_units: np.ndarray  # (n,) int64
     n_letters: np.ndarray  # (n,) int64 characters of all units
+    split: dict[int, list[str]] = field(
+        default_factory=dict
+    )  # text: its lines, once a rule has asked for them
+
+    def lines(self, text: int) -> list[str]:
+        """The lines of a text that are not blank, without the space around them."""
+        if text not in self.split:
+            self.split[text] = [line for raw in self.texts[text].split("\n") if (line := raw.strip())]
+        return self.split[text]
 
     @property
     def long(self) -> np.ndarray:
@@ -183,9 +192,8 @@ def _of_lines(
         return None
     found = np.zeros(len(look.texts), bool)
     for i in np.flatnonzero(open_ & ~look.code).tolist():
-        text = look.texts[i]
-        if "\n" in text:
-            found[i] = bad([line.strip() for line in text.split("\n") if line and not line.isspace()]) > most
+        if "\n" in look.texts[i]:
+            found[i] = bad(look.lines(i)) > most
     return found
 
 

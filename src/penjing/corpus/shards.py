@@ -5,6 +5,7 @@ on.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,18 +119,22 @@ def _write(
         for batch in batches:
             if not len(batch):
                 continue
-            sources = batch.column("source").to_pylist()
+            names = (batch.column(name).to_pylist() for name in ("source", "id"))
             signs = pc.utf8_length(batch.column("text")).to_pylist()
-            raws = batch.column("text").cast(pa.large_binary())
-            for source, where, raw, n in zip(
-                sources, batch.column("id").to_pylist(), raws, signs, strict=True
-            ):
-                text = raw.as_buffer()
-                content.update(f"{source}\0{where}\0{text.size}\0".encode())
+            for source, where, text, n in zip(*names, utf8_of(batch.column("text")), signs, strict=True):
+                content.update(f"{source}\0{where}\0{len(text)}\0".encode())
                 content.update(text)
                 of = kept.setdefault(source, [0, 0, 0])
-                for i, more in enumerate((1, n, text.size)):
+                for i, more in enumerate((1, n, len(text))):
                     of[i] += more
             for language in pc.value_counts(batch.column("language")).to_pylist():
                 spoken[language["values"]] = spoken.get(language["values"], 0) + language["counts"]
             out.write_table(pa.Table.from_batches([batch]).cast(schema))
+
+
+def utf8_of(column: Any) -> list[memoryview]:
+    """The bytes of each text of an Arrow column of large strings, without copying them."""
+    _, offsets, data = column.buffers()
+    edges = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1].tolist()
+    whole = memoryview(data or b"")
+    return [whole[begin:end] for begin, end in itertools.pairwise(edges)]

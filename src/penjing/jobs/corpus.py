@@ -26,7 +26,7 @@ from penjing.corpus.corpus import MANIFEST, Corpus, open_corpus
 from penjing.corpus.diversity import diversity, sampled
 from penjing.corpus.inputs import File, Part, files_of, parts_of
 from penjing.corpus.normalise import normaliser
-from penjing.corpus.shards import SPLITS, Fate, settle
+from penjing.corpus.shards import SPLITS, Fate, settle, utf8_of
 from penjing.corpus.sift import sift
 from penjing.corpus.twins import Fates, find_twins
 from penjing.errors import DataError, NotSupported, SpecError, nearest
@@ -332,11 +332,11 @@ def _finish(folder: Path, spec: CorpusSpec, manifest: dict[str, Any], tell: Tell
     shutil.rmtree(folder / ".work", ignore_errors=True)
 
 
-def _train_rows(folder: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _train_rows(folder: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[memoryview, str]]:
     import pyarrow.parquet as pq
 
     for name in manifest["shards"]:
         if name.startswith("train/"):
             with pq.ParquetFile(folder / name) as file:
                 for batch in file.iter_batches(batch_size=1024, columns=["text", "source"]):
-                    yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+                    yield from zip(utf8_of(batch.column(0)), batch.column(1).to_pylist(), strict=True)
