@@ -41,7 +41,9 @@ def test_versions_are_numbered_and_the_first_is_live(root: Path) -> None:
 
 def test_the_same_bundle_again_is_the_version_it_is(root: Path, tmp_path: Path) -> None:
     again = add(root, "support", tmp_path / "two", live=True)
-    assert (again.number, len(versions(root, "support")), read_route(root, "support").live) == (2, 3, 2)
+    assert (again.number, len(versions(root, "support")), read_route(root, "support").live) == (2, 3, 1)
+    new = add(root, "support", bundle(tmp_path / "four", "four"), live=True)
+    assert (new.number, read_route(root, "support").live) == (4, 4)
 
 
 def test_a_version_outlives_the_run_it_came_from(root: Path, tmp_path: Path) -> None:

@@ -121,6 +121,17 @@ def test_bundles_are_named_by_their_folder_or_as_asked(tiny: Tiny, tmp_path: Pat
         register([str(tmp_path / "nothing")], how)
 
 
+def test_a_restart_undoes_no_promotion(tiny: Tiny, tmp_path: Path) -> None:
+    how, told = Serving(registry=tmp_path / "serving", device="cpu"), list[str]()
+    folder = made(tmp_path / "desk", tiny("bert"), seed=1)
+    register([str(folder)], how)
+    registered(how.registry, "desk", made(tmp_path / "better", tiny("bert"), seed=2))
+    point(how.registry, "desk", 2, why="update, round 1")
+    register([str(folder)], how, tell=told.append)
+    assert read_route(how.registry, "desk").live == 2
+    assert told[-1] == "desk@2 is live since; `penjing promote desk@1` lets this one answer again"
+
+
 def test_a_folder_may_have_a_sign_that_parts_name_and_folder(tiny: Tiny, tmp_path: Path) -> None:
     how = Serving(registry=tmp_path / "serving", device="cpu")
     folder = made(tmp_path / "lr=1" / "desk", tiny("bert"), seed=1)

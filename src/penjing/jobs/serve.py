@@ -107,6 +107,9 @@ def register(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: 
             live=True,
         )
         tell(f"{version} {version.sha256[:12]}… from {folder}")
+        now = registry.read_route(how.registry, name).live
+        if now != version.number:
+            tell(f"{name}@{now} is live since; `penjing promote {version}` lets this one answer again")
         names.append(name)
     names = names or registry.names(how.registry)
     if not names:
@@ -195,7 +198,8 @@ def serve(bundles: Sequence[str], how: Serving, *, tell: Tell = lambda text: Non
             tell(f"requests are kept in {shown(how.store)}, personal data masked")
         app = application((), how, traffic=traffic)  # what fails does so before a version is live
         if how.keys is not None and not read(how.keys):
-            tell(f"{how.keys} holds no key yet: nobody is let in before `penjing keys add NAME`")
+            more = f"`penjing keys add NAME --keys {how.keys}`"
+            tell(f"{how.keys} holds no key yet: nobody is let in before {more}")
         names = register(bundles, how, tell=tell)
         open_all(app, names)
         import uvicorn

@@ -96,7 +96,7 @@ def add(
     root: Path, name: str, source: Path, *, prove: Callable[[Path], Any] | None = None, live: bool = False
 ) -> Version:
     """Take a bundle (or a run, whose best bundle is meant) as the next version of a model; the same bundle
-    again is the version that it is already. The first version, and with `live` any, becomes live.
+    again is the version that it is already. The first version, and with `live` any that is new, becomes live.
 
     `prove(folder)` gives what is written into golden.json, and raises where the bundle cannot be served: then
     nothing is added.
@@ -122,6 +122,7 @@ def add(
     with _writing(place):
         known = versions(root, name)
         same = next((v for v in known if v.sha256 == sha256), None)
+        live = live and same is None  # of an old one somebody may have let go: `point` says it again
         if same is None:
             golden = prove(bundle) if prove else None
             number = known[-1].number + 1 if known else 1
@@ -133,7 +134,7 @@ def add(
                 write_json(aside / "version.json", {**about, "added": time.time()})
             same = _read(place / str(number))
         route = read_route(root, name)
-        if route.live is None or (live and route.live != same.number):
+        if live or route.live is None:
             _turn(place, route, LIVE, same.number, "added")
     return same
 
