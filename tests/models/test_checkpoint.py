@@ -81,6 +81,11 @@ def test_positions_before_the_first_hold_no_token(family: str, offset: int, said
     assert longest(config, SimpleNamespace(model_max_length=said), offset) == wanted
 
 
+def test_positions_without_end_are_left_to_the_tokenizer() -> None:
+    config = SimpleNamespace(model_type="xlnet", max_position_embeddings=-1, pad_token_id=5)
+    assert longest(config, SimpleNamespace(model_max_length=512)) == 512
+
+
 def test_a_dense_layer_that_no_file_holds_begins_alike_each_time(tiny: Any) -> None:
     """transformers draws it from whatever came before."""
     one, other = load(str(tiny("roberta"))).pooler, load(str(tiny("roberta"))).pooler

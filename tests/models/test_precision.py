@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from common import FAMILIES
@@ -252,3 +253,18 @@ def test_quick_dropout_and_working_copies_live_together(tiny: Tiny) -> None:
     first, same = gradients(model), gradients(model)
     assert first.keys() == same.keys()
     assert all(torch.isfinite(g).all() for g in same.values())
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_table_that_is_read_whole_has_the_working_type(trains: bool) -> None:
+    """DeBERTa's of relative places, which goes through a norm and projections."""
+    config = transformers.DebertaV2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=300,
+        relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=16, share_att_key=True,
+        norm_rel_ebd="layer_norm", position_biased_input=False,
+    )  # fmt: skip
+    trunk = transformers.DebertaV2Model(config).requires_grad_(trains)
+    copies = WorkingCopies(trunk, torch.bfloat16)
+    with copies.active():
+        states = trunk(input_ids=torch.arange(10, 20)[None]).last_hidden_state
+    assert states.dtype == torch.bfloat16

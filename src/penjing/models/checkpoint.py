@@ -197,6 +197,7 @@ def longest(config: Any, tokenizer: Any, offset: int = 0) -> int:
     positions = (
         getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
     )
+    positions = positions if positions > 0 else 10**9  # XLNet says -1
     pad = getattr(config, "pad_token_id", None)
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "mpnet") and isinstance(
         pad, int

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import torch
 from torch import nn
 
 from penjing.errors import NotSupported
+from penjing.models.modes import evaluating
 
 
 def bare(trunk: nn.Module) -> Any:
@@ -57,9 +59,20 @@ def linears_of(trunk: nn.Module, *, attention_only: bool = False) -> list[str]:
 
 
 def is_causal(trunk: nn.Module) -> bool:
-    """True when attention looks only back: asked of the attention modules themselves."""
+    """True when a token sees only those before it: asked of the attention modules themselves, and where none
+    says so (BLOOM, Mamba), of what becomes of states when the last token is another.
+    """
     asked = [m.is_causal for m in trunk.modules() if isinstance(getattr(m, "is_causal", None), bool)]
-    return bool(asked) and all(asked)
+    first = next(trunk.parameters(), None)
+    if asked or first is None or first.device.type == "meta" or not hasattr(trunk, "get_input_embeddings"):
+        return bool(asked) and all(asked)
+    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 10]], device=first.device)
+    try:
+        with evaluating(trunk), torch.no_grad():
+            one, other = trunk(input_ids=ids).last_hidden_state[:, :-1]
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError):  # it reads no words alone
+        return False
+    return bool((one - other).abs().max() <= 1e-5 * one.abs().max())
 
 
 def width_of(trunk: nn.Module) -> int:

@@ -30,6 +30,7 @@ from penjing.models.checkpoint import (
     settle_pooler,
     tried,
 )
+from penjing.models.halves import auto_of, encoder_alone, part_of
 from penjing.models.layers import is_causal
 from penjing.models.packing import Way
 from penjing.models.presets import PRESETS, folder_of
@@ -203,7 +204,7 @@ def _grown(
         config = grow.config_of(name, tokenizer=tokenizer, shape=shape)
         sha = "" if shapes_only else grow.identity(config, tokenizer, seed)
         with torch.device("meta") if shapes_only else contextlib.nullcontext():
-            trunk = _part_of(grow.fresh(config, seed, _auto_of(config, whole)), config, whole)
+            trunk = part_of(grow.fresh(config, seed, auto_of(config, whole)), config, whole)
     sight = sight_of(trunk, None) if folder is None else None
     return replace(_ready(name, folder or Path(), sha, trunk, tokenizer, device, sight), grown=True)
 
@@ -299,41 +300,21 @@ def _same_words(tokenizer: Any, trunk: Any, folder: Path) -> None:
         )
 
 
-def _auto_of(config: Any, whole: bool) -> Any:
-    """The Auto class that gives a family's trunk: of some encoder-decoders the encoder alone."""
-    from transformers import AutoModel, AutoModelForTextEncoding
-
-    return AutoModelForTextEncoding if _halves(config) and not whole else AutoModel
-
-
-def _halves(config: Any) -> bool:
-    """True for an encoder-decoder whose encoder transformers gives as a model of its own."""
-    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
-
-    kind = type(config)
-    return kind in MODEL_FOR_TEXT_ENCODING_MAPPING and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-
-
-def _part_of(model: Any, config: Any, whole: bool) -> Any:
-    """The encoder of an encoder-decoder that is not wanted whole; any other model as it is."""
-    kept = whole or not config.is_encoder_decoder or _halves(config)
-    return model if kept else model.get_encoder()
-
-
 def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
-    auto = _auto_of(config, whole)
+    auto = auto_of(config, whole)
     if compiled.is_at(folder):
         return compiled.opened(folder, config)
     if skeleton.is_at(folder):
         shapes = torch.get_default_device().type == "meta"
         return skeleton.opened(
             folder,
-            lambda: _part_of(auto.from_config(config, dtype=torch.float32), config, whole),
+            lambda: part_of(auto.from_config(config, dtype=torch.float32), config, whole),
             weights=not (fresh or shapes),
         )
     if fresh:
-        return _part_of(auto.from_config(config), config, whole)
-    model, info = auto.from_pretrained(
+        return part_of(auto.from_config(config), config, whole)
+    alone = encoder_alone(auto, config, whole)
+    model, info = (alone or auto).from_pretrained(
         folder,
         config=config,
         dtype=torch.float32,
@@ -341,7 +322,7 @@ def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
         trust_remote_code=False,
         output_loading_info=True,
     )
-    computed = _computed(auto, config)
+    computed = _computed(alone or auto.from_config, config)
     for name in computed:
         model.get_parameter(name).requires_grad_(False)
     lost = [k for k in info["missing_keys"] if not k.startswith("pooler.") and k not in computed]
@@ -352,16 +333,16 @@ def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
             f"({len(lost)} missing, {len(wrong)} of another shape). The checkpoint is incomplete or of "
             f"another model: fetch it again."
         )
-    return _part_of(model, config, whole)
+    return model if alone else part_of(model, config, whole)
 
 
-def _computed(auto: Any, config: Any) -> set[str]:
+def _computed(make: Any, config: Any) -> set[str]:
     """Names of tables that a family computes and marks as not to be trained; a checkpoint's loading forgets
     the mark. Only encoder-decoders have such (Marian's positions)."""
     if not config.is_encoder_decoder:
         return set()
     with torch.device("meta"):
-        shapes = auto.from_config(config)
+        shapes = make(config)
     return {name for name, parameter in shapes.named_parameters() if not parameter.requires_grad}
 
 

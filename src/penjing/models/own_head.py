@@ -16,6 +16,8 @@ from penjing.errors import NotSupported
 from penjing.models.load import Base, quiet
 
 PIECE = 256  # states whose scores over the whole vocabulary exist at once
+# What heads hand on beside states: Mixtral's, LED's, Mamba's.
+UNUSED = ("router_logits", "encoder_global_attentions", "cache_params")
 KINDS = {
     "mask": ("AutoModelForMaskedLM", "a masked language model's head"),
     "causal": ("AutoModelForCausalLM", "a causal language model's head"),
@@ -32,15 +34,24 @@ class _StandIn(nn.Module):
         self.both = both  # it stands for an encoder and a decoder, as one module
         self.states: Tensor | None = None  # (n, 1, D)
 
+    @property
+    def decoder(self) -> nn.Module:
+        """Itself: OPT's head calls that part of its trunk."""
+        return self
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as Output
         from transformers.modeling_outputs import Seq2SeqModelOutput
 
         assert self.states is not None
         if self.both:
-            return Seq2SeqModelOutput(last_hidden_state=self.states)
-        pooled = None if self.pooler is None else self.pooler(self.states)
-        return Output(last_hidden_state=self.states, pooler_output=pooled)
+            found: Any = Seq2SeqModelOutput(last_hidden_state=self.states)
+        else:
+            pooled = None if self.pooler is None else self.pooler(self.states)
+            found = Output(last_hidden_state=self.states, pooler_output=pooled)
+        for name in UNUSED:
+            setattr(found, name, None)
+        return found
 
 
 class OwnHead(nn.Module):

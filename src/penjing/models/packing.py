@@ -286,6 +286,7 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
     """
     config: Any = trunk.config
     longest = int(getattr(config, "max_position_embeddings", 0) or 512)
+    longest = longest if longest > 0 else 512  # XLNet says -1 for any number
     window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None)
     long = min(int(window) + 9, longest - 2) if window and window < 600 else 9
     lengths = [min(n, longest - 2) for n in (5, 3, 7, max(long, 4))]

@@ -33,8 +33,9 @@ class WorkingCopies:
         precise = {
             id(m) for top in trunk.modules() if getattr(top, "runs_fp32", False) for m in top.modules()
         }
+        read = {id(getattr(m, "rel_embeddings", None)) for m in trunk.modules()}  # DeBERTa reads it whole
         for module in (m for m in trunk.modules() if id(m) not in precise):
-            if isinstance(module, nn.Embedding) or getattr(module, "looks_up_rows", False):
+            if id(module) not in read and _looks_up(module):
                 module.register_forward_hook(self._cast_output)
                 continue
             for name, parameter in module.named_parameters(recurse=False):
@@ -69,6 +70,12 @@ class WorkingCopies:
         so `Model.train` calls this: copies live from one training step to the next.
         """
         self._kept.clear()
+
+
+def _looks_up(module: nn.Module) -> bool:
+    """Whether a module gives rows of a table; M2M100's positions are one that nothing trains."""
+    named = "PositionalEmbedding" in type(module).__name__
+    return named or isinstance(module, nn.Embedding) or getattr(module, "looks_up_rows", False)
 
 
 def _reconcile(trunk: nn.Module, dtype: torch.dtype) -> None:

@@ -35,7 +35,9 @@ class Reader(Protocol):
 
 def reader_of(model: Model, rows: Sequence[Sequence[int]], *, cached: bool = True) -> Reader:
     """A reader of prompts, or of an encoder-decoder's sources."""
-    if not cached or getattr(model.trunk, "added", None) is not None:
+    asked = inspect.signature(type(bare(model.trunk)).forward).parameters
+    keeps = "past_key_values" in asked or encdec.is_whole(model.trunk)  # Mamba's states are another matter
+    if not cached or not keeps or getattr(model.trunk, "added", None) is not None:
         return Again(model, rows)
     return Both(model, rows) if encdec.is_whole(model.trunk) else Cached(model, rows)
 

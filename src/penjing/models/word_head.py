@@ -53,7 +53,7 @@ class WordHead(nn.Module):
         self._added = [name for name, buffer in own if buffer.shape[-1:] == (n_words,)]
         for name in self._added:
             self.register_buffer(name, model.get_buffer(name))
-        self._put(nn.Identity())
+        self._put(_through())
 
     @property
     def bias(self) -> Tensor | None:
@@ -102,7 +102,7 @@ class WordHead(nn.Module):
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         finally:
-            self._put(nn.Identity())
+            self._put(_through())
             for name in self.own.parts:
                 setattr(model, name, self.own.trunk)
 
@@ -116,6 +116,13 @@ class WordHead(nn.Module):
         for name in self._added:
             buffer = self.get_buffer(name)
             setattr(model, name, buffer.new_zeros(1) if isinstance(projection, nn.Identity) else buffer)
+
+
+def _through() -> nn.Module:
+    """What stands where the word projection was. Mamba asks that for the type of its weight."""
+    made = nn.Identity()
+    made.weight = torch.empty(0)
+    return made
 
 
 def words_of(head: nn.Module) -> WordHead | None:
