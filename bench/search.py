@@ -14,6 +14,8 @@ The same settings are timed four ways, each as wall time with all that belongs t
     search   as `halved`, with the trunk cache where a method leaves the lowest layers alone, the bank where
              that gains
 
+    combined as `search`, and the best on the validation rows may be an ensemble or a soup (the default)
+
 So peers / whole is the engine's part, whole / halved that of halving, halved / search that of cache and bank.
 `whole` names the exhaustive winner, too. Writes JSON and a table to bench/out.
 """
@@ -24,12 +26,14 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
+WAYS = ("peers", "whole", "halved", "search", "combined")
 SPACE: dict[str, Any] = {
     "choose": [
         {"lora": {"rank": {"choose": [4, 8, 16, 32]}}},
@@ -52,12 +56,17 @@ def main() -> int:
         split = write_rows(given.data, Path(folder), rows=given.rows, test_rows=given.test_rows)
         found = measure(given, split, Path(folder))
     found["load"] = load_average()
-    seconds = {way: found[way]["seconds"] for way in ("peers", "whole", "halved", "search")}
+    seconds = {way: found[way]["seconds"] for way in given.ways}
+    pairs = {
+        "search over peers": ("peers", "search"),
+        "engine": ("peers", "whole"),
+        "halving": ("whole", "halved"),
+        "cache and bank": ("halved", "search"),
+    }
     found["ratios"] = {
-        "search over peers": seconds["peers"] / seconds["search"],
-        "engine": seconds["peers"] / seconds["whole"],
-        "halving": seconds["whole"] / seconds["halved"],
-        "cache and bank": seconds["halved"] / seconds["search"],
+        part: seconds[slow] / seconds[quick]
+        for part, (slow, quick) in pairs.items()
+        if {slow, quick} <= seconds.keys()
     }
     write(given.out / f"search-{split.name}.json", found)
     table([{"way": way, "seconds": f"{s:.1f}", "test": _shown(found[way])} for way, s in seconds.items()])
@@ -89,12 +98,19 @@ def measure(given: argparse.Namespace, split: Any, folder: Path) -> dict[str, An
         tried.append(Tried(settings))
     specs = [asked.spec(one.settings) for one in tried]
     found: dict[str, Any] = {"settings": [one.settings for one in tried], "rows": split.n_rows}
-    found["peers"] = _peers(given, split, specs, folder)
-    found["whole"] = _whole(specs, folder / "whole")
-    found["halved"] = _search({**values, "search": {**values["search"], "at_once": 1}})
-    found["search"] = _search(
-        {**values, "train": {k: v for k, v in values["train"].items() if k != "trunk_cache"}}
-    )
+    one_by_one = {**values["search"], "at_once": 1}
+    cached = {**values["train"]}
+    del cached["trunk_cache"]
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "peers": lambda: _peers(given, split, specs, folder),
+        "whole": lambda: _whole(specs, folder / "whole"),
+        "halved": lambda: _search({**values, "search": one_by_one}),
+        "search": lambda: _search({**values, "train": cached}),
+        "combined": lambda: _search({**values, "train": cached, "search": {"trials": given.trials}}),
+    }
+    for way in given.ways:
+        found[way] = ways[way]()
+        print(f"{way}: {found[way]['seconds']:.1f} s", flush=True)
     return found
 
 
@@ -151,7 +167,8 @@ def _search(values: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     run = search(values)
     test = run.result["after"]["values"]["accuracy"]
-    return {"seconds": time.perf_counter() - began, "test": test, "winner": run.read("search.json")["trial"]}
+    seconds, said = time.perf_counter() - began, run.read("search.json")
+    return {"seconds": seconds, "test": test, "winner": said["trial"], "way": said["chosen"]["way"]}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--epochs", type=float, default=10.0)
     parser.add_argument("--peers", choices=["all", "kinds"], default="all")
+    parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "out")
     smoke = {"rows": 200, "test_rows": 100, "trials": 4, "epochs": 1.0}
