@@ -181,6 +181,13 @@ def test_steps_that_are_written_otherwise_are_refused(text: str, parts: list[str
     told(error, *parts)
 
 
+def test_what_a_file_of_steps_says_beside_them_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("run: runs/a\nwith: [int8]\nbudget: {lose: 1}\n")
+    with pytest.raises(SpecError) as error:
+        steps.read(tmp_path / "c.yaml")
+    told(error, "c.yaml", "`budget` beside them would be ignored", "give `--budget`")
+
+
 def test_a_sign_within_quotes_is_a_settings_own() -> None:
     (step,) = steps.read("trim_vocabulary(text='lang=zh/a=b.txt', common=3)")
     assert (step.settings["text"], step.settings["common"]) == ("lang=zh/a=b.txt", 3)

@@ -60,6 +60,12 @@ def _of_file(path: Path) -> Any:
             f"{path} must hold steps under `with`; it holds {type(steps).__name__}. Write `with: "
             "[trim_vocabulary, {round: {bits: 4}}]`."
         )
+    other = next((key for key in found if key not in ("with", "run")), None) if steps is not found else None
+    if other is not None:
+        raise SpecError(
+            f"{path} holds steps, under `with`; `{other}` beside them would be ignored. Leave it out, and "
+            "give `--budget` and `--seed` on the command line."
+        )
     return steps
 
 
