@@ -213,6 +213,13 @@ def test_a_finished_corpus_is_not_made_again_nor_mixed_with_another(
         made(raw, "mine")
 
 
+def test_a_corpus_begun_with_other_hashes_is_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(raw)
+    monkeypatch.setattr("penjing.jobs.corpus.hash_of", lambda word: 0)
+    with pytest.raises(SpecError, match="--fresh"):
+        made(raw)
+
+
 def test_when_everything_goes_it_says_so(raw: Path) -> None:
     with pytest.raises(DataError, match=r"every document was dropped: \d+ as `language`"):
         made(raw, language={"keep": ["ko"]})

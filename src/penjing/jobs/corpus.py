@@ -29,6 +29,7 @@ from penjing.corpus.normalise import normaliser
 from penjing.corpus.shards import SPLITS, Fate, settle, utf8_of
 from penjing.corpus.sift import sift
 from penjing.corpus.twins import Fates, find_twins
+from penjing.corpus.units import hash_of
 from penjing.errors import DataError, NotSupported, SpecError, nearest
 from penjing.files import sweep, write_json, write_text
 from penjing.jobs.crew import each
@@ -121,7 +122,10 @@ def _plan(spec: CorpusSpec, files: Sequence[File]) -> str:
     settings = {key: value for key, value in spec.written().items() if key not in ("out", "raw")}
     there = [(f.source, f.name, f.size, f.path.stat().st_mtime_ns) for f in files]
     tests = [(path, Path(path).stat().st_mtime_ns if Path(path).exists() else 0) for path in spec.against]
-    said = json.dumps([_version(), settings, there, tests], ensure_ascii=True, sort_keys=True)
+    # Parts whose units have other hashes are not of one corpus: twins would not be seen.
+    said = json.dumps(
+        [_version(), hash_of("unit"), settings, there, tests], ensure_ascii=True, sort_keys=True
+    )
     return hashlib.sha256(said.encode()).hexdigest()
 
 
