@@ -178,6 +178,11 @@ def test_planted_label_errors_are_found_first() -> None:
     assert found[0]["probability"] > found[0]["given_probability"]
 
 
+def test_many_labels_of_two_rows_are_looked_at_without_a_warning() -> None:
+    texts = [f"{word} {i} of them" for i in range(30) for word in ("parcel", "money")]
+    suspects(rows_of(texts, [str(i) for i in range(30) for _ in range(2)]))
+
+
 def test_texts_without_a_word_have_no_suspects() -> None:
     assert suspects(rows_of(["!!!", "???", "😀", "🎉", "…"], ["a", "b", "a", "b", "a"])) == []
 

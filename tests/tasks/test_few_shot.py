@@ -211,6 +211,14 @@ def test_more_shots_than_rows_are_refused(small: dict[str, Any]) -> None:
         ran(small, {"few_shot": {"shots": 40}})
 
 
+def test_one_shot_of_many_labels_warns_of_nothing(small: dict[str, Any], tmp_path: Path) -> None:
+    rows = [f"{word} number {i},{i}" for i in range(24) for word in ("parcel", "money", "fee")]
+    (tmp_path / "many.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    asked = {"few_shot": {"how": "nearest", "shots": 1, "describe": False, "tune": False}}
+    changed = {**small, "data": {"train": str(tmp_path / "many.csv")}}
+    assert len(ran(changed, asked).bundle.labels) == 24
+
+
 def test_a_label_without_a_row_to_fit_on_is_told(small: dict[str, Any]) -> None:
     labels = ["account", "billing", "delivery", "travel"]
     with pytest.raises(

@@ -4,6 +4,7 @@ colours.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,5 +61,7 @@ def fit_images(rows: Rows, targets: np.ndarray, n_classes: int, seed: int) -> Fi
         rows, targets = rows.take(chosen), targets[chosen]
     found = features(rows)
     scaler = StandardScaler().fit(found)
-    model = LogisticRegression(C=0.01, max_iter=500).fit(scaler.transform(found), targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few images a class are usual
+        model = LogisticRegression(C=0.01, max_iter=500).fit(scaler.transform(found), targets)
     return FittedImages(scaler, model, n_classes, notes)

@@ -72,7 +72,6 @@ def _out_of_fold(
     rows: Rows, given: np.ndarray, n_labels: int, groups: np.ndarray, *, seed: int, n_folds: int
 ) -> np.ndarray:
     """(n, C) probability of each label for each row, from models trained on the other folds."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -93,7 +92,7 @@ def _out_of_fold(
         # saga: one thread, the same everywhere; lbfgs took 5 to 30 times as long for 77 labels.
         model = LogisticRegression(C=10.0, solver="saga", max_iter=15, tol=1e-2, random_state=seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # near enough is what is wanted
+            warnings.simplefilter("ignore")  # near enough is what is wanted, and few rows a label are usual
             model.fit(features[train], given[train])
         chances[np.ix_(valid, model.classes_)] = model.predict_proba(features[valid])
     return chances

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -134,7 +135,9 @@ def _solve(strength: float, names: list[str]) -> Fit:
             )
         head, states = _inside(model)
         embedded = over(tokens, lambda b: head.embed(states(b), b.lengths)).double().numpy()
-        found = LogisticRegression(C=strength, max_iter=1000).fit(embedded, targets)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a label has one row or two here, as was asked
+            found = LogisticRegression(C=strength, max_iter=1000).fit(embedded, targets)
         if len(found.classes_) == 2:  # one row of weights, for the second class against the first
             halves = np.array([[-0.5], [0.5]])
             head.put(halves * found.coef_, halves[:, 0] * found.intercept_)
