@@ -14,49 +14,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from conftest import tickets
 from penjing import Run, load, tune
-from penjing.chains import crowd
 from penjing.chains import search as chain
 from penjing.chains import trial as trials
-from penjing.chains.runners import alone
 from penjing.chains.search import resume, search
 from penjing.chains.words import WORDS
 from penjing.errors import NotSupported, SpecError, TrainingFailed, WontFit
+from searches import asked, decisions, lines
 
 pytestmark = pytest.mark.slow  # every test is a search
-
-SPACE: dict[str, Any] = {
-    "choose": [{"lora": {"rank": {"choose": [2, 4]}}}, {"top": {"layers": {"int": [0, 2]}}}]
-}
-
-
-def asked(tiny: Callable[..., Path], folder: Path, **changes: Any) -> dict[str, Any]:
-    """A search of seconds: trials of four steps, halved once."""
-    for name, seed in (("train", 0), ("test", 7)):
-        rows = "".join(f'"{text}",{label}\n' for text, label in tickets(60, seed=seed))
-        (folder / f"{name}.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
-    return {
-        "base": str(tiny("bert")),
-        "data": {"train": str(folder / "train.csv"), "test": str(folder / "test.csv"), "valid_share": 0.3},
-        "train": {"steps": 4, "batch": 16, "evals": 2, "lr": {"log": [1e-3, 1e-1]}},
-        "method": SPACE,
-        "search": {"trials": 4, "reduction": 2, "first_share": 0.5, "combine": False},
-        "device": "cpu",
-        "precision": "fp32",
-        "out": str(folder / "runs"),
-        **changes,
-    }
-
-
-def lines(run: Run) -> list[dict[str, Any]]:
-    return run.lines("search.jsonl")
-
-
-def decisions(run: Run) -> list[Any]:
-    """What was begun and what came of it, without times."""
-    timed = ("seconds", "latency_ms")
-    return [{k: v for k, v in line.get("ended", line).items() if k not in timed} for line in lines(run)]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +31,6 @@ def found(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
     return search(asked(tiny, tmp_path_factory.mktemp("search")), name="found")
 
 
-@pytest.mark.slow
 def test_a_search_leaves_the_winner_proved_on_test_rows(found: Run) -> None:
     assert found.state == "done"
     assert found.result["splits_scored"] == "test"
@@ -113,7 +78,6 @@ def test_the_page_speaks_both_languages_of_one_mind() -> None:
         assert sorted(set(blanks.findall(words))) == sorted(set(blanks.findall(chinese[key]))), key
 
 
-@pytest.mark.slow
 def test_what_repeats_the_winner_gives_its_weights(found: Run, tmp_path: Path) -> None:
     again = tune(found.folder / "spec.yaml", sets=("name=again", f"out={tmp_path}"))
     heads = [load_file(run.folder / "best" / "head.safetensors") for run in (again, found)]
@@ -124,7 +88,6 @@ def test_what_repeats_the_winner_gives_its_weights(found: Run, tmp_path: Path) -
         torch.testing.assert_close(weight, heads[1][key], **near)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["chat", "prefer"])
 def test_where_lower_is_better_the_lowest_wins_and_the_page_says_plain_numbers(
     task: str, tiny: Callable[..., Path], tmp_path: Path
@@ -174,7 +137,6 @@ def test_a_trial_paused_at_a_rung_equals_one_never_paused(found: Run) -> None:
     assert [line["step"] for line in log] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
 def test_trials_share_rows_tokens_and_base(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +153,6 @@ def test_trials_share_rows_tokens_and_base(
     assert calls == {"rows_of": 1, "load_base": 1, "parts_of": 1}
 
 
-@pytest.mark.slow
 def test_a_stopped_search_resumes_and_decides_as_one_never_stopped(
     tiny: Callable[..., Path], tmp_path: Path, found: Run
 ) -> None:
@@ -236,7 +197,6 @@ def test_a_stopped_search_resumes_and_decides_as_one_never_stopped(
         resume(folder)
 
 
-@pytest.mark.slow
 def test_a_killed_search_resumes_without_repeating_finished_trials(
     tiny: Callable[..., Path], tmp_path: Path, found: Run
 ) -> None:
@@ -259,52 +219,6 @@ def test_a_killed_search_resumes_without_repeating_finished_trials(
     assert len(legs) == len(set(legs))
 
 
-@pytest.mark.slow
-def test_several_at_once_end_alike_in_a_bank_and_one_by_one(
-    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = asked(tiny, tmp_path)
-    values["search"] |= {"at_once": 3}
-    together = 0
-    real = crowd.advance_together
-
-    def counted(untils: Any) -> Any:
-        nonlocal together
-        together = max(together, len(untils))
-        return real(untils)
-
-    monkeypatch.setattr(crowd, "advance_together", counted)
-    banked = search(values, name="banked")
-    assert together > 1
-    monkeypatch.setattr(chain, "banked", lambda shared, ends: alone(shared))
-    single = search(values, name="single")
-    assert [line["begun"] for line in lines(banked) if "begun" in line][:3] == [0, 1, 2]
-    assert decisions(banked) == decisions(single)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", [{"lora": {"rank": {"choose": [2, 4]}}}, {"top": {"layers": 0}}])
-def test_trials_that_gain_from_it_train_together_by_themselves(
-    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
-) -> None:
-    values = asked(tiny, tmp_path, method=method)
-    values["train"] |= {"batch": 2, **({"trunk_cache": True} if "top" in method else {})}
-    sizes: list[int] = []
-    real = crowd.advance_together
-
-    def counted(untils: Any) -> Any:
-        sizes.append(len(untils))
-        return real(untils)
-
-    monkeypatch.setattr(crowd, "advance_together", counted)
-    banked = search(values, name="banked")
-    assert sizes == [4, 2]
-    assert lines(banked)[0] == {"at_once": 4}
-    monkeypatch.setattr(chain, "banked", lambda shared, ends: alone(shared))
-    values["search"] |= {"at_once": 4}
-    assert decisions(search(values, name="single")) == decisions(banked)
-
-
 def test_beaten_trials_leave_no_saved_state_and_what_was_freed_is_told(
     tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -325,7 +239,6 @@ def test_beaten_trials_leave_no_saved_state_and_what_was_freed_is_told(
     )
 
 
-@pytest.mark.slow
 def test_folds_give_a_mean_and_a_spread_and_a_winner_trained_on_all_rows(
     tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -342,7 +255,6 @@ def test_folds_give_a_mean_and_a_spread_and_a_winner_trained_on_all_rows(
     assert {"winner", "folds, mean", "folds, vote"} <= names
 
 
-@pytest.mark.slow
 def test_targets_that_match_nothing_fail_that_trial_and_not_the_search(
     tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -374,7 +286,6 @@ def test_a_time_limit_too_short_for_one_trial_is_told_before_any(
     assert not (tmp_path / "runs" / "short" / "trials").exists()
 
 
-@pytest.mark.slow
 def test_a_time_limit_ends_the_search_with_what_is_finished(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,7 +301,6 @@ def test_a_time_limit_ends_the_search_with_what_is_finished(
     assert load(run.folder).labels
 
 
-@pytest.mark.slow
 def test_no_more_trials_begin_at_once_than_the_time_allows(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,25 +310,6 @@ def test_no_more_trials_begin_at_once_than_the_time_allows(
     kinds = ["ended" if "ended" in line else "begun" for line in lines(search(values))[1:]]
     assert kinds[:3] == ["begun", "begun", "ended"]
     assert kinds.count("begun") == 4  # the first to end took less than was forecast
-
-
-@pytest.mark.slow
-def test_trials_that_cannot_share_a_bank_are_told_one_by_one(
-    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = asked(tiny, tmp_path, method={"choose": ["bitfit", "full"]}, name="unlike")
-    values["search"] |= {"at_once": 3, "trials": 3, "first_share": 1.0}
-    journal = tmp_path / "runs" / "unlike" / "search.jsonl"
-    told: list[int] = []
-    real = crowd.carry_on
-
-    def counted(*args: Any) -> Any:
-        told.append(journal.read_text().count('"ended"'))
-        return real(*args)
-
-    monkeypatch.setattr(crowd, "carry_on", counted)
-    search(values)
-    assert told == [0, 1, 2]
 
 
 def test_another_folder_is_no_search(tmp_path: Path) -> None:
