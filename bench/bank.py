@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bench.systems import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SEQUENTIAL = ("peft-fast", "penjing-lora")
 
 
 def main() -> int:
@@ -59,11 +58,12 @@ def main() -> int:
 def race(split: Split, settings: Settings, given: argparse.Namespace) -> dict[str, Any]:
     """The systems in turns at one micro-batch; each one's blocks, rates and ratios."""
     from bench.machine import while_others
-    from bench.systems import SYSTEMS, Job, System
+    from bench.systems import SYSTEMS, Job, System, tuned_peft
     from bench.worker import Child
 
     bank = System("bank", True, "lora", "auto", True, f"{given.trials} trials in the bank", given.trials)
-    systems = {**{name: SYSTEMS[name] for name in SEQUENTIAL}, "bank": bank}
+    one_by_one = (tuned_peft(settings.device), "penjing-lora")
+    systems = {**{name: SYSTEMS[name] for name in one_by_one}, "bank": bank}
     turns = {name: given.block if name != "bank" else -(-given.block // given.trials) for name in systems}
     blocks: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     types: dict[str, str] = {}
@@ -80,7 +80,7 @@ def race(split: Split, settings: Settings, given: argparse.Namespace) -> dict[st
             rates = ", ".join(f"{name} {_rate(own[-1]):,.1f}" for name, own in blocks.items())
             print(f"micro-batch {settings.batch}, round {number + 1}, real tokens/s: {rates}", flush=True)
     ratios = {}
-    for other in SEQUENTIAL:
+    for other in one_by_one:
         each = [_rate(a) / _rate(b) for a, b in zip(blocks["bank"], blocks[other], strict=True)]
         ratios[other] = {"median": median(each), "min": min(each), "max": max(each)}
     return {"micro": settings.batch, "types": types, "blocks": blocks, "ratios": ratios}

@@ -70,7 +70,8 @@ def main() -> int:
     }
     write(given.out / f"search-{split.name}.json", found)
     table([{"way": way, "seconds": f"{s:.1f}", "test": _shown(found[way])} for way, s in seconds.items()])
-    table([{"part": part, "times": f"{ratio:.2f}"} for part, ratio in found["ratios"].items()])
+    if found["ratios"]:
+        table([{"part": part, "times": f"{ratio:.2f}"} for part, ratio in found["ratios"].items()])
     return 0
 
 
@@ -115,15 +116,14 @@ def measure(given: argparse.Namespace, split: Any, folder: Path) -> dict[str, An
 
 
 def _peers(given: argparse.Namespace, split: Any, specs: list[Any], folder: Path) -> dict[str, Any]:
-    from bench.systems import SYSTEMS, Job, Settings
+    from bench.systems import SYSTEMS, Job, Settings, tuned_peft
     from bench.worker import Child
     from penjing.chains.trial import Leg, carry, pool
-    from penjing.device import choose
     from penjing.models.load import find
 
     each: list[dict[str, Any]] = []
     known: dict[str, float] = {}  # seconds of each kind: all but the rate
-    peer = SYSTEMS["peft-fast" if choose(given.device).precision == "bf16" else "peft-fast-fp32"]
+    peer = SYSTEMS[tuned_peft(given.device)]
     for number, spec in enumerate(specs):
         kind = repr(spec.method)
         if given.peers == "kinds" and kind in known:
