@@ -7,7 +7,7 @@ A cell is one training (data, method, side, rate, seed) in a process of its own;
 bench/out/methods-DATA.json at once and does not run again. The peer is transformers' Trainer with
 group_by_length, for adapters over peft, with the same settings, head, rate, steps and precision. Rates are
 each method's default when none are given; with several, every one is trained and told with its validation
-score.
+score. New layers of the head have a rate of their own in every system.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _settings(given: argparse.Namespace) -> Settings:
     device = "cuda" if given.device == "auto" and torch.cuda.is_available() else given.device
     device = "cpu" if device == "auto" else device
     plain = Settings(folder=str(find("minilm")), epochs=given.epochs, device=device, peer_head="mean")
-    return with_lora_defaults(plain)
+    return replace(with_lora_defaults(plain), head_lr=given.head_lr)
 
 
 def _systems(name: str, precision: str) -> list[System]:
@@ -143,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", type=lambda text: text.split(","), help="names with commas; all when not given")
     add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[0, 1, 2])
     add("--rates", type=lambda text: [float(word) for word in text.split(",")], help="for every method named")
+    add("--head-lr", type=float, default=5e-3, help="of the head's layers; what Penjing takes for minilm")
     add("--own", action="store_true", help="without the peers: a sweep of rates")
     add("--epochs", type=float, default=10.0)
     add("--precision", choices=["fp32", "bf16"], default="fp32")
