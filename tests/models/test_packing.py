@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from penjing.errors import NotSupported
 from penjing.models import packing
 from penjing.models.layout import layout_of, spread
 from penjing.models.load import Base, load
@@ -213,6 +214,17 @@ def test_a_base_that_breaks_in_whatever_way_when_packed_is_padded(tiny: Tiny) ->
     trunk.forward = forward
     way = packing.how_to_run(trunk)
     assert (way.packed, way.reason) == (False, "KeyError: 'layout'")
+
+
+def test_a_base_that_does_not_even_run_padded_is_refused_with_its_reason(tiny: Tiny) -> None:
+    trunk: Any = load(str(tiny("bert"))).trunk
+
+    def forward(*args: Any, **keywords: Any) -> Any:
+        raise TypeError("'NoneType' object is not callable")
+
+    trunk.forward = forward
+    with pytest.raises(NotSupported, match=r"BertModel from .* ended on four .*: TypeError: 'None"):
+        packing.how_to_run(trunk)
 
 
 def test_a_padded_base_still_runs_as_transformers_would() -> None:

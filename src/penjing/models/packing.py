@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penjing.errors import NotSupported
 from penjing.models import varlen
 from penjing.models.across import attend_across
 from penjing.models.attention import DroppedAttention
@@ -283,6 +284,9 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
 
     The trial covers unequal lengths and, where the base attends within a window, a sequence longer than the
     window.
+
+    Raises:
+        NotSupported: it does not even run padded.
     """
     config: Any = trunk.config
     longest = int(getattr(config, "max_position_embeddings", 0) or 512)
@@ -297,7 +301,15 @@ def how_to_run(trunk: nn.Module, *, tolerance: float = 1e-4) -> Way:
     ids = allowed[torch.randint(len(allowed), (sum(lengths),), generator=generator)].to(_device(trunk))
     native(trunk)
     with evaluating(trunk), torch.no_grad():
-        wanted = run(trunk, Way(False), ids, lengths)
+        try:
+            wanted = run(trunk, Way(False), ids, lengths)
+        except FAILURES as error:
+            raise NotSupported(
+                f"A base that answers token ids was wanted; {type(trunk).__name__} from "
+                f"{getattr(config, 'name_or_path', '') or 'its config'} ended on four short sequences: "
+                f"{why(error)}. Its config.json may not be that of its weights, or the family wants more "
+                "than ids: take another base."
+            ) from error
         try:
             trunk.set_attn_implementation(NAME)  # type: ignore[operator]
             kind: Any = type(trunk)
