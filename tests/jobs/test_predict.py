@@ -63,9 +63,12 @@ def test_one_name_of_a_file_means_its_rows(tuned: Tuned, tiny_csv: Path) -> None
     assert found[0].answer["confidence"] == pytest.approx(alone["confidence"], rel=1e-4)
 
 
-def test_a_file_that_is_not_there_is_not_taken_for_a_text() -> None:
-    with pytest.raises(DataError, match="looks like a file of texts, and there is none"):
-        file_among(["tickest.csv"])
+def test_a_file_that_is_not_there_is_not_taken_for_a_text(tmp_path: Path) -> None:
+    for name in ("tickest.csv", "TICKEST.CSV", str(tmp_path / "new tickest.csv")):
+        with pytest.raises(DataError, match="looks like a file of texts, and there is none"):
+            file_among([name])
+    assert file_among(["why was I sent report.csv"]) is None
+    assert file_among(["is it in and/or report.csv"]) is None
 
 
 def test_files_beside_each_other_are_not_taken_for_texts(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def file_among(given: list[str]) -> Path | None:
         DataError: it is one of several, or a folder, or looks like a file's name and there is no such file.
     """
     if len(given) != 1:
-        named = next((one for one in given if Path(one).suffix in SUFFIXES and os.path.isfile(one)), None)
+        named = next((one for one in given if Path(one).suffix.lower() in SUFFIXES and os.path.isfile(one)), None)
         if named:
             raise DataError(
                 f"Texts, or one file of texts, were wanted; {named} is a file, one of {len(given)} that are "
@@ -180,7 +180,8 @@ def file_among(given: list[str]) -> Path | None:
             f"A text or a file of texts was wanted; {given[0]} is a folder. Give a file of it; if it is the "
             "text, give it on standard input."
         )
-    if path.suffix in SUFFIXES and " " not in given[0]:
+    in_a_folder = path.parent != Path() and path.parent.is_dir()
+    if path.suffix.lower() in SUFFIXES and (in_a_folder or " " not in given[0]):
         raise DataError(
             f"{given[0]} looks like a file of texts, and there is none. Give its path, or a text in quotes."
         )
