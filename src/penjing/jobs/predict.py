@@ -161,7 +161,9 @@ def file_among(given: list[str]) -> Path | None:
         DataError: it is one of several, or a folder, or looks like a file's name and there is no such file.
     """
     if len(given) != 1:
-        named = next((one for one in given if Path(one).suffix.lower() in SUFFIXES and os.path.isfile(one)), None)
+        named = next(
+            (one for one in given if Path(one).suffix.lower() in SUFFIXES and os.path.isfile(one)), None
+        )
         if named:
             raise DataError(
                 f"Texts, or one file of texts, were wanted; {named} is a file, one of {len(given)} that are "
