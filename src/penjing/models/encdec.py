@@ -51,10 +51,10 @@ def start_of(trunk: nn.Module) -> int:
 
 
 def unsaid(trunk: nn.Module, stop: Sequence[int]) -> tuple[int, ...]:
-    """Ids that an encoder-decoder never says: its padding, if that does not stop. Marian's has a logit of 0,
-    where those of most words are below; no answer is learned with it, so nothing pushes it down.
+    """Ids that are never said: of an encoder-decoder its padding, if that does not stop. Marian's has a logit
+    of 0, where those of most words are below; no answer is learned with it, so nothing pushes it down.
     """
-    pad = getattr(bare(trunk).config, "pad_token_id", None)
+    pad = getattr(bare(trunk).config, "pad_token_id", None) if is_whole(trunk) else None
     return (pad,) if isinstance(pad, int) and pad >= 0 and pad not in stop else ()
 
 

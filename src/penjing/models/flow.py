@@ -63,7 +63,7 @@ def line_of(
         allow([], int(room[0]))  # complains here, not in the midst of others
     chances = np.random.default_rng([how.seed, 0]).random((1, how.max_new if how.sample else 0))
     before: list[Sequence[int]] = [[encdec.start_of(model.trunk)]] if both else [row]
-    never = encdec.unsaid(model.trunk, stop) if both else ()
+    never = encdec.unsaid(model.trunk, stop)
     return Line(row, how, Asked([row], before, room, torch.from_numpy(chances), tuple(stop), allow, never))
 
 

@@ -132,7 +132,7 @@ def generate(
                 torch.tensor(np.array(chances)),
                 tuple(stop),
                 allow,
-                encdec.unsaid(model.trunk, stop) if both else (),
+                encdec.unsaid(model.trunk, stop),
             )
             reader = reader_of(model, own, cached=cached)
             answers = _beams(reader, asked, how) if how.beams > 1 else _one_each(reader, asked, how)
@@ -158,8 +158,7 @@ def stream(
     room = torch.from_numpy(rooms_of([row], how, limit, both))
     chances = torch.from_numpy(np.random.default_rng([how.seed, 0]).random((1, how.max_new)))
     before: list[Sequence[int]] = [[encdec.start_of(model.trunk)]] if both else [row]
-    never = encdec.unsaid(model.trunk, stop) if both else ()
-    asked = Asked([row], before, room, chances, tuple(stop), allow, never)
+    asked = Asked([row], before, room, chances, tuple(stop), allow, encdec.unsaid(model.trunk, stop))
     reader, said = reader_of(model, [row]), list[int]()
     while len(said) < int(room[0]):
         with evaluating(model), torch.inference_mode():
