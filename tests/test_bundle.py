@@ -19,7 +19,10 @@ from penjing.engine.scoring import outputs
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.files import sha256
 from penjing.jobs.prepare import card_of, load_base, part_of, ready, rows_of, task_of
+from penjing.models.heads import ClassHead
 from penjing.models.load import load as open_base
+from penjing.models.model import Model
+from penjing.objectives.mixed import mixed
 
 METHODS = ("full", "lora", "top", "bitfit", "adapter", "prompt", "prefix", "p_tuning", "side")
 TEXTS = ["my card was charged twice", "the parcel is late", "i cannot log in"]
@@ -323,3 +326,53 @@ def test_a_bundle_taken_as_a_base_sums_up_sequences_as_it_did(copy: Callable[[st
     assert open_base(str(folder)).pooling == about["pooling"] == "cls"
     reseal(folder, base={**about, "pooling": "mean"})
     assert open_base(str(folder)).pooling == "mean"
+
+
+def test_a_bundle_taken_as_a_base_goes_on_with_the_dense_layer_it_tuned(tuned: Tuned, tiny: Any) -> None:
+    run = tuned("full")
+    ours, began = (
+        load(run.folder, precision="fp32", device="cpu").model.head.dense,
+        open_base(str(tiny("bert"))),
+    )
+    taken = open_base(str(run.folder)).pooler
+    assert taken is not None
+    assert torch.equal(taken.weight, ours.weight)
+    assert torch.equal(taken.bias, ours.bias)
+    assert not torch.equal(taken.weight, began.pooler.weight)
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "roberta"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_task_that_has_no_use_for_the_dense_layer_keeps_it_for_the_next(
+    family: str, cut: bool, tiny: Any, tmp_path: Path
+) -> None:
+    """Also beside a trunk whose sizes its config does not say."""
+    base = open_base(str(tiny(family)))
+    head = ClassHead(base.width, 2, pooling="mean", dropout=0.0)
+    if cut:
+        with torch.no_grad():
+            linears = [m for m in base.trunk.modules() if isinstance(m, torch.nn.Linear)]
+            linears[-1].bias = None
+    bundles.save(tmp_path / "b", model=Model(base.trunk, head, base.way), base=base, saves="full", card={})
+    taken = open_base(str(tmp_path / "b")).pooler
+    assert (tmp_path / "b/trunk/stored.json").is_file() == cut
+    assert base.trunk.pooler is None
+    assert base.pooler is not None
+    assert taken is not None
+    assert torch.equal(taken.weight, base.pooler.weight)
+
+
+@pytest.mark.parametrize("other", ["sentence_order", "masked"])
+def test_a_language_model_has_the_dense_layer_where_it_was_taught(
+    other: str, tiny: Any, tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+
+    base = open_base(str(tiny("bert")))
+    task = mixed(of=["masked", other]).bind(base, [], weights=True)
+    model = Model(base.trunk, task.head(base.width, [], base.pooling, base.pooler), base.way)
+    bundles.save(tmp_path / "b", model=model, base=base, saves="full", card={})
+    with safe_open(tmp_path / "b/trunk/model.safetensors", framework="pt") as file:
+        assert ("bert.pooler.dense.weight" in file.keys()) == (other == "sentence_order")  # noqa: SIM118
+    if other == "sentence_order":
+        assert torch.equal(open_base(str(tmp_path / "b")).pooler.weight, base.pooler.weight)

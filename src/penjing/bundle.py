@@ -40,6 +40,7 @@ from penjing.engine.vectors import vectors
 from penjing.errors import DataError, NotSupported
 from penjing.files import new_folder, sha256, standing, write_json
 from penjing.models import peft_files, skeleton
+from penjing.models.checkpoint import with_pooler
 from penjing.models.compiled import Compiled
 from penjing.models.embedding import whole_state
 from penjing.models.ensemble import Ensemble, share_weights
@@ -203,18 +204,7 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         else:
             base.tokenizer.save_pretrained(aside / "tokenizer")
         if saves == "full":
-            trunk, words = model.trunk, words_of(model.head)
-            places = {} if isinstance(trunk, Compiled) else skeleton.differs(trunk)
-            if isinstance(trunk, Compiled):
-                trunk.save(aside / "trunk")
-                card = {**card, "stored": {trunk.graph.runtime: trunk.made}}
-            elif places:
-                skeleton.save(model.trunk, aside / "trunk", places)
-                card = {**card, "stored": skeleton.counted(places)}
-            elif words is not None:  # one checkpoint: a language model as transformers has it
-                words.save(model.trunk, aside / "trunk", base.tokenizer)
-            else:
-                bare(model.trunk).save_pretrained(aside / "trunk", state_dict=whole_state(model.trunk))
+            card = {**card, **_save_trunk(aside / "trunk", model, base)}
             if base.way.sight:  # the folder is a base by itself
                 base.way.sight.save(aside / "trunk")
         elif saves == "peft":
@@ -235,6 +225,28 @@ def save(folder: Path, *, model: Model, base: Base, saves: str, card: dict[str, 
         }
         full = {"format": FORMAT, "saves": saves, **card, "base": about, "files": files}
         write_json(aside / "card.json", full)
+
+
+def _save_trunk(folder: Path, model: Model, base: Base) -> dict[str, Any]:
+    """Write the whole trunk, with its family's own dense layer over CLS; what the card is to say of it.
+
+    A language model has no such layer in transformers: there it is written where a head was taught with it.
+    """
+    trunk, words = model.trunk, words_of(model.head)
+    if isinstance(trunk, Compiled):
+        trunk.save(folder)
+        return {"stored": {trunk.graph.runtime: trunk.made}}
+    taught = any(part is base.pooler for part in model.head.modules())
+    with with_pooler(bare(trunk), base.over_cls if taught or words is None else None):
+        places = skeleton.differs(trunk)
+        if places:
+            skeleton.save(trunk, folder, places)
+            return {"stored": skeleton.counted(places)}
+        if words is not None:  # one checkpoint: a language model as transformers has it
+            words.save(trunk, folder, base.tokenizer)
+        else:
+            bare(trunk).save_pretrained(folder, state_dict=whole_state(trunk))
+    return {}
 
 
 def _taught_pooling(model: Model, base: Base) -> str:

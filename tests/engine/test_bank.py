@@ -242,6 +242,20 @@ def test_each_trial_is_clipped_by_its_own_norm(place: Place) -> None:
     assert [s.loss for s in found["calm"]] == pytest.approx([s.loss for s in wanted], abs=1e-5)
 
 
+def test_a_step_without_a_target_leaves_a_trial_as_it_was(place: Place) -> None:
+    """Alone, no weight has a gradient then, and none moves or decays."""
+    trial, other = place.trial("a", {**MANY["a"], "weight_decay": 0.5}), place.trial("b")
+    batches = trial.stream
+    trial.stream = lambda step: (
+        [replace(batch, n_targets=0) for batch in own] if number == 1 else own
+        for number, own in enumerate(batches(step), step)
+    )
+    seen = [trained(trial.model) for _ in itertools.islice(Bank([trial, other]).steps(), 3)]
+    assert trial.step == 3
+    assert all(torch.equal(seen[1][name], own) for name, own in seen[0].items())
+    assert not all(torch.equal(seen[2][name], own) for name, own in seen[0].items())
+
+
 def test_memory_grows_by_adapters_only(place: Place) -> None:
     """The base lies in memory once; a trial brings its adapter, gradients, two moments and a working copy."""
 

@@ -12,9 +12,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import pytest
 from common import told
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.serve.asked import Answered, Asked
-from penjing.serve.databases import open_database
+from penjing.serve.databases import Database, open_database
 from penjing.serve.traffic import Traffic, asked_of, masked, masker, opened, recorder
 
 ANSWER = {"label": "billing", "confidence": 0.9, "scores": {"billing": 0.9, "delivery": 0.1}}
@@ -111,6 +112,33 @@ def test_rows_are_chosen_by_time_number_feedback_and_doubt(url: str) -> None:
         assert ids(model="other") == []
         assert ids(shadow=True)[-1] == "s"
         assert traffic.count() == {"requests": 6, "labelled": 2}
+
+
+def test_whoever_read_up_to_a_word_misses_none_that_another_replica_was_writing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL numbers a row when it is written; it is seen once its transaction is committed."""
+    commit, begun, may_end = Database.commit, threading.Event(), threading.Event()
+
+    def late(database: Database) -> None:
+        if threading.current_thread() is slow._thread:
+            begun.set()
+            assert may_end.wait(20)
+        commit(database)
+
+    with Traffic(url) as slow, Traffic(url) as quick, ThreadPoolExecutor() as pool:
+        for name in "ab":
+            quick.record(name, "x", ANSWER)
+        monkeypatch.setattr(Database, "commit", late)
+        first = pool.submit(slow.feedback, "a", "billing")
+        assert begun.wait(20)
+        second = pool.submit(quick.feedback, "b", "billing")
+        wait([second], 0.5)
+        seen = quick.rows(labelled=True)
+        may_end.set()
+        first.result(), second.result()
+        later = quick.rows(after=max((row.said or 0 for row in seen), default=0))
+    assert sorted(row.id for row in seen + later) == ["a", "b"]
 
 
 def test_the_same_request_twice_is_one(url: str) -> None:

@@ -213,7 +213,8 @@ class Bank:
             norm, loss = norm_of(work.seat.trained), float(sum(work.losses))
             if abs(loss) < float("inf") and norm < float("inf"):
                 clip_to(work.seat.trained, norm, trial.clip, trial.optimizer)
-                trial.optimizer.step()
+                if work.n_targets:  # as alone: without a gradient nothing moves or decays
+                    trial.optimizer.step()
                 trial.step += 1
                 norms.append((work, norm))
             else:

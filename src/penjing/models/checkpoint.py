@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,33 @@ def _refuse_damaged(path: Path) -> None:
             f"{path} could not be read as safetensors ({error}). It is cut off or damaged: fetch the "
             "checkpoint again."
         ) from error
+
+
+def taken_pooler(trunk: Any) -> nn.Module | None:
+    """Take the family's dense layer over CLS off the trunk, with what holds it: the task's head calls it."""
+    pooler = getattr(trunk, "pooler", None)
+    if pooler is not None:
+        trunk.pooler = None
+    return None if dense_in(pooler) is None else pooler
+
+
+def dense_in(pooler: nn.Module | None) -> nn.Linear | None:
+    """The one dense layer of a family's pooler (ALBERT's is that layer); None where it is another thing."""
+    dense = getattr(pooler, "dense", pooler)
+    return dense if isinstance(dense, nn.Linear) else None
+
+
+@contextlib.contextmanager
+def with_pooler(trunk: Any, pooler: nn.Module | None) -> Iterator[None]:
+    """Inside, the trunk has its pooler again, to be written with it: whoever takes the files as a base goes
+    on with that layer as it is."""
+    if pooler is not None:
+        trunk.pooler = pooler
+    try:
+        yield
+    finally:
+        if pooler is not None:
+            trunk.pooler = None
 
 
 def settle_pooler(dense: nn.Linear | None, folder: Path) -> None:

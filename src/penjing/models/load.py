@@ -23,11 +23,13 @@ from penjing.models import compiled, encdec, grow, packing, skeleton
 from penjing.models.adapters import twin
 from penjing.models.checkpoint import (
     declared_pooling,
+    dense_in,
     longest,
     place_of_cls,
     refuse,
     settle,
     settle_pooler,
+    taken_pooler,
     tried,
 )
 from penjing.models.halves import auto_of, encoder_alone, part_of
@@ -57,10 +59,15 @@ class Base:
     width: int
     n_layers: int
     pooling: str  # how this family sums up a sequence, one of heads.POOLINGS
-    pooler: nn.Linear | None  # the family's dense layer over CLS, where it has one
+    over_cls: nn.Module | None  # the family's own module with a dense layer over CLS, off the trunk
     limit: int  # longest sequence, tokens
     grown: bool = False  # from random weights: a preset to grow, which no file holds
     cut: bool = False  # to fewer layers than its files have
+
+    @property
+    def pooler(self) -> nn.Linear | None:
+        """The family's dense layer over CLS, where it has one: a head that reads CLS takes it over."""
+        return dense_in(self.over_cls)
 
 
 def find(name: str) -> Path:
@@ -255,10 +262,10 @@ def _ready(
     settle(trunk)
     trunk.to(device)
     packing.register()
-    pooler = _taken_pooler(trunk)
+    over_cls = taken_pooler(trunk)
     way = Way(False, 0, "it has no weights")
     if sight is not None:  # image classifiers of transformers stand on the first state itself
-        pooler, way = None, Way(False, 0, "it reads images", sight)
+        over_cls, way = None, Way(False, 0, "it reads images", sight)
     elif isinstance(trunk, compiled.Compiled):
         way = compiled.way()
     elif torch.device(device).type != "meta":
@@ -275,19 +282,19 @@ def _ready(
         width=int(config.hidden_size),
         n_layers=int(config.num_hidden_layers),
         pooling=(None if sight else declared_pooling(folder)) or usual,
-        pooler=pooler,
+        over_cls=over_cls,
         limit=sight.n_tokens if sight else longest(config, tokenizer, way.offset),
     )
 
 
 def copy_of(base: Base) -> Base:
     """A second base with the same weights: training takes a base apart, and a copy is cheaper than a load."""
-    return replace(base, trunk=copy.deepcopy(base.trunk), pooler=copy.deepcopy(base.pooler))
+    return replace(base, trunk=copy.deepcopy(base.trunk), over_cls=copy.deepcopy(base.over_cls))
 
 
 def twin_of(base: Base) -> Base:
     """The same base for a method that leaves its weights alone: they are shared, only the modules are new."""
-    return replace(base, trunk=twin(base.trunk), pooler=copy.deepcopy(base.pooler))
+    return replace(base, trunk=twin(base.trunk), over_cls=copy.deepcopy(base.over_cls))
 
 
 def _same_words(tokenizer: Any, trunk: Any, folder: Path) -> None:
@@ -353,15 +360,6 @@ def _weights_sha(folder: Path) -> str:
     if len(files) == 1:
         return sha256(files[0])
     return hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
-
-
-def _taken_pooler(trunk: Any) -> nn.Linear | None:
-    """Take the family's dense layer over CLS off the trunk; the task's head holds it."""
-    pooler = getattr(trunk, "pooler", None)
-    if pooler is not None:
-        trunk.pooler = None
-    dense = getattr(pooler, "dense", pooler)
-    return dense if isinstance(dense, nn.Linear) else None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from penjing.errors import NotSupported, SpecError
 
 WAIT_S = 30.0  # for another process that writes
+TURN = 0x70656E6A  # of PostgreSQL's advisory locks, ours
 WORDS = {
     "sqlite": {"serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "real": "REAL"},
     "postgresql": {"serial": "BIGSERIAL PRIMARY KEY", "real": "DOUBLE PRECISION"},
@@ -55,6 +56,13 @@ class Database:
                 self.run(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
             return
         self.run(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} {kind}")
+
+    def in_turn(self) -> None:
+        """Begin a transaction whose serial numbers are seen in their order: no other one that begins so runs
+        until it is committed. PostgreSQL gives numbers when rows are written, not when they are seen, so
+        whoever read up to one could miss a lower one; of SQLite one process writes at a time anyway."""
+        if self.kind == "postgresql":
+            self.run("SELECT pg_advisory_xact_lock(?)", (TURN,))
 
     def commit(self) -> None:
         """Returns when it is on the disk."""
