@@ -98,6 +98,17 @@ def test_a_reply_of_weight_0_is_read_and_not_learned(chat: str, tiny: Tiny) -> N
     assert "it is lost" in text
 
 
+def test_what_was_thought_is_learned_where_the_template_writes_it(tiny: Tiny) -> None:
+    thinking = Conversation((TALK.messages[1], replace(TALK.messages[2], thought="late")))
+    chat = TAGGED.replace("{{ m.content }}", "{{ m.reasoning_content or '' }}|{{ m.content }}", 1)
+    written = template_of(tokenizer_of(tiny, "qwen3", chat)).write(thinking)
+    (learned,) = runs(tokenizer_of(tiny, "qwen3"), written.ids, written.learned)
+    assert learned.startswith("late|which order ?")
+    silent = template_of(tokenizer_of(tiny, "qwen3"), "chatml")
+    assert not silent.thinks
+    assert "late|" not in silent.text(thinking)
+
+
 def test_masks_are_those_of_transformers_where_a_template_has_tags(tiny: Tiny) -> None:
     tokenizer = tokenizer_of(tiny, "qwen3", TAGGED)
     _equal_masks(tokenizer, TALK)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common import entities_of, put
-from penjing.data.conll import sentences
+from penjing.data.conll import laid_out, read_conll, sentences
 from penjing.data.tagged import read
 from penjing.errors import DataError
 
@@ -70,3 +70,23 @@ def test_a_token_may_be_a_blank_of_another_kind(tmp_path: Path) -> None:
     assert first.columns == [["EU", "\u3000", "10\xa0000"], ["B-ORG", "O", "O"]]
     assert second.columns == [["Bonn"], ["B-LOC"]]
     assert entities_of(read(path)) == [("EU", "ORG")]
+
+
+def test_characters_of_a_chinese_text_make_the_text_that_they_were_cut_from() -> None:
+    """Else a model would learn `2 0 1 8 年` and be asked about `2018年`."""
+    assert laid_out([*"2018年北京ATP的A股"])[0] == "2018年北京ATP的A股"
+    assert laid_out(["用", "iPhone", "13", "手", "机"]) == (
+        "用iPhone 13手机", ((0, 1), (1, 7), (8, 10), (10, 11), (11, 12)),
+    )  # fmt: skip
+    assert laid_out(["Plan", "B", "4", "me"])[0] == "Plan B 4 me"
+
+
+def test_a_blank_may_be_a_token(tmp_path: Path) -> None:
+    table = read_conll(put(tmp_path, "a.conll", "王 B-PER\n明 I-PER\n  O\n在 O\n"), name="a")
+    assert [*table.rows(["tokens"])] == [(1, [["王", "明", "", "在"]])]
+
+
+def test_a_last_column_in_which_nothing_stands_is_not_the_tags(tmp_path: Path) -> None:
+    text = "王\tB-PER\t\r\n明\tI-PER\t\r\n\r\n北\tB-LOC\t\r\n"
+    table = read_conll(put(tmp_path, "a.conll", text), name="a")
+    assert [cells for _, [cells] in table.rows(["tags"])] == [["B-PER", "I-PER"], ["B-LOC"]]

@@ -61,6 +61,17 @@ def test_alpacas_input_system_and_history_are_read(tmp_path: Path) -> None:
     assert one(tmp_path, row).messages == wanted
 
 
+def test_what_is_not_a_number_is_no_text(tmp_path: Path) -> None:
+    """pandas writes so what is missing, and `nan` would be learned as a word."""
+    whole = read(put(tmp_path, "a.csv", "instruction,input,output\nhi,nan,None\nhi,,b\n")).items or []
+    assert [one.messages for one in whole] == [
+        (Message("user", "hi"), Message("assistant", said)) for said in ("None", "b")
+    ]
+    assert one(tmp_path, {"instruction": "hi", "input": float("nan"), "output": "yes ?"}).messages == PLAIN
+    with pytest.raises(DataError, match="the reply in message 2 is empty"):
+        one(tmp_path, {"instruction": "hi", "output": float("nan")})
+
+
 def test_tool_calls_are_read_in_both_forms(tmp_path: Path) -> None:
     call = {"name": "find", "arguments": {"what": "fee"}}
     tools = [{"name": "find"}]

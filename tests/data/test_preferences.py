@@ -59,6 +59,43 @@ def test_pairs_that_cannot_be_used_are_told_or_left_out(
     assert any("1 of 2 pairs left out" in note for note in rows.notes)
 
 
+def test_what_stands_before_both_replies_is_kept(tmp_path: Path) -> None:
+    """An input, a history, earlier turns and calls of tools are what a reply answers to."""
+    call = {"function": {"name": "find", "arguments": {}}}
+    lead = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "12"}]
+    rule = {"role": "system", "content": "s"}
+    rows: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
+        ({"instruction": "say", "input": "hi"}, [("user", "say\nhi")]),
+        ({"instruction": "hi", "input": float("nan"), "history": [["a", "b"]]},
+         [("user", "a"), ("assistant", "b"), ("user", "hi")]),
+        ({"prompt": "hi", "chosen": [ASKED, BAD, ASKED, GOOD], "rejected": [ASKED, BAD, ASKED, BAD]},
+         [("user", "hi"), ("assistant", "no"), ("user", "hi")]),
+        ({"prompt": [rule, ASKED], "chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+         [("system", "s"), ("user", "hi")]),
+        ({"prompt": "hi", "chosen": [*lead, GOOD], "rejected": [*lead, BAD]},
+         [("user", "hi"), ("assistant", ""), ("tool", "12")]),
+    ]  # fmt: skip
+    for row, wanted in rows:
+        whole = {"chosen": "yes ?", "rejected": "no", **row}
+        (one,) = read(put(tmp_path, "a.jsonl", lines(whole))).items or []
+        assert [(m.role, m.content) for m in one.asked.messages] == wanted
+        assert (one.chosen.content, one.rejected.content) == ("yes ?", "no")
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"prompt": "hi", "chosen": [BAD, ASKED, GOOD], "rejected": [BAD]}, "differ before their last reply"),
+        ({"prompt": "ha", "chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]}, "does not hold what is asked"),
+        ({"prompt": "hi", "chosen": "yes", "rejected": float("nan")}, "the reply in message 2 is empty"),
+        ({"prompt": "hi", "chosen": "yes", "rejected": None}, "a reply is missing"),
+    ],
+)
+def test_a_pair_that_would_lose_a_part_is_told(row: dict[str, Any], text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=text):
+        read(put(tmp_path, "a.jsonl", lines(row)))
+
+
 def test_columns_that_are_not_there_are_told(tmp_path: Path) -> None:
     path = put(tmp_path, "a.jsonl", lines({"prompt": "hi", "good": "x"}, {"prompt": "hi", "good": "x"}))
     with pytest.raises(DataError, match=r"`chosen` and `rejected`; columns are prompt, good"):

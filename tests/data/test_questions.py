@@ -169,3 +169,14 @@ def test_a_number_is_an_answer_as_it_is_written(tmp_path: Path) -> None:
     ]
     found = read(put(tmp_path, "q.jsonl", "\n".join(map(json.dumps, rows))))
     assert [one.answers for one in found.items or ()] == [(Answer("1990", 3, 7),)] * 2 + [()]
+
+
+def test_places_written_as_pandas_does_are_read(tmp_path: Path) -> None:
+    table = "who?,Is Ann Ann?,Ann,7.0\nwhere?,It is so,,\nwho?,It is so,,-1\n"
+    path = put(tmp_path, "a.csv", f"question,context,answer,answer_start\n{table}")
+    found = read(path).items or []
+    assert [one.answers for one in found] == [(Answer("Ann", 7, 10),), (), ()]
+    row = {"question": "who?", "context": "Ann", "answer": float("nan"), "answer_start": float("nan")}
+    assert (read(put(tmp_path, "a.jsonl", json.dumps(row))).items or [])[0].answers == ()
+    with pytest.raises(DataError, match=r"0.5 is no place"):
+        read(put(tmp_path, "b.jsonl", json.dumps(row | {"answer": "A", "answer_start": 0.5})))

@@ -295,6 +295,42 @@ def test_spans_in_the_way_of_spacy_2_are_read(tmp_path: Path) -> None:
     assert entities_of(read(path)) == [("Anna", "PER")]
 
 
+@pytest.mark.parametrize("place", [(3, 8), ("3", "8"), (3.0, 8.0), (3, 7)])
+def test_places_in_utf_16_units_as_numbers_or_texts_are_turned_and_told(
+    place: tuple[Any, Any], tmp_path: Path
+) -> None:
+    entity = {"start": place[0], "end": place[1], "text": "Peter", "label": "PER"}
+    rows = read(lines(tmp_path, {"text": "😀 Peter in Berlin", "entities": [entity]}))
+    assert entities_of(rows) == [("Peter", "PER")]
+    assert "1 row with places in UTF-16 units" in rows.notes[-1]
+
+
+def test_places_in_characters_behind_an_emoji_stay(tmp_path: Path) -> None:
+    entity = {"start": 2, "end": 7, "text": "Peter", "label": "PER"}
+    rows = read(lines(tmp_path, {"text": "😀 Peter in Berlin", "entities": [entity]}))
+    assert (entities_of(rows), [n for n in rows.notes if "UTF" in n]) == ([("Peter", "PER")], [])
+
+
+def test_an_empty_cell_of_entities_holds_none_and_is_counted(tmp_path: Path) -> None:
+    rows = read(put(tmp_path, "a.csv", 'text,entities\nPeter here,"[[0,5,""PER""]]"\nnobody,\n'))
+    assert entities_of(rows) == [("Peter", "PER")]
+    assert "1 row with an empty cell of entities: taken to hold none" in rows.notes
+    some, none = {"text": "Peter", "entities": [[0, 5, "PER"]]}, {"text": "x", "entities": float("nan")}
+    assert len(read(lines(tmp_path, some, none))) == 2
+
+
+def test_a_place_that_is_no_whole_number_is_refused(tmp_path: Path) -> None:
+    row = {"text": "Peter", "entities": [{"start": 0.5, "end": 5, "label": "PER"}]}
+    with pytest.raises(DataError, match=r"the place 0.5 stands"):
+        read(lines(tmp_path, row))
+
+
+def test_tags_with_their_prefix_behind_are_understood_and_told(tmp_path: Path) -> None:
+    rows = read(put(tmp_path, "a.conll", "王 PER-B\n明 PER-I\n在 O\n北 LOC-B\n京 LOC-I\n"))
+    assert entities_of(rows) == [("王明", "PER"), ("北京", "LOC")]
+    assert "tags are read as BIO2 (`LOC-B` is B-LOC" in rows.notes[0]
+
+
 def test_spans_of_label_studio_are_read(tmp_path: Path) -> None:
     value = {"start": 0, "end": 4, "text": "Anna", "labels": ["PER"]}
     result = {"type": "labels", "from_name": "who", "value": value}

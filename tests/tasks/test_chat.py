@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,14 @@ def test_a_long_conversation_loses_its_oldest_turns_and_no_reply_is_cut(base: Ba
     part = part_of(bound(base), base, rows_of(LONG), whole - 1)
     assert base.tokenizer.decode(part.tokens.ids).count("it is lost<|im_end|>") == 1
     assert any("2 of their oldest messages are left out, no reply is cut" in note for note in part.rows.notes)
+
+
+def test_thoughts_that_the_template_does_not_write_are_told(base: Base) -> None:
+    rows = rows_of(talk("a", "b"))
+    one = (rows.items or [])[0]
+    thinking = replace(one, messages=(one.messages[0], replace(one.messages[1], thought="hm")))
+    part = part_of(bound(base), base, replace(rows, items=[thinking]))
+    assert "1 reply with `reasoning_content`, which the template" in part.rows.notes[-1]
 
 
 def test_what_does_not_fit_is_refused_or_left_out_and_counted(base: Base) -> None:

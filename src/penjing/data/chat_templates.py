@@ -45,6 +45,11 @@ class Template:
     tokenizer: Any
     stops: frozenset[int]
 
+    @property
+    def thinks(self) -> bool:
+        """Whether it writes what was thought before a reply."""
+        return "reasoning_content" in (self.tokenizer.chat_template or "")
+
     def text(self, one: Conversation, *, ask: bool = False) -> str:
         """The conversation as the model reads it; `ask` adds what asks for a reply."""
         return _text(self.tokenizer, one.messages, one.tools, ask)
@@ -106,6 +111,7 @@ class Template:
         each = written if len(written) == len(replies) else ["".join(written)] * len(replies)
         for message, found in zip(replies, each, strict=True):
             wanted = [message.content.strip(), *(tool for tool, _ in message.calls)]
+            wanted += [message.thought.strip()] if self.thinks else []
             lost = next((part for part in wanted if part and part not in found), None)
             if lost is not None:
                 raise NotSupported(
@@ -223,6 +229,8 @@ def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
     plain: list[dict[str, Any]] = []
     for message in messages:
         one: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.thought:
+            one["reasoning_content"] = message.thought
         if message.calls:
             one["tool_calls"] = [
                 {"type": "function", "function": {"name": tool, "arguments": json.loads(given)}}

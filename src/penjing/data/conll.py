@@ -60,7 +60,7 @@ def sentences(path: Path, *, name: str | None = None, encoding: str | None = Non
                     yield _sentence(first, lines, comments)
                     lines, comments = [], {}
                 continue
-            cells = _fields(body)
+            cells = _cells(body, width)
             # The first token of a sentence may be `#NowPlaying:`.
             may_be_token = len(cells) == (width or len(cells)) and _TAG.match(cells[-1])
             match = _COMMENT.match(body) if not lines and not may_be_token else None
@@ -85,6 +85,13 @@ def _fields(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
 
 
+def _cells(line: str, width: int) -> list[str]:
+    """The cells of a line of a file with `width` columns: a line that begins with what parts them and has one
+    too few is of a blank, which Chinese corpora have as a token."""
+    cells = _fields(line)
+    return ["", *cells] if len(cells) == width - 1 > 0 and line[:1] == " " else cells
+
+
 def _sentence(first: int, lines: list[list[str]], comments: dict[str, str]) -> Sentence:
     columns = [list(column) for column in zip(*lines, strict=True)]
     if len(columns) >= 8 and all(re.match(r"\d+([-.]\d+)?$", cell) for cell in columns[0]):
@@ -96,16 +103,19 @@ def _sentence(first: int, lines: list[list[str]], comments: dict[str, str]) -> S
 def _layout(name: str, found: Iterable[Sentence]) -> _Layout:
     """Tokens stand first and tags last, but where the first column counts the tokens, or of two columns the
     first alone holds tags."""
-    width = n_tokens = longest = n_first = n_last = 0
+    width = full = n_tokens = longest = n_first = n_last = 0
     counted = True
     for sentence in found:
-        first, last = sentence.columns[0], sentence.columns[-1]
         width = len(sentence.columns)
+        # Where all lines end with a tab, nothing stands in the last column.
+        full = max(full, *(i + 1 for i, column in enumerate(sentence.columns) if any(column)), 1)
+        first, last = sentence.columns[0], sentence.columns[full - 1]
         n_tokens += len(first)
         longest = max(longest, len(first))
         n_first += sum(bool(_TAG.match(cell)) for cell in first)
         n_last += sum(bool(_TAG.match(cell)) for cell in last)
         counted = counted and first[:1] in (["0"], ["1"]) and _counts(first)
+    width = min(width, full)
     if width > 2 and counted and longest > 1:
         # CoNLL-U ends with remarks, of which nothing says that they are tags.
         tags = None if width >= 8 and n_last < 0.95 * n_tokens else width - 1
@@ -136,7 +146,8 @@ def is_conll(lines: Sequence[str]) -> bool:
 
 
 def joined(tokens: Sequence[str]) -> str:
-    """Tokens as running text: spaces between words, none between Han characters."""
+    """Tokens as running text: spaces between words, none beside Han characters, nor between the letters and
+    digits of a text that was cut into characters."""
     return laid_out(tokens)[0]
 
 
@@ -145,14 +156,24 @@ def laid_out(tokens: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
     parts: list[str] = []
     places = []
     at = 0
+    single = _is_cut(tokens)
+    last = ""
     for token in tokens:
-        if parts and token and not (WIDE.match(parts[-1][-1:]) and WIDE.match(token)):
+        glued = WIDE.match(last[-1:]) or WIDE.match(token) or (single and len(last) == len(token) == 1)
+        if last and token and not glued:
             parts.append(" ")
             at += 1
         parts.append(token)
+        last = token or last
         places.append((at, at + len(token)))
         at += len(token)
     return "".join(parts), tuple(places)
+
+
+def _is_cut(tokens: Sequence[str]) -> bool:
+    """Whether a text was cut into its characters: those of Chinese, and with them digits and letters."""
+    wide = [token for token in tokens if WIDE.match(token)]
+    return bool(wide) and all(len(token) == 1 for token in wide)
 
 
 def read_conll(path: Path, *, name: str, encoding: str | None = None) -> Table:

@@ -23,6 +23,7 @@ import numpy as np
 
 from penjing.data.columns import one_named, simple
 from penjing.data.fields import given_rows
+from penjing.data.labels import is_missing
 from penjing.data.lists import literal
 from penjing.data.sources import tables
 from penjing.data.table import Table
@@ -39,18 +40,20 @@ ROLES = {
 }  # fmt: skip
 TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 REPLIES = ("output", "completion", "response", "answer", "reply", "回答", "答案", "回复", "答复")
+MORE = ("input", "history", "system", "tools")
 PROMPTS = ("prompt", "question", "query", "input", "问题", "提问", "咨询", "输入")
 
 
 @dataclass(frozen=True)
 class Message:
     """What one side says. `calls` of a reply are (tool, arguments as JSON); with `learned` False (OpenAI's
-    `weight: 0`) it is read and not learned."""
+    `weight: 0`) it is read and not learned. `thought`: what was thought before it (`reasoning_content`)."""
 
     role: str  # system, user, assistant or tool
     content: str
     calls: tuple[tuple[str, str], ...] = ()
     learned: bool = True
+    thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,9 @@ def _rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     whole = wanted | {name: columns[name] for name in ("system", "tools") if name in columns}
     for line, cells in table.rows(list(whole.values())):
-        yield line, dict(zip(whole, cells, strict=True))
+        row = dict(zip(whole, cells, strict=True))
+        # A reply of a CSV may be the word None; what need not be there is missing so, as pandas writes it.
+        yield line, row | {key: None for key in MORE if is_missing(row.get(key), typed=table.typed)}
 
 
 def conversation(row: dict[str, Any]) -> Conversation:
@@ -215,11 +220,7 @@ def conversation(row: dict[str, Any]) -> Conversation:
     """
     turns = opened(next((row[name] for name in TURNS if row.get(name) is not None), None))
     if turns is None and "instruction" in row:
-        turns = []
-        for asked_, told in opened(row.get("history")) or []:
-            turns += [{"role": "user", "content": asked_}, {"role": "assistant", "content": told}]
-        whole = "\n".join(str(part) for part in (row["instruction"], row.get("input")) if part or part == 0)
-        turns += [{"role": "user", "content": whole}, {"role": "assistant", "content": row.get("output")}]
+        turns = [*instructed(row), {"role": "assistant", "content": row.get("output")}]
     elif turns is None:
         turns = [*_side(row.get("prompt"), "user"), *_side(row.get("completion"), "assistant")]
     if not isinstance(turns, list | tuple):
@@ -229,6 +230,15 @@ def conversation(row: dict[str, Any]) -> Conversation:
     if system and (not messages or messages[0].role != "system"):
         messages.insert(0, Message("system", str(system)))
     return Conversation(tuple(messages), _tools(row.get("tools")))
+
+
+def instructed(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Messages of what Alpaca's `instruction` asks of its `input`, behind its `history`."""
+    turns = []
+    for question, reply in opened(row.get("history")) or []:
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+    parts = [part for part in (row["instruction"], row.get("input")) if not is_missing(part, typed=True)]
+    return [*turns, {"role": "user", "content": "\n".join(map(str, parts))}]
 
 
 def opened(cell: Any) -> Any:
@@ -265,8 +275,10 @@ def _message(one: Any) -> Message:
     weight = one.get("weight")
     if weight not in (None, 0, 1):
         raise ValueError(f"a message has the weight {weight!r}; 0 or 1 were wanted")
-    content = "" if content is None else str(content)
-    return Message(role, content, tuple(_call(call) for call in calls), learned=weight != 0)
+    content, thought = (
+        "" if is_missing(text, typed=True) else str(text) for text in (content, one.get("reasoning_content"))
+    )
+    return Message(role, content, tuple(_call(call) for call in calls), learned=weight != 0, thought=thought)
 
 
 def _call(one: Any) -> tuple[str, str]:

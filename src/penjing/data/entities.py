@@ -17,9 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from penjing.data.conll import WIDE
+from penjing.data.labels import is_missing
 
 Place = tuple[int, int]  # first character, the one after the last
+Raw = tuple[int, int, str, str | None]  # start, end, label, and the entity's own text where it is given
 
 STARTS = ("start", "start_offset", "start_idx", "begin", "from", "start_char")
 ENDS = ("end", "end_offset", "end_idx", "stop", "to", "end_char")
@@ -50,8 +54,9 @@ class Tagged:
     sites: tuple[Place, ...] = ()  # where what gets a tag stands, once a tokenizer has read the row
 
 
-def entities_in(cell: Any, text: str) -> tuple[list[Entity], list[str]]:
-    """The entities of a cell, and those that cannot be as they are written, in words.
+def entities_in(cell: Any, text: str) -> tuple[list[Entity], list[str], bool]:
+    """The entities of a cell, those that cannot be as they are written, in words, and whether places were
+    counted in UTF-16 units, as JavaScript does (an emoji is two); they are turned into characters.
 
     An entity whose text stands elsewhere is moved to where it is nearest, one that has no place is left out;
     either is named.
@@ -61,7 +66,9 @@ def entities_in(cell: Any, text: str) -> tuple[list[Entity], list[str]]:
     """
     found: list[Entity] = []
     flaws = []
-    for start, end, label, surface in _raw(cell):
+    raw = [*_raw(cell)]
+    turned = _turned(raw, text)
+    for start, end, label, surface in turned or raw:
         placed = _placed(start, end, surface, text)
         if placed != (start, end) and placed != (start, end + 1):
             what = f"`{surface if surface is not None else label}` ({label}) at {start}–{end}"
@@ -71,12 +78,23 @@ def entities_in(cell: Any, text: str) -> tuple[list[Entity], list[str]]:
             flaws.append(f"{what}, {reason}")
         if placed is not None:
             found.append(Entity(*placed, label))
-    return sorted(set(found), key=lambda e: (e.start, e.end, e.label)), flaws
+    return sorted(set(found), key=lambda e: (e.start, e.end, e.label)), flaws, turned is not None
 
 
-def _raw(cell: Any) -> Iterator[tuple[int, int, str, str | None]]:
+def _turned(raw: Sequence[Raw], text: str) -> list[Raw] | None:
+    """Places in characters of those that count UTF-16 units; None where nothing says that they do."""
+    told = [one for one in raw if one[3] is not None]
+    if max(text, default="") <= "\uffff" or all(_stands(a, b, own, text) for a, b, _, own in told):
+        return None
+    units = np.cumsum([0, *(1 + (sign > "\uffff") for sign in text)]).tolist()
+    place = {unit: i for i, unit in enumerate(units)}
+    found = [(place.get(a, -1), place.get(b, -1), label, own) for a, b, label, own in raw]
+    return found if all(own is None or _stands(a, b, own, text) for a, b, _, own in found) else None
+
+
+def _raw(cell: Any) -> Iterator[Raw]:
     """(start, end, label, text or None) of each entity; the end of an entity with a text may be inclusive."""
-    if cell is None:
+    if is_missing(cell, typed=False):
         return
     if isinstance(cell, dict) and isinstance(cell.get("entities"), list):  # spaCy 2
         cell = cell["entities"]
@@ -86,7 +104,7 @@ def _raw(cell: Any) -> Iterator[tuple[int, int, str, str | None]]:
                 raise ValueError(f"under `{label}` stands {str(inner)[:60]!r}")
             for surface, places in inner.items():
                 for start, end in places:
-                    yield int(start), int(end), str(label), str(surface)
+                    yield _whole(start), _whole(end), str(label), str(surface)
         return
     if not isinstance(cell, list):
         raise ValueError(f"{str(cell)[:60]!r} stands")
@@ -94,14 +112,22 @@ def _raw(cell: Any) -> Iterator[tuple[int, int, str, str | None]]:
         if isinstance(one, dict):
             start, end, label = (_under(one, keys) for keys in (STARTS, ENDS, LABELS))
             labels = label if isinstance(label, list) and label else [label]
-            if not (isinstance(start, int) and isinstance(end, int) and all(map(_is_text, labels))):
+            if start is None or end is None or not all(map(_is_text, labels)):
                 raise ValueError(f"{str(one)[:80]} stands")
             surface = _under(one, SURFACES)
-            yield from ((start, end, label, surface if _is_text(surface) else None) for label in labels)
+            own = surface if _is_text(surface) else None
+            yield from ((_whole(start), _whole(end), label, own) for label in labels)
         elif isinstance(one, list | tuple) and len(one) == 3 and isinstance(one[2], str):
-            yield int(one[0]), int(one[1]), one[2], None
+            yield _whole(one[0]), _whole(one[1]), one[2], None
         else:
             raise ValueError(f"{str(one)[:80]} stands")
+
+
+def _whole(value: Any) -> int:
+    """A whole number, also as `7.0` or "7", as tables write it."""
+    if isinstance(value, bool) or float(value) != int(float(value)):
+        raise ValueError(f"the place {value!r} stands")
+    return int(float(value))
 
 
 def _is_text(value: Any) -> TypeGuard[str]:
@@ -116,14 +142,19 @@ def _placed(start: int, end: int, surface: str | None, text: str) -> Place | Non
     """Where an entity stands; None where it cannot be found."""
     if surface is None:
         return (start, end) if 0 <= start < end <= len(text) else None
-    for last in (end, end + 1):
-        if 0 <= start < last <= len(text) and text[start:last] == surface:
-            return start, last
+    if last := _stands(start, end, surface, text):
+        return start, last
     hits = [m.start() for m in re.finditer(re.escape(surface), text)] if surface else []
     if not hits:
         return None
     first = min(hits, key=lambda hit: abs(hit - start))
     return first, first + len(surface)
+
+
+def _stands(start: int, end: int, surface: str | None, text: str) -> int:
+    """The place after the last character of what stands where it is said to; 0 where it does not."""
+    ends = (last for last in (end, end + 1) if 0 <= start < last <= len(text))
+    return next((last for last in ends if text[start:last] == surface), 0)
 
 
 def overlapping(entities: Iterable[Entity]) -> tuple[list[Entity], list[Entity]]:

@@ -4,7 +4,7 @@
 |---|---|
 | ShareGPT | `conversations`, and `chosen` and `rejected` as messages |
 | OpenAI | `messages` or `prompt`, and `chosen` and `rejected` as messages or texts |
-| flat | `prompt` (or `question`, `instruction`), `chosen` and `rejected` as texts |
+| flat | `prompt` (or `question`, or `instruction` with `input`), `chosen` and `rejected` as texts |
 | whole | `chosen` and `rejected` only, each a conversation that differs in its last reply |
 | hh-rlhf | the same as texts of `Human:` and `Assistant:` |
 """
@@ -21,7 +21,17 @@ from typing import Any
 import numpy as np
 
 from penjing.data.columns import simple
-from penjing.data.conversations import TURNS, Conversation, Message, conversation, flaw_of, opened, said
+from penjing.data.conversations import (
+    MORE,
+    TURNS,
+    Conversation,
+    Message,
+    conversation,
+    flaw_of,
+    instructed,
+    opened,
+    said,
+)
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
@@ -121,24 +131,36 @@ def _columns(table: Table) -> dict[str, str]:
             )
         found[key] = hit
     turns = next((known[name] for name in (*TURNS, *PROMPTS) if name in known), None)
-    more = {name: known[name] for name in ("system", "tools") if name in known}
-    return found | ({"asked": turns} if turns else {}) | more
+    more = MORE if turns and simple(turns) == "instruction" else ("system", "tools")
+    found |= {name: known[name] for name in more if name in known}
+    return found | ({"asked": turns} if turns else {})
 
 
 def _preference(row: dict[str, Any]) -> Preference:
-    chosen, rejected = (_turns(row[key], whole="asked" not in row) for key in ("chosen", "rejected"))
+    replies = [_turns(row[key], whole="asked" not in row) for key in ("chosen", "rejected")]
+    chosen, rejected = (conversation({"messages": turns}).messages for turns in replies)
+    if not chosen or chosen[:-1] != rejected[:-1]:
+        raise ValueError("`chosen` and `rejected` differ before their last reply")
     asked = opened(row.get("asked"))
-    before = [{"role": "user", "content": asked}] if isinstance(asked, _SAID) else [*(asked or [])]
-    if not before:
-        before = chosen[:-1]
-        if before != rejected[:-1]:
-            raise ValueError("`chosen` and `rejected` differ before their last reply")
-        chosen, rejected = chosen[-1:], rejected[-1:]
+    if "input" in row or "history" in row:
+        asked = instructed({"instruction": asked, **row})
+    elif isinstance(asked, _SAID):
+        asked = [{"role": "user", "content": asked}]
     more = {"system": row.get("system"), "tools": row.get("tools")}
-    whole = [conversation({"messages": [*before, *turns[-1:]], **more}) for turns in (chosen, rejected)]
-    return Preference(
-        Conversation(whole[0].messages[:-1], whole[0].tools), whole[0].messages[-1], whole[1].messages[-1]
-    )
+    lead = [] if asked else replies[0][:-1]
+    before = conversation({"messages": asked or lead, **more})
+    messages = before.messages if lead else _led(before.messages, chosen[:-1])
+    return Preference(Conversation(messages, before.tools), chosen[-1], rejected[-1])
+
+
+def _led(asked: tuple[Message, ...], lead: tuple[Message, ...]) -> tuple[Message, ...]:
+    """What is asked, where both replies bring along what stands before their last one: calls of tools that go
+    on from it, or the conversation that it is of."""
+    if not lead or lead[0].role == "assistant":
+        return asked + lead
+    if not any(message in lead for message in asked[-1:]):
+        raise ValueError("what `chosen` brings along before its reply does not hold what is asked")
+    return lead if lead[0].role == "system" or asked[0].role != "system" else asked[:1] + lead
 
 
 def _turns(cell: Any, *, whole: bool) -> list[Any]:
@@ -150,6 +172,8 @@ def _turns(cell: Any, *, whole: bool) -> list[Any]:
         return [{"role": role, "content": content.strip()} for role, content in sides]
     if isinstance(cell, dict):
         return [cell]
+    if cell is None:
+        raise ValueError("a reply is missing")
     return [{"role": "assistant", "content": cell}] if isinstance(cell, _SAID) else [*cell]
 
 

@@ -258,8 +258,10 @@ def _answers(cell: Any) -> Iterator[tuple[str, int | None]]:
         yield str(cell), None
     elif isinstance(cell, dict):
         texts, starts = cell.get("text"), cell.get("answer_start", cell.get("start"))
-        texts = [texts] if isinstance(texts, str | int | float) else [*(texts or [])]
-        starts = [None] * len(texts) if starts in (None, "") else starts
+        if texts is None or is_missing(texts, typed=True):
+            return
+        texts = [texts] if isinstance(texts, str | int | float) else [*texts]
+        starts = [None] * len(texts) if is_missing(starts, typed=False) else starts
         starts = [*starts] if isinstance(starts, list | tuple) else [starts]
         yield from ((str(text), _whole(start)) for text, start in zip(texts, starts, strict=True) if text)
     elif isinstance(cell, list | tuple):
@@ -270,7 +272,16 @@ def _answers(cell: Any) -> Iterator[tuple[str, int | None]]:
 
 
 def _whole(start: Any) -> int | None:
-    return None if start in (None, "") else int(start)
+    """A place; `177.0`, as pandas writes it in a column where some are missing, is 177.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if is_missing(start, typed=False):
+        return None
+    if float(start) != int(float(start)):
+        raise ValueError(f"{start!r} is no place")
+    return int(float(start))
 
 
 def _placed(text: str, start: int | None, context: str, where: str, found: _Found) -> Answer:

@@ -21,6 +21,7 @@ import numpy as np
 SCHEMES = ("bio1", "bio2", "bioes", "io")
 OUTSIDE = ("O", "")
 _PREFIXED = re.compile(r"([BIESMLU])[-_](.+)$", re.DOTALL)
+_SUFFIXED = re.compile(r"(.*[^BIESMLU_-].*)[-_]([BIESMLU])$", re.DOTALL)
 _AS = {"L": "E", "U": "S", "M": "I"}
 _EDGE = ("O", "")
 _ALSO_OUTSIDE = ("o", "_", "-", "0")
@@ -61,9 +62,14 @@ def find_scheme(sequences: Iterable[Sequence[str]]) -> str:
 
 
 def spelled(tags: Collection[str]) -> dict[str, str]:
-    """What the distinct tags of a file mean that are not written as usual: `b-per` is B-per, and where no tag
-    is O and all others have a prefix, `o`, `_`, `-` and `0` are O."""
+    """What the distinct tags of a file mean that are not written as usual: `b-per` is B-per, `PER-B` is
+    B-PER, and where no tag is O and all others have a prefix, `o`, `_`, `-` and `0` are O."""
     others = [tag for tag in tags if tag not in (*OUTSIDE, *_ALSO_OUTSIDE)]
+    outside = {} if "O" in tags else {tag: "O" for tag in _ALSO_OUTSIDE if tag in tags}
+    behind = {tag: match for tag in others if (match := _SUFFIXED.match(tag)) and not _PREFIXED.match(tag)}
+    letters = {match[2] for match in behind.values()}
+    if len(behind) == len(others) and "B" in letters and letters & {*"IEML"}:
+        return {tag: f"{match[2]}-{match[1]}" for tag, match in behind.items()} | outside
     large = {tag: tag[0].upper() + tag[1:] for tag in others}
     if not others or not all(map(_PREFIXED.match, large.values())):
         return {}
@@ -71,7 +77,6 @@ def spelled(tags: Collection[str]) -> dict[str, str]:
     small = begins <= set("biesmlu") and ("b" in begins or begins == {"i"})  # or `e-mail` is a label
     if not small and not begins <= set("BIESMLU"):
         return {}
-    outside = {} if "O" in tags else {tag: "O" for tag in _ALSO_OUTSIDE if tag in tags}
     return (large if small else {}) | outside
 
 

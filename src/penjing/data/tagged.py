@@ -15,7 +15,7 @@ import numpy as np
 
 from penjing.data.conll import WIDE, laid_out
 from penjing.data.entities import Entity, Place, Tagged, characters_of, entities_in, overlapping, words_of
-from penjing.data.labels import label_names
+from penjing.data.labels import is_missing, label_names
 from penjing.data.lists import with_lists
 from penjing.data.roles import ENTITIES, TAGS, TOKENS, Roles, roles_of, said_of
 from penjing.data.schemes import find_scheme, spans_of, spelled
@@ -51,6 +51,8 @@ class _Found:
     flaws: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_empty: int = 0
+    n_units: int = 0  # rows whose places counted UTF-16 units
+    n_bare: int = 0  # rows whose cell of entities is empty
 
 
 def read(
@@ -94,6 +96,15 @@ def read(
         _gather(table, roles, found, units=units, overlaps=overlaps, drop_empty=drop_empty)
     if found.n_empty:
         found.notes.append(f"{found.n_empty:,} rows left out, their text is empty")
+    if found.n_units:
+        found.notes.append(
+            f"{counted(found.n_units, 'row')} with places in UTF-16 units, as JavaScript counts: turned into "
+            "characters"
+        )
+    if found.n_bare:
+        found.notes.append(
+            f"{counted(found.n_bare, 'row')} with an empty cell of entities: taken to hold none"
+        )
     found.notes += _cut_otherwise(found.items) if labelled else []
     _judge(found, repair)
     if not found.items:
@@ -180,7 +191,7 @@ def _gather(
         if scheme:
             entities = _of_tags(text, places, tags[i], scheme, where, table, found)
         else:
-            entities = _of_spans(item, row.get(roles.entities or ""), where, table, found)
+            entities = _of_spans(item, row[roles.entities], where, found) if roles.entities else []
         if not overlaps:
             entities, out = overlapping(entities)
             found.flaws += [
@@ -300,15 +311,17 @@ def _of_tags(
     return [Entity(places[first][0], places[last - 1][1], label) for first, last, label in spans]
 
 
-def _of_spans(item: Tagged, cell: Any, where: str, table: Table, found: _Found) -> list[Entity]:
+def _of_spans(item: Tagged, cell: Any, where: str, found: _Found) -> list[Entity]:
     try:
-        entities, flaws = entities_in(cell, item.text)
+        entities, flaws, turned = entities_in(cell, item.text)
     except (ValueError, TypeError) as error:
         raise DataError(
             f"{where}: entities were wanted as {{start, end, label}}, [start, end, label] or {{label: "
             f"{{text: [[start, end]]}}}}; {error}. Write them so, or name another column with `label:`."
         ) from error
     found.flaws += [("entities", where, text) for text in flaws]
+    found.n_units += turned
+    found.n_bare += is_missing(cell, typed=False)
     return entities
 
 

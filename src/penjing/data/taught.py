@@ -98,7 +98,7 @@ def entities(*, intent: bool | str) -> Teach:
             raise _other(wanted, truth)
         text = asked["text"] if "text" in asked else laid_out(asked["tokens"])[0]
         try:
-            found, flaws = entities_in(whole["entities"], text)
+            found, flaws, _ = entities_in(whole["entities"], text)
         except (ValueError, TypeError) as error:
             raise _other("a list of {start, end, label}", truth) from error
         if flaws:

@@ -187,6 +187,12 @@ def _part(write: Template, rows: Rows, max_length: int, learn: str, too_long: st
         )
     if dropped:
         notes.append(f"{counted(dropped, 'conversation')} longer than {max_length} tokens left out")
+    thought = sum(message.thought != "" for one in items_of(rows) for message in one.messages)
+    if thought and not write.thinks:
+        notes.append(
+            f"{counted(thought, 'reply', 'replies')} with `reasoning_content`, which the template "
+            f"`{write.name}` does not write: it is not learned"
+        )
     rows = replace(rows, notes=(*rows.notes, *notes))
     return Part(rows, laid(sequences, labels), _encode(rows, []), owners=np.array(owners, dtype=np.int64))
 
