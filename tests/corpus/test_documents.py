@@ -18,8 +18,9 @@ import pytest
 
 from common import put
 from penjing.corpus import asked
-from penjing.corpus.documents import Document, _blocks, documents
+from penjing.corpus.documents import Document, documents
 from penjing.corpus.inputs import Piece, files_of, parts_of
+from penjing.corpus.lines import blocks
 from penjing.errors import DataError
 
 
@@ -92,7 +93,16 @@ def test_json_lines_keep_the_good_lines_of_a_broken_file(tmp_path: Path) -> None
 def test_a_column_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> None:
     path = put(tmp_path, "a.jsonl", '{"txt": "one"}\n')
     assert "has txt" in read(path)[0].why
+    assert "Did you mean `txt`" in read(path, text="txts")[0].why
     assert texts(path, text="txt") == ["one"]
+
+
+def test_rows_of_one_file_may_bear_their_text_under_different_names(tmp_path: Path) -> None:
+    rows = [{"meta": 1}, {"content": "one"}, {"Text": "two"}, ["no row"], {"text": "three", "content": "no"}]
+    path = put(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert [text for text in texts(path) if text] == ["one", "two", "three"]
+    assert troubles(path) == [("a.jsonl:1", "no_column"), ("a.jsonl:4", "no_text")]
+    assert texts(put(tmp_path, "a.csv", "Id,TEXT\n1,one\n")) == ["one"]
 
 
 def test_parquet_and_tables_are_read_by_their_text_column(tmp_path: Path) -> None:
@@ -111,6 +121,69 @@ def test_a_web_page_is_its_text_without_menus_and_scripts(tmp_path: Path) -> Non
     assert texts(put(tmp_path, "a.html", page)) == [
         "Harbour\nThe harbour & the town were quiet.\nA boat\nx = 1\n    y"
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "codec", "text"),
+    [
+        ("gb2312", "gb18030", "工程将于明年春天开工，預計需要两年时间。"),
+        ("big5", "big5", "週一，市議會表決通過了重建舊橋的方案。"),
+        ("Shift_JIS", "cp932", "これは日本語の文章です。"),
+        ("windows-1251", "cp1251", "Это простой русский текст."),
+        ("ISO-8859-1", "cp1252", "Das heißt “schön”."),
+    ],
+)
+def test_a_web_page_is_read_in_the_encoding_that_it_says(
+    tmp_path: Path, said: str, codec: str, text: str
+) -> None:
+    head = f'<html><head><meta http-equiv="Content-Type" content="text/html; charset={said}"></head>'
+    path = put(tmp_path, "a.html", f"{head}<body><p>{text}</p></body></html>".encode(codec))
+    assert texts(path) == [text]
+    lying = put(tmp_path, "b.html", f"{head}<body><p>{text}</p></body></html>".encode())
+    assert texts(lying) == [text]
+
+
+def test_a_web_page_may_lack_ends_and_stand_in_a_form(tmp_path: Path) -> None:
+    page = """<body><form id="all"><div><nav><ul><li><a href="/">Home</a></ul></div><a name="top"><article>
+    <header><h1>Head</h1></header><p>One <a href="/1">link</a> of<p>two</form></article></body>"""
+    assert texts(put(tmp_path, "a.html", page)) == ["Head\nOne link of\ntwo"]
+    endless = "<b><i>x</i>" * 20_000 + "</p>" * 20_000
+    assert len(texts(put(tmp_path, "b.html", endless))[0]) == 20_000
+
+
+def test_a_notebook_is_what_was_written_into_its_cells(tmp_path: Path) -> None:
+    printed = [{"data": {"image/png": "A" * 99}}]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Bridges\n", "of the town"]},
+        {"cell_type": "code", "source": "x = 1", "outputs": printed},
+        {"cell_type": "raw", "source": "no"},
+    ]
+    assert texts(put(tmp_path, "a.ipynb", json.dumps({"cells": cells}))) == [
+        "# Bridges\nof the town\n\nx = 1"
+    ]
+    assert troubles(put(tmp_path, "b.ipynb", "[1]")) == [("b.ipynb", "unreadable_file")]
+
+
+def test_the_lines_of_old_macs_are_lines(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.txt", b"one\rmore\r\rtwo\r" * 3)
+    assert texts(path) == ["one\nmore", "two\none\nmore", "two\none\nmore", "two"]
+    assert texts(path, part_mib=1e-5) == texts(path)
+    assert texts(put(tmp_path, "a.jsonl", '{"text": "a"}\r{"text": "b"}')) == ["a", "b"]
+
+
+def test_all_of_a_file_is_gone_over_once_to_find_its_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path, "a.txt", "plain text of a line\n\n" * 200)
+    looked: list[Path] = []
+
+    def look(path: Path, **settings: Any) -> tuple[str, str]:
+        looked.append(path)
+        return "utf-8", ""
+
+    monkeypatch.setattr("penjing.corpus.codec.find_encoding", look)
+    assert len(read(path, part_mib=1e-4)) == 200
+    assert len(looked) == 1
 
 
 def test_code_is_one_document_a_file(tmp_path: Path) -> None:
@@ -205,7 +278,7 @@ def blocks_by_line(raw: bytes, begin: int, end: int | None, most: int) -> Iterat
         if begins < begin:
             continue
         number += 1
-        if line.strip(b" \t\r\n\xef\xbb\xbf"):
+        if line.replace(b"\xe3\x80\x80", b"").strip(b" \t\r\n\xef\xbb\xbf"):
             start = start if block else number
             block += line
             continue
@@ -220,7 +293,7 @@ def blocks_by_line(raw: bytes, begin: int, end: int | None, most: int) -> Iterat
 
 @pytest.mark.parametrize("window", [1, 2, 5, 64, 1000])
 def test_documents_are_those_found_a_line_at_a_time(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penjing.corpus.documents._WINDOW", window)
+    monkeypatch.setattr("penjing.corpus.lines._WINDOW", window)
     rng = random.Random(window)
     words = [
         b"a",
@@ -233,6 +306,7 @@ def test_documents_are_those_found_a_line_at_a_time(window: int, monkeypatch: py
         b"\r\n\r\n",
         b"  ",
         b"\n\xef\xbb\xbf\n",
+        b"\n\xe3\x80\x80 \xe3\x80\x80\n",
     ]
     for _ in range(150):
         raw = b"".join(rng.choices(words, k=rng.randint(0, 40)))
@@ -244,7 +318,7 @@ def test_documents_are_those_found_a_line_at_a_time(window: int, monkeypatch: py
         ):
             piece = Piece("", "", "", "text", begin, end)
             expected = list(blocks_by_line(raw, begin, end, 20))
-            assert list(_blocks(io.BytesIO(raw), piece, 20)) == expected, (raw, begin, end)
+            assert list(blocks(io.BytesIO(raw), piece, 20)) == expected, (raw, begin, end)
 
 
 def test_sources_are_sub_folders_or_the_first_part_of_a_name(tmp_path: Path) -> None:

@@ -11,19 +11,20 @@ from penjing.corpus.asked import NormaliseSpec
 from penjing.corpus.normalise import _PLAIN, normaliser
 
 SIGNS = [
-    *"aZ 09,.\n\t\r", "\n\n\n", " \n", "\u3000\n", "\r\n", "\u2028", "\u2029", "\x85", "\x00", "\x1f", "\x7f",
+    *"aZ 09,.\n\t\r", "\v\f", "\n\n\n", " \n", "\u3000\n", "\r\n", "\u2028", "\u2029", "\x85", "\x00",
+    "\x1f", "\x7f",
     "\xad", "e\u0301", "\u212b", "é", "ＡＺａ１９", "，！", "中文", "\u3000", "\u200b", "\u200d", "\u202e",
     "\ufeff", "ﬁ", "①", "カ\u3099", "\u1100\u1161", "한", "\xa0", "\u2009",
     "…", "\U0001f600", "\ufa0e", "\U0002f800",
 ]  # fmt: skip
-BARRED = {*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0), 0xAD, 0x200B, 0x200E, 0x200F} | {
+BARRED = {*range(9), *range(0x0E, 0x20), *range(0x7F, 0xA0), 0xAD, 0x200B, 0x200E, 0x200F} | {
     *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF, *range(0xFFF9, 0xFFFC)
 }  # fmt: skip
 
 
 def sign_by_sign(text: str, form: Literal["NFC", "NFKC"] | None, *, half: bool) -> str:
     text = unicodedata.normalize(form, text) if form else text
-    text = re.sub("\r\n|[\r\u2028\u2029\x85]", "\n", text)
+    text = re.sub("\r\n|[\r\v\f\u2028\u2029\x85]", "\n", text)
     text = "".join(sign for sign in text if ord(sign) not in BARRED)
     if half:
         wide = {c: c - 0xFEE0 for c in range(0xFF10, 0xFF5B) if chr(c).isalnum()}
@@ -60,3 +61,16 @@ def test_signs_that_are_called_plain_stay_as_they_are_in_any_order() -> None:
 
 def test_a_long_run_of_blanks_takes_no_longer_than_its_length() -> None:
     assert normaliser(NormaliseSpec())([f"a{' ' * 200_000}b \nc"]) == [f"a{' ' * 200_000}b\nc"]
+
+
+def test_a_form_feed_parts_words() -> None:
+    assert normaliser(NormaliseSpec())(["the end\fChapter 2\vmore"]) == ["the end\nChapter 2\nmore"]
+
+
+def test_japanese_keeps_its_own_characters() -> None:
+    pytest.importorskip("opencc")
+    simplify = normaliser(NormaliseSpec(chinese="simplified"))
+    assert simplify(["東京の図書館で時間を過ごした。", "圖書館・時間"]) == [
+        "東京の図書館で時間を過ごした。",
+        "图书馆・时间",
+    ]

@@ -89,3 +89,27 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 def test_marks_alone_do_not_hide_an_empty_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is empty"):
         read(put(tmp_path, codecs.BOM_UTF8))
+
+
+def test_traditional_chinese_is_big5(tmp_path: Path) -> None:
+    text = "週一，市議會表決通過了重建舊橋的方案。工程將於明年春天開工，預計需要兩年時間。\n" * 3
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode("big5"))
+    assert find_encoding(path)[0] == "big5hkscs"
+    path.write_bytes("It was 20 °C, and “warm” – so they said.\n".encode("cp1252"))
+    assert find_encoding(path)[0] == "cp1252"
+
+
+def test_bytes_that_windows_does_not_have_make_it_latin_1(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("Une école près de l'été\n".encode("latin-1") * 9 + b"a \x81 b\n")
+    assert find_encoding(path)[0] == "latin-1"
+
+
+def test_a_broken_byte_far_into_ascii_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penjing.data.encoding._EVIDENCE", 64)
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"plain text\n" * 10 + "café\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"line 11: byte 0xe9 \(byte 114 of the file\) is not UTF-8"):
+        find_encoding(path)
+    assert find_encoding(path, strict=False)[0] == "utf-8"

@@ -172,10 +172,17 @@ def test_a_program_is_judged_as_code_however_many_its_comments_are(tmp_path: Pat
 def test_weights_are_given_or_grow_by_the_exponent(raw: Path) -> None:
     flat = made(raw, "flat", exponent=0)
     assert list(flat.weights.values()) == pytest.approx([1 / 3] * 3)
-    given = made(raw, "given", weights={"zh": 3, "en": 1})
-    assert given.weights == {"en": 0.25, "odd": 0.0, "zh": 0.75}
+    given = made(raw, "given", weights={"zh": 3, "en": 1, "odd": 1})
+    assert given.weights == {"en": 0.2, "odd": 0.2, "zh": 0.6}
     with pytest.raises(SpecError, match=r"`weights\.zhh` names no source\. Did you mean `zh`"):
         made(raw, "wrong", weights={"zhh": 1})
+
+
+def test_weights_leave_no_source_out(raw: Path) -> None:
+    with pytest.raises(SpecError, match=r"`weights` must give every source a share; it leaves out odd"):
+        made(raw, weights={"zh": 3, "en": 1})
+    with pytest.raises(SpecError, match=r"`weights\.en`: .* greater than 0; it is -1"):
+        made(raw, weights={"zh": 3, "en": -1, "odd": 1})
 
 
 def test_what_cannot_be_read_is_refused_when_that_is_asked_for(raw: Path) -> None:
@@ -206,8 +213,9 @@ def test_a_finished_corpus_is_not_made_again_nor_mixed_with_another(
         patch.setattr(job.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             made(raw, seed=2, fresh=True)
-    with pytest.raises(SpecError, match="other things are there"):  # and not "stands already"
+    with pytest.raises(SpecError, match="holds the beginnings of one"):  # and not "stands already"
         made(raw, seed=1)
+    assert made(raw, seed=1, fresh=True).manifest["settings"]["seed"] == 1
     put(raw.parent, "mine/notes.txt", "x")
     with pytest.raises(SpecError, match=r"other things are there: notes\.txt"):
         made(raw, "mine")
@@ -218,6 +226,33 @@ def test_a_corpus_begun_with_other_hashes_is_refused(raw: Path, monkeypatch: pyt
     monkeypatch.setattr("penjing.jobs.corpus.hash_of", lambda word: 0)
     with pytest.raises(SpecError, match="--fresh"):
         made(raw)
+
+
+def test_what_is_no_corpus_is_not_thrown_away(raw: Path) -> None:
+    put(raw.parent, "mine/train/photo.jpg", "x")
+    with pytest.raises(SpecError, match=r"other things are there: train"):
+        made(raw, "mine", fresh=True)
+    assert (raw.parent / "mine" / "train" / "photo.jpg").is_file()
+
+
+def test_a_corpus_within_its_raw_text_does_not_read_itself(raw: Path) -> None:
+    first = made(raw, "raw/corpus")
+    told: list[str] = []
+    assert made(raw, "raw/corpus", tell=lambda news: told.append(news.text)).sha256 == first.sha256
+    assert "stands already" in told[0]
+
+
+def test_a_language_that_nobody_tells_is_refused(raw: Path) -> None:
+    with pytest.raises(SpecError, match=r"`language\.keep` names `english`.*It tells en, de"):
+        made(raw, language={"keep": ["english"]})
+
+
+def test_when_nothing_could_be_read_the_first_trouble_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "raw/a.csv", "name,age\nBo,3\n")
+    with pytest.raises(
+        DataError, match=r"1 as `unreadable_file`\. .* \(a\.csv: .* a column `text` was wanted"
+    ):
+        made(tmp_path / "raw")
 
 
 def test_when_everything_goes_it_says_so(raw: Path) -> None:
@@ -254,6 +289,23 @@ def test_without_ray_the_line_that_installs_it_is_told(raw: Path, monkeypatch: p
         NotSupported, match=r"needs Ray; it is not installed.*pip install 'penjing\[cluster\]'"
     ):
         made(raw, on="ray")
+
+
+def test_text_as_it_lies_has_splits_by_name_or_by_folder(tmp_path: Path) -> None:
+    for name in ("a/train/x.txt", "a/valid/y.txt", "a/test/z.txt", "b/lib/test/x.txt", "b/lib.dev.txt"):
+        put(tmp_path, name, name)
+    first, second = open_corpus(tmp_path / "a"), open_corpus(tmp_path / "b")
+    assert [list(first.texts(split)) for split in ("train", "valid")] == [
+        [("a/train/x.txt", "train")],
+        [("a/valid/y.txt", "valid")],
+    ]
+    assert [text for text, _ in second.texts("train")] == ["b/lib/test/x.txt"]
+
+
+def test_text_read_otherwise_is_another_corpus(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.txt", "one\n\ntwo\nthree\n")
+    told = {open_corpus(path, documents=how).sha256 for how in ("line", "file", "blank_line", None)}
+    assert len(told) == 3
 
 
 def test_text_as_it_lies_is_a_corpus_too(raw: Path) -> None:

@@ -150,6 +150,33 @@ def test_weights_mix_sources(asks: dict[str, Any]) -> None:
     assert (targets[rows, 0] == mail).sum() == 6
 
 
+def test_sources_are_drawn_as_their_corpus_was_prepared_to_be(asks: dict[str, Any], tmp_path: Path) -> None:
+    from penjing.jobs.corpus import prepare
+
+    told: list[str] = []
+    for name in ("mail", "chat"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        text = "\n\n".join(f"{name} " + LINE.format(i) for i in range(20))
+        (tmp_path / "raw" / name / "a.txt").write_text(text, encoding="utf-8")
+    prepare(
+        raw=str(tmp_path / "raw"), out=str(tmp_path / "c"), weights={"mail": 3, "chat": 1}, quality=None,
+        twins={"near": None}, processes=1,
+    )  # fmt: skip
+    asks["data"] = {"train": str(tmp_path / "c"), "max_length": 32}
+    job = opened_corpus(specs.read({**asks, "task": "masked"}), lambda news: told.append(news.text))
+    assert job.task.order is not None
+    assert job.parts is not None
+    rows = job.task.order(job.parts[0], 8, 0, 0)[0]
+    assert (job.parts[0].targets[rows, 0] == job.data.names.index("mail")).sum() == 6
+    assert f"sources are drawn by the weights of {tmp_path / 'c'}: chat 0.250, mail 0.750" in told
+
+
+def test_texts_are_read_in_the_encoding_that_is_told(asks: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("テスト".encode("shift_jis"))
+    asks["data"] = {"train": str(tmp_path / "a.txt"), "encoding": "shift_jis"}
+    assert [one.text for one in texts_of(specs.read({**asks, "task": "masked"})).train()] == ["テスト"]
+
+
 def test_validation_texts_may_be_named(asks: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text(LINE.format(7) * 6, encoding="utf-8")
     asks["data"] |= {"valid": str(tmp_path / "held.txt")}

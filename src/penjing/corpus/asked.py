@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -37,7 +37,9 @@ class LanguageSpec(BaseModel):
     model_config = STRICT
 
     keep: tuple[str, ...] | None = Field(
-        None, description="such as [zh, en, code]; all when not given, unknown ones (`und`) too"
+        None,
+        min_length=1,
+        description="such as [zh, en, code]; all when not given, unknown ones (`und`) too",
     )
     by: Literal["words", "py3langid"] = Field(
         "words",
@@ -128,7 +130,7 @@ class CorpusSpec(BaseModel):
         description="which kinds are looked for",
     )
     valid_share: float = Field(0.01, ge=0, lt=1, description="share of documents set aside for validation")
-    weights: dict[str, float] | None = Field(
+    weights: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None, description="how often each source is drawn; by `exponent` when not given"
     )
     exponent: float = Field(

@@ -5,7 +5,8 @@
 
 A plain text or JSON lines file, a folder or a pattern will do, too: then documents are parted by an empty
 line and
-nothing is filtered; files whose names say `valid`, `validation` or `dev` are the split `valid`.
+nothing is filtered; files whose names say `valid`, `validation` or `dev` are the split `valid`, and those of
+`test` are left out; so are folders of these names beside one named `train`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from penjing.corpus import asked
@@ -37,6 +38,7 @@ class Corpus:
     folder: Path
     sources: tuple[str, ...]
     weights: Mapping[str, float]  # source: its share of what is drawn; the sum is 1
+    weighed: bool  # whether `weights` were asked for; else they are what the sources hold
     characters: Mapping[
         str, int
     ]  # source: characters of its training text (bytes on disk where text lies raw)
@@ -103,6 +105,7 @@ def _prepared(folder: Path) -> Corpus:
         folder,
         tuple(sources),
         {name: one["weight"] for name, one in sources.items()},
+        manifest["settings"]["weights"] is not None or manifest["settings"]["exponent"] != 1,
         {name: one["train"]["characters"] for name, one in sources.items()},
         manifest["sha256"],
         manifest,
@@ -112,10 +115,12 @@ def _prepared(folder: Path) -> Corpus:
 
 def _raw(path: str, reading: dict[str, Any]) -> Corpus:
     spec = asked.read(raw=path, broken="refuse", **reading)
-    files = [file for file in files_of(spec) if not _TEST.search(file.path.name)]
+    found = files_of(spec)
+    folders = any(_folder(file) == "train" for file in found)  # else `test` may be a folder like others
+    files = [file for file in found if not _says(_TEST, file, folders)]
     by_split: dict[str, list[File]] = {"train": [], "valid": []}
     for file in files:
-        by_split["valid" if _VALID.search(file.path.name) else "train"].append(file)
+        by_split["valid" if _says(_VALID, file, folders) else "train"].append(file)
     if not by_split["train"]:
         raise DataError(
             f"{path} was to hold training text; all its files are validation or test ones by name."
@@ -125,7 +130,8 @@ def _raw(path: str, reading: dict[str, Any]) -> Corpus:
         sizes[file.source] = sizes.get(file.source, 0) + file.size
     if not any(sizes.values()):
         raise DataError(f"{path} was to hold training text; it is empty (0 bytes). Give a file with text.")
-    digest = hashlib.sha256()
+    how = [spec.text, spec.documents, spec.encoding]  # read otherwise, it is another text
+    digest = hashlib.sha256(json.dumps(how).encode())
     for file in files:
         with file.path.open("rb") as stream:
             digest.update(f"{file.source}\0{file.name}\0".encode())
@@ -144,4 +150,15 @@ def _raw(path: str, reading: dict[str, Any]) -> Corpus:
 
     total = sum(sizes.values())
     weights = {name: size / total for name, size in sizes.items()}
-    return Corpus(Path(path), tuple(sizes), weights, sizes, digest.hexdigest(), {}, rows)
+    return Corpus(Path(path), tuple(sizes), weights, False, sizes, digest.hexdigest(), {}, rows)
+
+
+def _says(split: re.Pattern[str], file: File, folders: bool) -> bool:
+    """Whether a file's name says that it is of a split, or its folder's where folders are splits."""
+    return bool(split.search(file.path.name) or (folders and split.fullmatch(_folder(file))))
+
+
+def _folder(file: File) -> str:
+    """The folder below the one that was named, in which a file lies."""
+    first, *inner = PurePath(file.name).parts
+    return first.lower() if inner else ""

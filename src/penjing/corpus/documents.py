@@ -7,31 +7,25 @@ and cut short; a line that is no JSON; a document that is too long. Such a one b
 
 from __future__ import annotations
 
-import codecs
-import io
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from penjing.corpus.asked import CorpusSpec
+from penjing.corpus.codec import codec_of, with_line_ends
 from penjing.corpus.html import text_of_html
 from penjing.corpus.inputs import Piece
-from penjing.data.encoding import find_encoding, open_bytes
+from penjing.corpus.lines import blocks, one_a_line
+from penjing.data.encoding import open_bytes
 from penjing.errors import DataError, NotSupported, nearest
 
 TEXT_COLUMNS = ("text", "content", "body", "document", "article", "raw_content", "文本", "内容", "正文")
 TROUBLES = {  # trouble: of a whole file, or of one document
     "empty_file": True, "unreadable_file": True, "no_text_layer": True,
-    "broken_line": False, "no_text": False, "undecodable": False, "too_long": False,
+    "broken_line": False, "no_column": False, "no_text": False, "undecodable": False, "too_long": False,
 }  # fmt: skip
-_HEAD = 1 << 20
 _BYTES_A_SIGN = 4
-_WINDOW = 1 << 17
-_BLANK = b" \t\r\n\xef\xbb\xbf"  # what a blank line may have
-_GAP = re.compile(rb"\n(?:[ \t\r\xef\xbb\xbf]*\n)+")
 
 
 @dataclass(frozen=True)
@@ -51,11 +45,11 @@ def documents(piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
         NotSupported: a PDF, and pypdf is not installed.
     """
     path = Path(piece.path)
-    if path.stat().st_size == 0:
-        yield Document("", piece.name, "empty_file", "it has 0 bytes")
-        return
     try:
-        yield from READERS[piece.kind](path, piece, spec)
+        if path.stat().st_size == 0:
+            yield Document("", piece.name, "empty_file", "it has 0 bytes")
+        else:
+            yield from READERS[piece.kind](path, piece, spec)
     except (DataError, OSError) as error:
         yield Document("", piece.name, "unreadable_file", str(error))
     except NotSupported as error:
@@ -65,135 +59,12 @@ def documents(piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
 
 
 def _plain(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
-    codec = _codec(path, spec.encoding)
     most = _BYTES_A_SIGN * spec.longest
+    parted = blocks if spec.documents == "blank_line" else one_a_line
     with open_bytes(path) as raw:
-        stream = _recoded(raw, codec)
-        codec = "utf-8" if stream is not raw else codec
-        blocks = (
-            _blocks(stream, piece, most)
-            if spec.documents == "blank_line"
-            else _one_a_line(stream, piece, most)
-        )
-        for line, block in blocks:
+        stream, codec = with_line_ends(raw, codec_of(path, spec.encoding))
+        for line, block in parted(stream, piece, most):
             yield _decoded(block, codec, f"{piece.name}:{line}", spec.longest)
-
-
-def _codec(path: Path, encoding: str | None) -> str:
-    """By the head where that is plainly UTF-8; else by all of the file."""
-    if encoding is None:
-        with open_bytes(path) as stream:
-            head = stream.read(_HEAD)
-        if b"\0" not in head and not head.isascii() and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
-            try:
-                codecs.getincrementaldecoder("utf-8")().decode(head)
-                return "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
-            except UnicodeDecodeError:
-                pass
-    try:
-        return find_encoding(path, encoding=encoding)[0]
-    except DataError as error:
-        if "of the file) is not" in str(error):  # UTF-8 but for some lines: those are left out by themselves
-            return "utf-8"
-        raise
-
-
-class _Recoded:
-    """UTF-16 and UTF-32 as lines of UTF-8 bytes; their own line ends are not single bytes."""
-
-    def __init__(self, raw: BinaryIO, codec: str) -> None:
-        self._text = io.TextIOWrapper(raw, encoding=codec, errors="replace", newline="")
-
-    def readline(self, size: int = -1) -> bytes:
-        return self._text.readline(size).encode("utf-8", "surrogatepass")
-
-    def read(self, size: int = -1) -> bytes:
-        return self._text.read(size).encode("utf-8", "surrogatepass")
-
-
-def _recoded(raw: BinaryIO, codec: str) -> BinaryIO:
-    return _Recoded(raw, codec) if codec.startswith(("utf-16", "utf-32")) else raw  # type: ignore[return-value]
-
-
-def _lines(stream: BinaryIO, most: int) -> Iterator[tuple[int, bytes | None]]:
-    """(size, line) of every line; None for one of more than `most` bytes, which is passed over piece by
-    piece.
-    """
-    while line := stream.readline(most + 1):
-        if len(line) <= most or line.endswith(b"\n"):
-            yield len(line), line
-            continue
-        size = len(line)
-        while rest := stream.readline(_HEAD):
-            size += len(rest)
-            if rest.endswith(b"\n"):
-                break
-        yield size, None
-
-
-def _one_a_line(stream: BinaryIO, piece: Piece, most: int) -> Iterator[tuple[str, bytes | None]]:
-    """(place, line) of the lines that begin within the piece, blank ones left out."""
-    at = _to_line(stream, piece.begin)
-    for number, (size, line) in enumerate(_lines(stream, most), start=1):
-        if piece.end is not None and at >= piece.end:
-            return
-        if line is None or line.strip():
-            yield _place(piece, number), line
-        at += size
-
-
-def _blocks(stream: BinaryIO, piece: Piece, most: int) -> Iterator[tuple[str, bytes | None]]:
-    """(place, document): lines up to a blank one. A document belongs to the piece in which the blank line
-    before it begins, the first of a file to the first piece; None for one of more than `most` bytes.
-    """
-    at = _to_line(stream, piece.begin) - 1  # where `data` begins: with the line end before a document
-    mine, over = piece.begin == 0, False
-    start = number = 1  # line in which the document began, and in which what `data` has of it begins
-    data = b"\n"
-    read = getattr(stream, "read1", stream.read)  # no more than is there, lest a cut archive loses it
-    while window := read(_WINDOW):
-        data, begin = data + window, 0
-        for gap in _GAP.finditer(data):
-            block = data[begin + 1 : gap.start() + 1]
-            if mine and (block or over):
-                yield _place(piece, start), None if over or len(block) > most else block
-            last = data.rfind(b"\n", 0, gap.end() - 1) + 1  # where the last blank line begins
-            if piece.end is not None and at + last >= piece.end:
-                return
-            number += data.count(b"\n", begin + 1, gap.end())
-            mine, over, start, begin = True, False, number, gap.end() - 1
-        data, at = data[begin:], at + begin
-        if _full(data) > most + 1:
-            over, line = True, max(0, data.rfind(b"\n"))
-            number += data.count(b"\n", 1, line + 1)
-            kept = data[line:] if len(data) - line <= most else b"."  # a line that goes on is not blank
-            data, at = kept, at + len(data) - len(kept)
-    block = data[1 : _full(data)]
-    if mine and (block or over):
-        yield _place(piece, start), None if over or len(block) > most else block
-
-
-def _full(data: bytes) -> int:
-    """How many bytes of it stand before a last line that is blank so far."""
-    line = max(0, data.rfind(b"\n"))
-    return len(data) if data[line:].strip(_BLANK) else line + 1
-
-
-def _place(piece: Piece, number: int) -> str:
-    return str(number) if piece.begin == 0 else f"{piece.begin}+{number}"
-
-
-def _to_line(stream: BinaryIO, begin: int) -> int:
-    """Go to the first line that begins at or after a byte; gives where that is."""
-    if begin == 0:
-        return 0
-    stream.seek(begin - 1)
-    at = begin - 1
-    while rest := stream.readline(_HEAD):
-        at += len(rest)
-        if rest.endswith(b"\n"):
-            break
-    return at
 
 
 def _decoded(block: bytes | None, codec: str, where: str, longest: int) -> Document:
@@ -211,13 +82,11 @@ def _decoded(block: bytes | None, codec: str, where: str, longest: int) -> Docum
 
 
 def _json_lines(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
-    codec = _codec(path, spec.encoding)
-    column = spec.text
+    most = _BYTES_A_SIGN * spec.longest
     with open_bytes(path) as raw:
-        stream = _recoded(raw, codec)
-        codec = "utf-8" if stream is not raw else codec
-        for line, block in _one_a_line(stream, piece, _BYTES_A_SIGN * spec.longest):
-            found = _decoded(block, codec, f"{piece.name}:{line}", _BYTES_A_SIGN * spec.longest)
+        stream, codec = with_line_ends(raw, codec_of(path, spec.encoding))
+        for line, block in one_a_line(stream, piece, most):
+            found = _decoded(block, codec, f"{piece.name}:{line}", most)
             if found.trouble:
                 yield found
                 continue
@@ -226,23 +95,43 @@ def _json_lines(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document
             except (ValueError, RecursionError) as error:
                 yield Document("", found.where, "broken_line", f"not JSON: {error}")
                 continue
-            if column is None and isinstance(value, dict):
-                column = _text_column(value, found.where)
-            yield _of_value(
-                value.get(column) if isinstance(value, dict) else value, found.where, spec.longest
-            )
+            yield _of_row(value, found.where, spec)
 
 
-def _text_column(keys: object, where: str, wanted: str | None = None) -> str:
-    names = [str(key) for key in keys]  # type: ignore[attr-defined]
-    found = [wanted] if wanted else [name for name in TEXT_COLUMNS if name in names]
-    if found and found[0] in names:
-        return found[0]
-    near = nearest(wanted, names) if wanted else ""
-    raise DataError(
-        f"{where}: a column `{wanted or 'text'}` was wanted; it has {', '.join(names[:8])}.{near} Name it "
+def _of_row(value: object, where: str, spec: CorpusSpec) -> Document:
+    """A line of JSON: rows of one file may bear their text under different names."""
+    if not isinstance(value, dict):
+        return _of_value(value, where, spec.longest)
+    column = _text_column(value, spec.text)
+    if column is None:
+        return Document("", where, "no_column", _no_column(value, spec.text))
+    return _of_value(value[column], where, spec.longest)
+
+
+def _text_column(names: Iterable[str], wanted: str | None) -> str | None:
+    """The name of the text among these, upper and lower case alike where none fits as it is."""
+    for name in [wanted] if wanted else TEXT_COLUMNS:
+        if name in names:
+            return name
+    lower = {str(name).lower().strip(): name for name in names}
+    return next((lower[one] for one in ([wanted.lower()] if wanted else TEXT_COLUMNS) if one in lower), None)
+
+
+def _no_column(names: Iterable[str], wanted: str | None) -> str:
+    there = [str(name) for name in names]
+    near = nearest(wanted, there) if wanted else ""
+    return (
+        f"a column `{wanted or 'text'}` was wanted; it has {', '.join(there[:8]) or 'none'}.{near} Name it "
         f"with `text:`."
     )
+
+
+def _column_of(names: Sequence[str], where: str, spec: CorpusSpec) -> str:
+    """The column of the text of a whole table."""
+    column = _text_column(names, spec.text)
+    if column is None:
+        raise DataError(f"{where}: {_no_column(names, spec.text)}")
+    return column
 
 
 def _of_value(value: object, where: str, longest: int) -> Document:
@@ -269,7 +158,7 @@ def _parquet(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
 
     try:
         with pq.ParquetFile(path) as file:
-            column = _text_column(file.schema_arrow.names, piece.name, spec.text)
+            column = _column_of(file.schema_arrow.names, piece.name, spec)
             row = 0
             for batch in file.iter_batches(batch_size=1024, columns=[column]):
                 for value in batch.column(0).to_pylist():
@@ -283,25 +172,42 @@ def _table(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
     from penjing.data.sources import tables
 
     for table in tables(path, encoding=spec.encoding, wanted=[spec.text] if spec.text else []):
-        column = _text_column(table.columns, piece.name, spec.text)
+        column = _column_of(table.columns, piece.name, spec)
         for line, cells in table.rows([column]):
             yield _of_value(cells[0], f"{piece.name}:{line}", spec.longest)
 
 
 def _whole(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
-    codec = _codec(path, spec.encoding)
     most = _BYTES_A_SIGN * spec.longest
     with open_bytes(path) as raw:
-        content = _recoded(raw, codec).read(most + 1)
-    codec = "utf-8" if codec.startswith(("utf-16", "utf-32")) else codec
+        stream, codec = with_line_ends(raw, codec_of(path, spec.encoding, page=piece.kind == "html"))
+        content = stream.read(most + 1)
     found = _decoded(content if len(content) <= most else None, codec, piece.name, spec.longest)
-    if not found.trouble and piece.kind == "html":
-        found = Document(text_of_html(found.text), found.where)
+    if not found.trouble and piece.kind in _TEXT_OF:
+        found = Document(_TEXT_OF[piece.kind](found.text), found.where)
     yield (
         found
         if found.trouble or found.text.strip()
         else Document("", found.where, "no_text", "nothing but space")
     )
+
+
+def _text_of_notebook(raw: str) -> str:
+    """What was written into the cells of a notebook, prose and code; not what running them printed.
+
+    Raises:
+        DataError: it is no notebook.
+    """
+    try:
+        cells = json.loads(raw)["cells"]
+        return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] != "raw")
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise DataError(
+            f"it was to be a notebook and cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+_TEXT_OF: dict[str, Callable[[str], str]] = {"html": text_of_html, "notebook": _text_of_notebook}
 
 
 def _pdf(path: Path, piece: Piece, spec: CorpusSpec) -> Iterator[Document]:
@@ -332,6 +238,7 @@ READERS: dict[str, Callable[[Path, Piece, CorpusSpec], Iterator[Document]]] = {
     "parquet": _parquet,
     "table": _table,
     "html": _whole,
+    "notebook": _whole,
     "file": _whole,
     "code": _whole,
     "pdf": _pdf,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from penjing.corpus.asked import CorpusSpec
+from penjing.corpus.codec import HEAD, old_mac
 from penjing.data.encoding import PACKED
 from penjing.errors import DataError, nearest
 
@@ -26,12 +27,13 @@ KINDS = {
     **dict.fromkeys((".jsonl", ".ndjson"), "lines"),
     **dict.fromkeys((".csv", ".tsv", ".tab", ".json"), "table"),
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    ".ipynb": "notebook",
     **dict.fromkeys((".md", ".rst", ".tex"), "file"),
     **dict.fromkeys(CODE, "code"),
     ".parquet": "parquet",
     ".pdf": "pdf",
 }
-_WHOLE = ("html", "file", "code", "pdf")  # kinds of which a file is one document
+_WHOLE = ("html", "notebook", "file", "code", "pdf")  # kinds of which a file is one document
 _MOST_SOURCES = 64  # that are told apart by file names
 _GROWS = 3  # a packed file's text over its size, roughly
 
@@ -178,13 +180,14 @@ def _pieces(file: File, spec: CorpusSpec, most: int) -> Iterator[tuple[Piece, in
 
 
 def _wide(path: Path, encoding: str | None) -> bool:
-    """Whether a line end may be part of another sign: UTF-16 and UTF-32, or a packed file by another name."""
+    """Whether a line end may be another byte than `\n` or part of another sign: UTF-16 and UTF-32, the text
+    of an old Mac, a packed file by another name."""
     with path.open("rb") as stream:
-        head = stream.read(4096)
+        head = stream.read(HEAD)
     told = encoding is not None and encoding.lower().replace("_", "-").startswith(
         ("utf-16", "utf-32", "utf16", "utf32")
     )
     magic = head.startswith(
         (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
     )
-    return told or magic or b"\0" in head
+    return told or magic or b"\0" in head or old_mac(head)

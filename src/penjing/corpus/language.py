@@ -104,6 +104,20 @@ def languages(texts: Sequence[str], units: Chunk, *, by: str = "words") -> list[
     return found
 
 
+def known_languages(by: str) -> list[str]:
+    """What `languages` may call a text.
+
+    Raises:
+        NotSupported: `by` is py3langid, and it is not installed.
+    """
+    if by == "py3langid":
+        py3langid_of()
+        import py3langid
+
+        return sorted({"code", *(name for name, _ in py3langid.rank("text"))})
+    return [*LATIN, *OF_SCRIPT.values(), "code", "und"]
+
+
 def _is_code(texts: Sequence[str], units: Chunk) -> np.ndarray:
     """(n,) bool: of 40 characters and more, with many signs of code."""
     size = np.fromiter(map(len, texts), np.int64, len(texts))

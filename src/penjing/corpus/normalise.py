@@ -19,7 +19,7 @@ from penjing.errors import NotSupported
 _BARRED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
 )
-_LINE_ENDS = re.compile("\r\n?|\u2028|\u2029|\x85")
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")  # a page may end with a form feed alone
 _BLANKS = re.compile(r"\n{3,}")
 # What NFC leaves alone and no rule here touches: most text is of these signs only, and needs no closer look.
 _PLAIN = (
@@ -29,6 +29,7 @@ _PLAIN = (
     (0x3041, 0x3096), (0x30A1, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7A3), (0xFF01, 0xFF0F),
     (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF9D), (0x1F300, 0x1FAFF), (0x20000, 0x2A6DF),
 )  # fmt: skip
+_KANA, _HAN = re.compile("[\u3041-\u30fa\u30fc]"), re.compile("[\u3400-\u9fff]")  # but for `・`
 _WIDE = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+")
 _TO_HALF = {
     wide: wide - 0xFEE0
@@ -55,7 +56,7 @@ def normaliser(spec: NormaliseSpec) -> Callable[[Sequence[str]], list[str]]:
                 text = unicodedata.normalize(form, text)
             if spec.width == "half":
                 text = _WIDE.sub(lambda found: found[0].translate(_TO_HALF), text)
-            if convert is not None:
+            if convert is not None and not (_KANA.search(text) and _is_japanese(text)):
                 text = convert(text)
         text = _LINE_ENDS.sub("\n", text) if _has_line_ends(text) else text
         return _trimmed(_BARRED.sub("", text))
@@ -95,7 +96,13 @@ def _trimmed(text: str) -> str:
 
 
 def _has_line_ends(text: str) -> bool:
-    return "\r" in text or (not text.isascii() and any(sign in text for sign in "\u2028\u2029\x85"))
+    signs = "\r\x0b\x0c" if text.isascii() else "\r\x0b\x0c\u2028\u2029\x85"
+    return any(sign in text for sign in signs)
+
+
+def _is_japanese(text: str) -> bool:
+    """Han beside kana, one in eleven or more: these are words of another language."""
+    return 10 * len(_KANA.findall(text)) > len(_HAN.findall(text))
 
 
 @functools.lru_cache(maxsize=2)

@@ -55,7 +55,7 @@ class Tally:
         of[2] += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
     def drop(self, reason: str, source: str, where: str, text: str, why: str = "", *, most: int) -> None:
-        """Count a document that was dropped, and keep it as a sample if its hash is among the smallest."""
+        """Count a document that was dropped, and keep `most` of a reason as samples, drawn by their ids."""
         of = self.dropped.setdefault(reason, {}).setdefault(source, [0, 0])
         of[0] += 1
         of[1] += len(text)
@@ -63,8 +63,10 @@ class Tally:
         kept = self.samples.setdefault(reason, [])
         if len(kept) < most:
             kept.append(one)
-        elif kept and (place := zlib.crc32(where.encode("utf-8", "replace")) % (of[0])) < most:
-            kept[place] = one  # which ones stay depends on their ids alone
+        elif most:
+            n = sum(documents for documents, _ in self.dropped[reason].values())
+            if (place := zlib.crc32(where.encode("utf-8", "replace")) % n) < most:
+                kept[place] = one
 
 
 @dataclass(frozen=True)

@@ -126,11 +126,12 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
     )
 
 
-def find_encoding(path: Path, *, encoding: str | None = None) -> tuple[str, str]:
+def find_encoding(path: Path, *, encoding: str | None = None, strict: bool = True) -> tuple[str, str]:
     """Python's name of the file's encoding, and a note for the user (empty for UTF-8).
 
     A byte order mark decides; then whether all of it is UTF-8; then the share of common Han characters as
-    GB18030 against the share of Latin letters that stand beside letters as Windows-1252.
+    GB18030 or Big5 against the share of Latin letters that stand beside letters as Windows-1252. A file that
+    is UTF-8 but for some lines is refused where `strict`, and UTF-8 otherwise.
 
     Raises:
         DataError: an unknown `encoding`; a file that is UTF-8 but for some lines; no encoding fits; not text.
@@ -149,7 +150,7 @@ def find_encoding(path: Path, *, encoding: str | None = None) -> tuple[str, str]
     if certain is not None:
         return certain
     with open_bytes(path) as stream:
-        return _legacy(path, stream.read(_EVIDENCE))
+        return _legacy(path, stream.read(_EVIDENCE), strict=strict)
 
 
 def find_encodings(paths: Sequence[Path], *, name: str, encoding: str | None = None) -> tuple[list[str], str]:
@@ -207,29 +208,33 @@ def _wide(path: Path, head: bytes) -> tuple[str, str]:
     )
 
 
-def _legacy(path: Path, raw: bytes) -> tuple[str, str]:
+def _legacy(path: Path, raw: bytes, *, strict: bool = True) -> tuple[str, str]:
     lines = [line for line in raw.split(b"\n") if not line.isascii()][:20_000]
     whole = [_decodes(line, "utf-8") for line in lines]
-    if sum(whole) * 2 > len(whole):
-        raise _broken(
-            path, "utf-8", hint=f"{len(whole) - sum(whole):,} of {len(lines):,} lines beyond ASCII are so"
-        )
+    if sum(whole) * 2 > len(whole) or not lines:  # none: what breaks UTF-8 stands beyond the evidence
+        if not strict:
+            return "utf-8", f"{path}: read as UTF-8, though some of its lines are not"
+        so = f"{len(whole) - sum(whole):,} of {len(lines):,} lines beyond ASCII are so"
+        raise _broken(path, "utf-8", hint=so if lines else "it is ASCII up to there")
     sample = b"\n".join(lines)[:400_000]
-    fits = {"gb18030": _han_fit(lines[:4000]), "cp1252": _latin_fit(sample)}
+    fits = {
+        "gb18030": _han_fit(lines[:4000], "gb18030", _common_han()),
+        "cp1252": _latin_fit(sample),
+        "big5hkscs": _han_fit(lines[:4000], "big5hkscs", _common_han_of_big5()),
+    }
     best = max(fits, key=lambda name: fits[name])
     if fits[best] < 0.5:
         raise DataError(
             f"{path}: its encoding could not be found out; it is not UTF-8, {fits['gb18030']:.0%} looks like "
-            f"GB18030 and "
-            f"{fits['cp1252']:.0%} like Windows-1252. Say which with `encoding:`, such as `encoding: big5`, "
-            f"or save it as UTF-8."
+            f"GB18030, {fits['big5hkscs']:.0%} like Big5 and {fits['cp1252']:.0%} like Windows-1252. Say "
+            f"which with `encoding:`, such as `encoding: shift_jis`, or save it as UTF-8."
         )
     if best == "cp1252" and not all(_decodes(line, best) for line in lines):
         best = "latin-1"
+    fit = fits.get(best, fits["cp1252"])
     return (
         best,
-        f"{path}: read as {best.upper()}, {fits[best]:.0%} of its signs fit (say `encoding:` if that is "
-        f"wrong)",
+        f"{path}: read as {best.upper()}, {fit:.0%} of its signs fit (say `encoding:` if that is wrong)",
     )
 
 
@@ -250,12 +255,19 @@ def _common_han() -> frozenset[str]:
     return frozenset("".join(pair.decode("gb2312", errors="ignore") for pair in pairs))
 
 
-def _han_fit(lines: list[bytes]) -> float:
-    texts = [line.decode("gb18030") for line in lines if _decodes(line, "gb18030")]
+@functools.lru_cache(maxsize=1)
+def _common_han_of_big5() -> frozenset[str]:
+    """Big5's level 1 (5,401 characters) and its punctuation."""
+    cells = (*range(0x40, 0x7F), *range(0xA1, 0xFF))
+    pairs = (bytes((row, cell)) for row in range(0xA1, 0xC7) for cell in cells)
+    return frozenset("".join(pair.decode("big5", errors="ignore") for pair in pairs))
+
+
+def _han_fit(lines: list[bytes], encoding: str, common: frozenset[str]) -> float:
+    texts = [line.decode(encoding) for line in lines if _decodes(line, encoding)]
     signs = [sign for text in texts for sign in text if sign > "\x7f"]
     if not signs:
         return 0.0
-    common = _common_han()
     return sum(sign in common for sign in signs) / len(signs) * len(texts) / len(lines)
 
 
@@ -314,17 +326,20 @@ def open_text(path: Path, encoding: str) -> Iterator[TextIO]:
 
 def _broken(path: Path, encoding: str, *, hint: str) -> DataError:
     """The error for the first byte that breaks the encoding; reads the file once more to find its line."""
+    wide = encoding.startswith(("utf-16", "utf-32"))  # there a line end is not one byte
     with open_bytes(path) as stream:
-        raw = stream.read()
-    try:
-        raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].decode(encoding, errors="ignore").count("\n") + 1
-        name = encoding.removesuffix("-sig").upper()
-        return DataError(
-            f"{path}, line {line}: byte 0x{raw[error.start]:02x} (byte {error.start + 1:,} of the file) is "
-            f"not {name}, as the rest "
-            f"is; {hint}. Mend these lines, or name the true encoding, such as `encoding: gb18030` or "
-            f"`encoding: latin-1`."
-        )
+        at = 0
+        for number, line in enumerate([stream.read()] if wide else stream, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as error:
+                if wide:
+                    number = line[: error.start].decode(encoding, errors="ignore").count("\n") + 1
+                name, byte = encoding.removesuffix("-sig").upper(), line[error.start]
+                return DataError(
+                    f"{path}, line {number}: byte 0x{byte:02x} (byte {at + error.start + 1:,} of the file) "
+                    f"is not {name}, as the rest is; {hint}. Mend these lines, or name the true encoding, "
+                    f"such as `encoding: gb18030` or `encoding: latin-1`."
+                )
+            at += len(line)
     return DataError(f"{path} is not {encoding.upper()}: {hint}. Name its encoding with `encoding:`.")

@@ -24,7 +24,9 @@ from penjing.corpus.asked import CorpusSpec
 from penjing.corpus.contamination import Against, against
 from penjing.corpus.corpus import MANIFEST, Corpus, open_corpus
 from penjing.corpus.diversity import diversity, sampled
+from penjing.corpus.documents import TROUBLES
 from penjing.corpus.inputs import File, Part, files_of, parts_of
+from penjing.corpus.language import known_languages
 from penjing.corpus.normalise import normaliser
 from penjing.corpus.shards import SPLITS, Fate, settle, utf8_of
 from penjing.corpus.sift import sift
@@ -67,9 +69,10 @@ def prepare(
     """
     begun = time.monotonic()
     spec = asked.read(source, sets=sets, **keywords)
-    files = files_of(spec)
+    folder = Path(spec.out).expanduser()
+    files = _raw_files(spec, folder)
     _need(spec, files)
-    folder, plan = Path(spec.out), _plan(spec, files)
+    plan = _plan(spec, files)
     if not _to_do(folder, plan, fresh=fresh):
         tell(News("note", f"{folder} stands already, made of the same files with the same settings"))
         return open_corpus(folder)
@@ -91,6 +94,24 @@ def prepare(
     return open_corpus(folder)
 
 
+def _raw_files(spec: CorpusSpec, folder: Path) -> list[File]:
+    """What is to be read; a corpus that lies within its own raw text (`prepare . -o corpus`) is not."""
+    files = files_of(spec)
+    if _is_corpus(folder):
+        own = folder.resolve()
+        files = [file for file in files if own not in file.path.resolve().parents]
+    if not files:
+        raise DataError(
+            f"Raw text was wanted; all files lie in {folder}, the corpus that is made. Name others."
+        )
+    return files
+
+
+def _is_corpus(folder: Path) -> bool:
+    """Whether a corpus stands in a folder, finished or not."""
+    return (folder / MANIFEST).is_file() or (folder / ".work").is_dir()
+
+
 def _need(spec: CorpusSpec, files: Sequence[File]) -> None:
     """What the spec asks for is there, before hours of work."""
     normaliser(spec.normalise)
@@ -101,10 +122,18 @@ def _need(spec: CorpusSpec, files: Sequence[File]) -> None:
                 f"`weights.{name}` names no source.{nearest(name, there)} Sources: "
                 f"{', '.join(sorted(there))}."
             )
-    if spec.language.by == "py3langid":
-        from penjing.corpus.language import py3langid_of
-
-        py3langid_of()
+    if lacking := sorted(there.difference(spec.weights or there)):
+        raise SpecError(
+            f"`weights` must give every source a share; it leaves out {', '.join(lacking[:8])}. Give each "
+            "one, or leave the source out of `raw`."
+        )
+    known = known_languages(spec.language.by)
+    for name in spec.language.keep or ():
+        if name not in known:
+            raise SpecError(
+                f"`language.keep` names `{name}`, which `language.by: {spec.language.by}` does not "
+                f"tell.{nearest(name, known)} It tells {', '.join(known)}."
+            )
     pdf = next((file for file in files if file.kind == "pdf"), None)
     if pdf is not None:
         import importlib.util
@@ -135,7 +164,9 @@ def _version() -> str:
 
 def _to_do(folder: Path, plan: str, *, fresh: bool) -> bool:
     """Whether there is work; what is in the way is removed where `fresh`, and refused otherwise."""
-    if fresh:
+    ours = _is_corpus(folder)
+    if fresh and ours:
+        write_json(folder / ".work" / "plan.json", {"plan": None})  # killed, it can only be begun anew
         (folder / MANIFEST).unlink(missing_ok=True)  # first: it says that the corpus is whole
         for name in ("dropped", *SPLITS, ".work"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -153,8 +184,7 @@ def _to_do(folder: Path, plan: str, *, fresh: bool) -> bool:
                 )
             if path.name == MANIFEST:
                 return False
-    known = fresh or (folder / ".work").exists() or not folder.is_dir()
-    foreign = [] if known else [p.name for p in folder.iterdir()]
+    foreign = [] if ours or not folder.is_dir() else [p.name for p in folder.iterdir()]
     if foreign:
         raise SpecError(
             f"A corpus was to be prepared in {folder}; other things are there: "
@@ -238,7 +268,8 @@ def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequ
         reason: sum(n for part in (*first, *last) for n, *_ in part["dropped"].get(reason, {}).values())
         for reason in sorted({reason for part in (*first, *last) for reason in part["dropped"]})
     }
-    weights = _weights(spec, characters, why)
+    troubles = [told for part in first for told in part["troubles"]]
+    weights = _weights(spec, characters, why, troubles)
     sources = {
         name: {
             "weight": weights.get(name, 0.0),
@@ -265,7 +296,7 @@ def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequ
         "samples": {reason: _samples([*first, *last], reason, spec.samples) for reason in why},
         "masked": _added(part["masked"] for part in first),
         "languages": _added(part["languages"] for part in last),
-        "troubles": [told for part in first for told in part["troubles"]][:1000],
+        "troubles": troubles[:1000],
         "shards": shards,
         "settings": spec.written(),
     }
@@ -293,24 +324,29 @@ def _samples(parts: Sequence[Mapping[str, Any]], reason: str, most: int) -> list
     return [every[i * len(every) // most] for i in range(most)] if len(every) > most else every
 
 
-def _weights(spec: CorpusSpec, characters: Mapping[str, int], why: Mapping[str, int]) -> dict[str, float]:
+def _weights(
+    spec: CorpusSpec, characters: Mapping[str, int], why: Mapping[str, int], troubles: Sequence[str]
+) -> dict[str, float]:
     """Share of each source in what is drawn: as given, or by characters ** exponent."""
     there = {name: size for name, size in characters.items() if size}
     if not there:
         told = ", ".join(f"{n:,} as `{reason}`" for reason, n in sorted(why.items(), key=lambda one: -one[1]))
-        most = f", `--set longest={10 * spec.longest}` for `too_long`" if "too_long" in why else ""
+        ways = []
+        if any(reason not in TROUBLES for reason in why):
+            ways.append("the limits behind these reasons, such as `--set quality=null` for those of quality")
+        if "too_long" in why:
+            ways.append(f"`--set longest={10 * spec.longest}` for `too_long`")
+        if troubles:
+            ways.append(f"what cannot be read ({troubles[0].rstrip('.')})")
         raise DataError(
-            f"A corpus was to be made; every document was dropped: {told or 'there was none'}. Change the "
-            f"limits behind these reasons, such as `--set quality=null` for those of quality and "
-            f"repetition{most}."
+            f"A corpus was to be made; every document was dropped: {told or 'there was none'}. Change "
+            f"{'; '.join(ways) or 'what is read'}."
         )
     wanted = spec.weights
     if wanted is None:
         wanted = {name: size**spec.exponent for name, size in there.items()}
-    total = sum(max(0.0, weight) for name, weight in wanted.items() if name in there)
-    if total <= 0:
-        raise SpecError(f"`weights` must give some source a share; they are {wanted}. Give positive numbers.")
-    return {name: max(0.0, wanted.get(name, 0.0)) / total for name in there}
+    total = sum(wanted[name] for name in there)
+    return {name: wanted[name] / total for name in there}
 
 
 def _finish(folder: Path, spec: CorpusSpec, manifest: dict[str, Any], tell: Tell) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from penjing.bundle import Bundle, load
 from penjing.errors import SpecError, nearest
 from penjing.jobs.conclude import worst
-from penjing.jobs.feeding import corpus_to_judge
+from penjing.jobs.feeding import READ, corpus_to_judge
 from penjing.jobs.odd import cut_said
 from penjing.jobs.prepare import READING
 from penjing.jobs.rows_for import rows_for
@@ -75,11 +75,11 @@ def _on_text(
     bundle: Bundle, data: str | Path | Sequence[str | Path], seed: int, reading: dict[str, Any]
 ) -> dict[str, Any]:
     """How well a language is known that a corpus holds; all of its text is read."""
-    unused = next((key for key, value in reading.items() if value and key != "text"), None)
+    unused = next((key for key, value in reading.items() if value and key not in READ), None)
     if unused:
         raise SpecError(
             f"`{unused}` says how labelled rows are read; `{bundle.task.name}` is judged on a corpus, and it "
-            "would be ignored. Leave it out; `text` names the column of the text."
+            "would be ignored. Leave it out; `text` and `encoding` say how a corpus is read."
         )
     part, names = corpus_to_judge(bundle, data, reading)
     scores: Scores = bundle.task.score(bundle.infer(part), part.targets, names, {}, seed)

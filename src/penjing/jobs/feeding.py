@@ -31,6 +31,7 @@ from penjing.spec import Spec
 from penjing.task import Feed, Task
 
 MOST_VALID = 2_000  # pieces that a validation goes over
+READ = ("text", "encoding")  # keys of `data` that say how a corpus is read
 HOLDS = 10_000  # buckets of documents, of which a share is held out
 
 
@@ -96,12 +97,32 @@ def opened_corpus(spec: Spec, tell: Tell = silent, machine: Machine | None = Non
     for note in task.notes:
         tell(News("note", note))
     data, parts = corpus_of(spec, task, texts, base, tell)
-    if spec.data.weights:
-        shares = shares_of(spec.data.weights, data.names)
+    weights = spec.data.weights or _weights_of(texts, tell)
+    if weights:
+        shares = shares_of(weights, data.names)
         refuse_empty(parts[0], data.names)
         task = replace(task, order=mixed_order(shares))
     probe = prober(spec.data.probe, base, seed=spec.seed) if spec.data.probe else None
     return Job(spec, task, machine, data, base, tell, parts, conclude_grown, probe)
+
+
+def _weights_of(texts: Texts, tell: Tell) -> dict[str, float] | None:
+    """How a corpus was prepared to be drawn, where that is otherwise than as its sources lie."""
+    weighed = [one for one in texts.corpora if one.weighed]
+    if not weighed:
+        return None
+    if len(texts.corpora) > 1:
+        tell(
+            News(
+                "note",
+                f"the weights that {weighed[0].folder} was prepared with hold for it alone; its texts and "
+                "those of the others are drawn as they lie (`data.weights` mixes them otherwise)",
+            )
+        )
+        return None
+    said = ", ".join(f"{name} {weight:.3f}" for name, weight in weighed[0].weights.items())
+    tell(News("note", f"sources are drawn by the weights of {weighed[0].folder}: {said}"))
+    return {name: weight for name, weight in weighed[0].weights.items() if weight}
 
 
 def corpus_of(
@@ -134,7 +155,8 @@ def corpus_to_judge(
     """All text of a corpus as a bundle's objective reads it, and its sources."""
     assert bundle.task.feed is not None
     given = [data] if isinstance(data, str | Path) else data
-    spec = specs.read(train=[str(one) for one in given], text=reading.get("text"), task="masked")
+    kept = {key: reading[key] for key in READ if reading.get(key)}
+    spec = specs.read(train=[str(one) for one in given], task="masked", **kept)
     corpora = texts_of(spec).corpora
 
     def documents() -> Iterator[Document]:
@@ -171,7 +193,8 @@ def texts_of(spec: Spec) -> Texts:
 
     def corpora(given: Any) -> tuple[Corpus, ...]:
         names = [given] if isinstance(given, str) else given or []
-        return tuple(open_corpus(name, documents=spec.data.documents, text=spec.data.text) for name in names)
+        reading = {key: getattr(spec.data, key) for key in ("documents", *READ)}
+        return tuple(open_corpus(name, **reading) for name in names)
 
     return Texts(corpora(spec.data.train), corpora(spec.data.valid), spec.data.valid_share, spec.seed)
 
