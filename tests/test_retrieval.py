@@ -21,6 +21,19 @@ def test_scores_are_as_defined() -> None:
     assert found["recall_100"] == pytest.approx([1, 1, 1])
 
 
+def test_graded_texts_gain_by_their_grade_as_in_scikit_learn() -> None:
+    from sklearn.metrics import ndcg_score
+
+    generator = np.random.default_rng(0)
+    grades = generator.integers(0, 4, (5, 30))
+    scores = generator.permuted(np.tile(np.arange(30.0), (5, 1)), axis=1)
+    right = [np.flatnonzero(own) for own in grades]
+    ranks = [ranks_of(own.astype(np.float32), places) for own, places in zip(scores, right, strict=True)]
+    found = of_queries(ranks, [own[places] for own, places in zip(grades.astype(float), right, strict=True)])
+    wanted = [ndcg_score(grades[i : i + 1], scores[i : i + 1], k=10) for i in range(5)]
+    assert found["ndcg_10"] == pytest.approx(wanted, rel=1e-12)
+
+
 def test_means_are_over_queries_with_intervals() -> None:
     scores = rankings(RANKS * 20, 0)
     assert scores.values["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 20) / 3)

@@ -1,8 +1,9 @@
 """Scores of rankings: how well what belongs to a query is found, with 95 % bootstrap intervals over queries.
 
 Definitions, once, of a query with R right texts at ranks r (from 1): *recall@k* is the share of the R within
-the first k; *MRR* is 1 / the best rank; *nDCG@10* is the sum of 1 / log2(r + 1) over the right ones within
-the first ten, divided by the most it could be (Järvelin & Kekäläinen 2002). All are means over queries.
+the first k; *MRR* is 1 / the best rank; *nDCG@10* is the sum of g / log2(r + 1) over the right ones within
+the first ten, divided by the most it could be (Järvelin & Kekäläinen 2002), g being the grade of a text where
+people graded them, else 1. All are means over queries.
 """
 
 from __future__ import annotations
@@ -19,21 +20,26 @@ if TYPE_CHECKING:
     from penjing.records import Scores
 
 Floats = NDArray[np.float64]
+Ranks = Sequence[NDArray[np.int64]]
+Grades = Sequence[Floats] | None
 RECALLS = (1, 5, 10, 100)
 DRAWS = 1000
 CHUNK = 2_000_000
 
 
-def of_queries(ranks: Sequence[NDArray[np.int64]]) -> dict[str, Floats]:
-    """Each score of every query, (n,); `ranks` are those of its right texts, from 1."""
-    found: dict[str, Floats] = {"ndcg_10": np.array([_ndcg(own, 10) for own in ranks])}
+def of_queries(ranks: Ranks, grades: Grades = None) -> dict[str, Floats]:
+    """Each score of every query, (n,); `ranks` are those of its right texts, from 1, `grades` what each of
+    these is worth, above 0."""
+    worth = grades or [np.ones(len(own)) for own in ranks]
+    ndcg = [_ndcg(own, gains, 10) for own, gains in zip(ranks, worth, strict=True)]
+    found: dict[str, Floats] = {"ndcg_10": np.array(ndcg)}
     found["mrr"] = np.array([1 / own.min() for own in ranks])
     for k in RECALLS:
         found[f"recall_{k}"] = np.array([(own <= k).mean() for own in ranks])
     return found
 
 
-def rankings(ranks: Sequence[NDArray[np.int64]], seed: int) -> Scores:
+def rankings(ranks: Ranks, seed: int, grades: Grades = None) -> Scores:
     """All scores and their intervals.
 
     Raises:
@@ -42,7 +48,7 @@ def rankings(ranks: Sequence[NDArray[np.int64]], seed: int) -> Scores:
     from penjing.records import Scores  # imports torch
 
     _check(ranks)
-    each = of_queries(ranks)
+    each = of_queries(ranks, grades)
     means = _drawn(np.stack([*each.values()]), seed)
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
     intervals = {name: (float(a), float(b)) for name, a, b in zip(each, low, high, strict=True)}
@@ -50,11 +56,11 @@ def rankings(ranks: Sequence[NDArray[np.int64]], seed: int) -> Scores:
 
 
 def paired_difference(
-    ours: Sequence[NDArray[np.int64]], theirs: Sequence[NDArray[np.int64]], name: str, seed: int
+    ours: Ranks, theirs: Ranks, name: str, seed: int, grades: Grades = None
 ) -> tuple[float, tuple[float, float]]:
     """A score of the first system minus that of the second over the same queries, and its 95 % interval."""
     _check(ours)
-    gap = of_queries(ours)[name] - of_queries(theirs)[name]
+    gap = of_queries(ours, grades)[name] - of_queries(theirs, grades)[name]
     low, high = np.percentile(_drawn(gap[None], seed)[:, 0], [2.5, 97.5])
     return float(gap.mean()), (float(low), float(high))
 
@@ -69,10 +75,11 @@ def ranks_of(similar: NDArray[np.float32], right: NDArray[np.int64]) -> NDArray[
     return found
 
 
-def _ndcg(ranks: NDArray[np.int64], k: int) -> float:
-    gain = (1 / np.log2(ranks[ranks <= k] + 1.0)).sum()
-    best = (1 / np.log2(np.arange(1, min(k, len(ranks)) + 1) + 1.0)).sum()
-    return float(gain / best)
+def _ndcg(ranks: NDArray[np.int64], gains: Floats, k: int) -> float:
+    first = ranks <= k
+    ideal = np.sort(gains)[::-1][:k]
+    best = (ideal / np.log2(np.arange(len(ideal)) + 2.0)).sum()
+    return float((gains[first] / np.log2(ranks[first] + 1.0)).sum() / best)
 
 
 def _drawn(values_KN: Floats, seed: int) -> Floats:
@@ -86,7 +93,7 @@ def _drawn(values_KN: Floats, seed: int) -> Floats:
     return np.concatenate(found)
 
 
-def _check(ranks: Sequence[NDArray[np.int64]]) -> None:
+def _check(ranks: Ranks) -> None:
     if not len(ranks) or not all(len(own) for own in ranks):
         raise DataError(
             f"Rankings need queries that something belongs to; {sum(not len(own) for own in ranks):,} of "

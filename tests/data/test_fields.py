@@ -153,3 +153,43 @@ def test_a_list_in_a_cell_is_read_as_json_or_as_python_writes_it(cell: str, tmp_
     table = as_csv([("a", "b", cell), ("c", "d", "[1] see below")], head="anchor,positive,negatives")
     rows = read_related(put(tmp_path, "rows.csv", table))
     assert rows.items == [("a", "b", ("x", "y")), ("c", "d", ("[1] see below",))]
+
+
+PAIRS = [("cats", "of cats", "2"), ("cats", "of dogs", "0"), ("cats", "felines", "1"),
+         ("cats", "of fish", "0"), ("sun", "the moon", "0")]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["query,passage,relevance", "anchor,positive,label"])
+def test_pairs_of_relevance_0_are_negatives_and_others_have_grades(head: str, tmp_path: Path) -> None:
+    pairs = [(a, b, "1" if head.endswith("label") and g == "2" else g) for a, b, g in PAIRS]
+    rows = read_related(put(tmp_path, "rows.csv", as_csv(pairs, head=head)))
+    assert rows.items == [("cats", "of cats", ("of dogs",)), ("cats", "felines", ("of fish",))]
+    assert rows.labels == ([("2",), ("1",)] if head.endswith("relevance") else [("1",)] * 2)
+    assert rows.notes[-2:] == (
+        "3 pairs of relevance 0 are negatives of their anchor", "1 anchor to which nothing belongs left out",
+    )  # fmt: skip
+    assert [rows.where(i).rpartition(", ")[2] for i in (0, 1)] == ["line 2", "line 4"]
+
+
+def test_a_label_of_many_kinds_is_no_relevance_unless_named(tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.csv", as_csv(PAIRS, head="question,answer,label"))
+    rows = read_related(path)
+    assert (len(rows), rows.labels[0]) == (5, ())
+    assert "relevance" not in "".join(rows.notes)
+    assert len(read_related(path, label="label")) == 2
+
+
+@pytest.mark.parametrize(
+    ("grade", "text"),
+    [("often", "line 2: a relevance was wanted, a number of at least 0; it is `often`"),
+     ("-1", "it is `-1`"), ("0", "all 1 rows have the relevance 0"), ("", "the label in `grade` is empty")],
+)  # fmt: skip
+def test_a_relevance_that_cannot_be_is_told(grade: str, text: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.csv", as_csv([("a", "b", grade)], head="anchor,positive,grade"))
+    with pytest.raises(DataError, match=text):
+        read_related(path, label="grade")
+
+
+def test_several_positives_of_a_list_are_each_one(tmp_path: Path) -> None:
+    path = put(tmp_path, "rows.jsonl", '{"query": "q", "pos": ["a", "b"], "neg": ["x", "y", "z"]}\n')
+    assert read_related(path).items == [("q", "a", ("x", "z")), ("q", "b", ("y",))]

@@ -240,6 +240,7 @@ def belonging() -> Teach:
             text="anchor+positive",
         ),
         many=True,
+        kinds=lambda rows: [()] * len(rows),  # labels hold grades, which are no classes
     )
 
 

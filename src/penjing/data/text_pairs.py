@@ -27,7 +27,8 @@ from penjing.records import Rows
 
 # Beside these, names that differ by a mark alone: sentence1 and sentence2, text_a and text_b, `#1 String`.
 PAIRS = (
-    ("premise", "hypothesis"), ("anchor", "positive"), ("query", "positive"), ("query", "passage"),
+    ("premise", "hypothesis"), ("anchor", "positive"), ("query", "positive"), ("query", "pos"),
+    ("query", "passage"),
     ("query", "document"), ("query", "doc"), ("query", "title"), ("query", "text"), ("query", "answer"),
     ("query", "response"), ("question", "sentence"), ("question", "answer"), ("question", "passage"),
     ("question", "context"), ("question", "document"), ("claim", "evidence"), ("context", "response"),
@@ -53,21 +54,30 @@ def pair_columns(
     """A function that finds the two texts of a table and its label, which are numbers where `scores`."""
 
     def find(table: Table) -> Columns:
-        texts = named(table, text, key="text", must=True) if text is not None else _by_names(table, label)
-        if text is not None and len(texts) != 2:
-            raise DataError(
-                f"{table.name}: `text: {text}` names {len(texts)} column{'s' * (len(texts) != 1)}; a pair "
-                f"has two. Name both, such as `text: sentence1+sentence2`. Columns: "
-                f"{', '.join(table.columns[:20])}."
-            )
         labels = named(table, label, key="label", must=labelled) if label is not None else []
-        if not texts:
-            texts = _by_content(table, label)
+        texts = pair_of(table, text, besides=label)
         if label is None:
             labels = _label(table, texts, labelled=labelled, scores=scores)
         return Columns(tuple(texts), tuple(labels), _told(table, texts, labels, text, label))
 
     return find
+
+
+def pair_of(table: Table, text: str | None, *, besides: str | None = None) -> list[str]:
+    """The two columns of texts of a table: those that `text` names (`a+b`), else by names, else by content.
+
+    Raises:
+        DataError: there are not just two.
+    """
+    if text is None:
+        return _by_names(table, besides) or _by_content(table, besides)
+    texts = named(table, text, key="text", must=True)
+    if len(texts) != 2:
+        raise DataError(
+            f"{table.name}: `text: {text}` names {len(texts)} column{'s' * (len(texts) != 1)}; a pair has "
+            f"two. Name both, such as `text: sentence1+sentence2`. Columns: {', '.join(table.columns[:20])}."
+        )
+    return texts
 
 
 def asked_pairs(inputs: Sequence[Any]) -> Rows:

@@ -41,7 +41,8 @@ def embed(
 ) -> Task:
     """Give each text a vector of length one, near those of texts that belong to it.
 
-    Rows are an anchor, a positive and any number of negatives; the other rows of a step are negatives, too.
+    Rows are an anchor, a positive and any number of negatives, or pairs with their relevance (`data.label`;
+    0 is a negative); the other rows of a step are negatives, too.
     temperature: what cosines are divided by. both_ways: positives are to find their anchors, too. dimensions:
     learn these first parts of the vectors as well, such as [64, 128] (Matryoshka). pooling: as in `classify`.
     """
@@ -100,6 +101,7 @@ class Ranked:
     query: str
     right: tuple[str, ...]
     ranks: np.ndarray  # (R,) from 1
+    grades: np.ndarray  # (R,) what each right text is worth; 1 where nobody graded them
     first: str
     nearness: float  # of the first, as the system counts
 
@@ -171,11 +173,12 @@ def _ranked(rows: Rows, near: Callable[[Sequence[str], Sequence[str]], np.ndarra
     among what it searches."""
     from penjing.retrieval import ranks_of
 
-    belongs: dict[str, dict[str, None]] = {}
+    belongs: dict[str, dict[str, float]] = {}
     texts: dict[str, int] = {}
-    for a, b, rest in rows.items or ():
+    for (a, b, rest), grade in zip(rows.items or (), rows.labels, strict=True):
         if b != a:
-            belongs.setdefault(a, {})[b] = None
+            own = belongs.setdefault(a, {})
+            own[b] = max(own.get(b, 0.0), float(grade[0]) if grade else 1.0)
         for text in (b, *rest):
             texts.setdefault(text, len(texts))
     queries, places, found = list(belongs), list(texts), []
@@ -187,7 +190,8 @@ def _ranked(rows: Rows, near: Callable[[Sequence[str], Sequence[str]], np.ndarra
                 similar[texts[query]] = -np.inf
             ranks = ranks_of(similar, np.array([texts[b] for b in belongs[query]]))
             best = int(similar.argmax())
-            found.append(Ranked(query, tuple(belongs[query]), ranks, places[best], float(similar[best])))
+            right, grades = tuple(belongs[query]), np.array([*belongs[query].values()])
+            found.append(Ranked(query, right, ranks, grades, places[best], float(similar[best])))
     return found
 
 
@@ -209,7 +213,7 @@ def _score(
 ) -> Scores:
     from penjing.retrieval import rankings
 
-    return rankings([one.ranks for one in found], seed)
+    return rankings([one.ranks for one in found], seed, [one.grades for one in found])
 
 
 def _difference(
@@ -222,7 +226,8 @@ def _difference(
 ) -> tuple[float, tuple[float, float]]:
     from penjing.retrieval import paired_difference
 
-    return paired_difference([one.ranks for one in ours], [one.ranks for one in theirs], "ndcg_10", seed)
+    ranks = [one.ranks for one in ours], [one.ranks for one in theirs]
+    return paired_difference(*ranks, "ndcg_10", seed, [one.grades for one in ours])
 
 
 def _answers(
