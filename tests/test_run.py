@@ -60,6 +60,12 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
         make(tmp_path, "a")
 
 
+def test_a_command_in_an_error_can_be_copied_where_a_folder_has_a_blank(tmp_path: Path) -> None:
+    make(tmp_path / "my runs", "盆 景")
+    with pytest.raises(SpecError, match=f"`penjing tune --resume '{tmp_path}/my runs/盆 景'`"):
+        make(tmp_path / "my runs", "盆 景")
+
+
 def test_a_name_whose_folder_a_kill_left_empty_is_free(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / ".spec.yaml.123.aside").write_text("base: mini")
@@ -181,6 +187,12 @@ def test_a_folder_that_is_no_run_names_runs_inside(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_search_without_a_winner_says_how_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "search.yaml").touch()
+    with pytest.raises(NotSupported, match=f"`penjing search --resume {tmp_path}` goes on"):
+        runs.open_run(tmp_path)
+
+
 def test_a_run_says_what_it_is(tuned: Callable[..., Any], tmp_path: Path) -> None:
     assert repr(make(tmp_path, "a")) == f"Run('{tmp_path}/a': open)"
     assert repr(tuned()).endswith(" on valid rows)")

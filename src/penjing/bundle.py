@@ -49,6 +49,7 @@ from penjing.models.layers import bare
 from penjing.models.load import Base, quiet
 from penjing.models.model import Model
 from penjing.models.word_head import words_of
+from penjing.places import typed
 from penjing.plugin import choice
 from penjing.records import Part, Rows, Tokens
 from penjing.task import Task
@@ -93,8 +94,8 @@ class Bundle:
         if self.task.feed:
             raise NotSupported(
                 f"Answers to texts were wanted; `{self.task.name}` learned a language and answers nothing by "
-                f"itself. Tune it for a task (`penjing tune --base {self.folder}`), or score it on other "
-                "text with `penjing evaluate`."
+                f"itself. Tune it for a task (`penjing tune --base {typed(self.folder)}`), or score it on "
+                "other text with `penjing evaluate`."
             )
         longest = self.card["max_length"]
         part = parts.part_of(self.task, self.base, rows, self.labels, longest, labelled=labelled)

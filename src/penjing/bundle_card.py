@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from penjing.errors import NotSupported
 from penjing.files import sha256, standing
+from penjing.places import typed
 
 FORMAT = 1
 MIX = "mix.safetensors"
@@ -35,11 +36,11 @@ def read_card(place: Path) -> dict[str, Any]:
                 raise NotSupported(
                     f"The best bundle of the run {run} was wanted; it has none, as the run died: "
                     f"{said[-1] if said[0].startswith('Traceback') else said[0]} Mend that, and go on with "
-                    f"the run by `penjing tune --resume {run}` or begin a new one."
+                    f"the run by `penjing tune --resume {typed(run)}` or begin a new one."
                 )
             raise NotSupported(
                 f"The best bundle of the run {run} was wanted; it has none yet (it comes with the first "
-                f"validation). Wait for it, or go on with the run: `penjing tune --resume {run}`."
+                f"validation). Wait for it, or go on with the run: `penjing tune --resume {typed(run)}`."
             )
         inside = [*place.glob("*/best/card.json"), *place.glob("*/card.json")] if place.is_dir() else []
         near = sorted(str(p.parents[1] if p.parent.name == "best" else p.parent) for p in inside)[-3:]

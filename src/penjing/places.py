@@ -1,7 +1,8 @@
-"""Absolute paths in what a spec says, so that it holds from any folder."""
+"""Paths: absolute ones in what a spec says, so that it holds from any folder; and as a command says them."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,8 @@ def _plugs(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {k: settled(v) if isinstance(v, dict) else _plugs(v) for k, v in value.items()}
+
+
+def typed(path: str | Path) -> str:
+    """A path as a command to copy says it: quoted where a shell would break it at a blank."""
+    return shlex.quote(str(path))

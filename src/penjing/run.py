@@ -26,6 +26,7 @@ from penjing import spec as specs
 from penjing.bundle import Bundle, load
 from penjing.errors import NotSupported, SpecError
 from penjing.files import sweep, told, write_json, write_text
+from penjing.places import typed
 from penjing.spec import Spec
 
 STATES = ("open", "died", "done")
@@ -237,7 +238,7 @@ def refuse_named(spec: Spec, *, verb: str = "tune") -> None:
     if left and not in_vain:
         raise SpecError(
             f"`name: {spec.name}` was asked for; {folder} is there already. Give another name, or go on with "
-            f"it by `penjing {verb} --resume {folder}`."
+            f"it by `penjing {verb} --resume {typed(folder)}`."
         )
 
 
@@ -251,6 +252,10 @@ def open_run(folder: str | Path) -> Run:
     if not (place / "spec.yaml").is_file():
         near = sorted(str(p.parent) for p in place.glob("*/spec.yaml"))[-3:] if place.is_dir() else []
         hint = f" Runs inside it: {', '.join(near)}." if near else ""
+        if (place / SEARCH).is_file():
+            hint = (
+                f" It is a search without a winner yet: `penjing search --resume {typed(place)}` goes on."
+            )
         raise NotSupported(
             f"A run was wanted at {place}; it has no spec.yaml.{hint} `penjing tune` makes one under runs/."
         )

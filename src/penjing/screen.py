@@ -15,6 +15,7 @@ from typing import Any, Literal
 import typer
 
 from penjing.errors import PenjingError, SpecError, nearest
+from penjing.places import typed
 
 
 class Screen:
@@ -195,7 +196,7 @@ def print_demo(found: Any) -> None:
     for text, label, confidence in found.answers:
         typer.echo(f"{label:<26} {confidence:.2f}  {text}")
     typer.echo(f"\nReport: {found.report}")
-    typer.echo(f'Next: penjing predict {found.run} "my parcel came broken"')
+    typer.echo(f'Next: penjing predict {typed(found.run)} "my parcel came broken"')
 
 
 def kinds() -> dict[str, dict[str, str]]:
@@ -365,7 +366,7 @@ def print_result(folder: Path, result: dict[str, Any]) -> None:
     typer.echo("\n" + " ".join(part for part in (seen.headline, seen.advice) if part))
     typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
     asked = ASKED.get(str(result.get("task")), '"your text"')
-    typer.echo(f"try     penjing predict {folder} {asked}")
+    typer.echo(f"try     penjing predict {typed(folder)} {asked}")
 
 
 def print_grown(folder: Path, result: dict[str, Any]) -> None:
@@ -384,4 +385,4 @@ def print_grown(folder: Path, result: dict[str, Any]) -> None:
             typer.echo(f"wanted  {' '.join(one['wanted'].split())[:300]}")
     typer.echo(f"\nrun     {folder}\nreport  {folder / 'report.html'}")
     how = "--task see --train images" if images else "--train rows.csv"
-    typer.echo(f"use     penjing tune --base {folder} {how}")
+    typer.echo(f"use     penjing tune --base {typed(folder)} {how}")

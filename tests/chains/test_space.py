@@ -56,6 +56,16 @@ def test_two_options_of_one_name_have_axes_of_their_own() -> None:
     assert filled_at == {"m": {"lora": {"rank": 9}}}
 
 
+def test_options_of_one_name_are_told_apart_by_what_is_written_in_them() -> None:
+    scales = {"log": [0.5, 2.0]}
+    values = {"m": {"choose": [{"top": {"layers": 0}}, {"lora": {}}, {"top": {"layers": 1, "x": scales}}]}}
+    asked: list[Axis] = []
+    whole = filled(values, lambda axis: asked.append(axis) or axis.ends[-1])  # type: ignore[func-returns-value]
+    assert asked[0].options == ("top(layers=0)", "lora", "top(layers=1)")
+    assert asked[1].key == "m[top(layers=1)].top.x"
+    assert whole == {"m": {"top": {"layers": 1, "x": 2.0}}}
+
+
 def test_options_may_be_numbers_and_lists() -> None:
     values = {"a": {"choose": [4, 16]}, "b": {"choose": [[0.9, 0.99], [0.9, 0.95]]}}
     settings = {"a": 16, "b": "[0.9, 0.95]"}

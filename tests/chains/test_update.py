@@ -286,6 +286,14 @@ def test_each_bar_stops_what_it_is_for(changes: dict[str, Any], failed: set[str]
     assert {name for name, passed in bars(**changes).items() if not passed} == failed
 
 
+def test_a_loss_is_written_as_a_loss_and_a_nought_without_a_sign_of_less() -> None:
+    rows = Measured(0.9, 0.8712, -0.0288, (-0.06, -0.0))
+    given = {"new": measured(0.0, 0.88), "must": None, "slices": {}, "suspects": None}
+    found = {bar.name: bar.found for bar in judge(Gate(), old=rows, ratio=0.9999, **given)}  # type: ignore[arg-type]
+    assert found["loss on old rows"] == "+2.9% [+0.0%, +6.0%]"
+    assert found["time of an answer"] == "+0%"
+
+
 @pytest.mark.parametrize(
     ("changes", "failed"),
     [

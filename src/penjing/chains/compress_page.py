@@ -5,7 +5,6 @@ Words stand here in English and Chinese; those that other pages say, too, are in
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from penjing.jobs.report import rendered
 from penjing.jobs.scatter import Spot, scatter
 from penjing.jobs.sections import Part, Table
 from penjing.jobs.words import Say, speaker
+from penjing.places import typed
 
 WORDS: dict[str, dict[str, str]] = {
     "en": {
@@ -144,7 +144,7 @@ def _top(result: Mapping[str, Any], say: Say) -> tuple[str, list[str], str]:
     )
     budget = ", ".join(f"{name} {value:g}" for name, value in result["asked"]["budget"].items())
     how = "fastest" if not budget else "within" if advice["met"] else "nearest"
-    command = f"penjing predict {shlex.quote(one['folder'])} TEXTS"
+    command = f"penjing predict {typed(one['folder'])} TEXTS"
     return headline, [say(how, budget=budget, short="; ".join(advice["short"]))], command
 
 

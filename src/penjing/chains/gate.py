@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penjing.bundle import Bundle
 from penjing.chains.update_spec import Gate
@@ -103,7 +103,7 @@ def judge(
         bars.append(_must(gate, must))
     slower = ratio - 1
     wanted = f"at most {gate.slower_by:.0%} longer"
-    bars.append(Bar("time of an answer", wanted, f"{slower:+.0%}", slower <= gate.slower_by))
+    bars.append(Bar("time of an answer", wanted, f"{slower:+z.0%}", slower <= gate.slower_by))
     bars += _slices(gate, slices)
     if gate.suspects is not None and suspects is not None:
         ours, theirs = suspects
@@ -113,9 +113,13 @@ def judge(
     return bars
 
 
+def _form(rows: Measured) -> str:
+    """How differences are written; a nought has no minus."""
+    return "+z.1%" if rows.shares else "+z.3f"
+
+
 def _gained(rows: Measured) -> str:
-    form = "+.1%" if rows.shares else "+.3f"
-    low, high = rows.interval
+    form, (low, high) = _form(rows), rows.interval
     return f"{rows.gain:{form}} [{low:{form}}, {high:{form}}]"
 
 
@@ -133,8 +137,10 @@ def _below(most: float, new: Measured, old: Measured) -> Bar:
 
 
 def _worse(gate: Gate, rows: Measured) -> Bar:
+    low, high = rows.interval
+    lost = replace(rows, gain=-rows.gain, interval=(-high, -low))
     wanted = f"at most {rows.said(gate.worse_by)}"
-    return Bar("loss on old rows", wanted, _gained(rows), rows.gain >= -gate.worse_by - 1e-9)
+    return Bar("loss on old rows", wanted, _gained(lost), rows.gain >= -gate.worse_by - 1e-9)
 
 
 def _must(gate: Gate, rows: Measured) -> Bar:
@@ -151,7 +157,7 @@ def _slices(gate: Gate, slices: Mapping[str, Measured]) -> list[Bar]:
         return []
     worst = min(slices, key=lambda name: slices[name].change)
     one = slices[worst]
-    form = "+.1%" if one.shares else "+.3f"
+    form = _form(one)
     wanted = f"none loses more than {one.said(gate.slice_worse_by)}"
     lost = one.change < -gate.slice_worse_by - 1e-9
     bars = [Bar("slices", wanted, f"{worst} {one.change:{form}}", not lost)]

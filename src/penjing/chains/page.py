@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from penjing.jobs.report import rendered
 from penjing.jobs.scatter import Spot, scatter
 from penjing.jobs.sections import Part, Table
 from penjing.jobs.words import Say, speaker
+from penjing.places import typed
 from penjing.run import Run
 
 PAGE = "search.html"
@@ -73,7 +73,12 @@ def _top(
     if chosen["way"] != "single":
         more, error = gain(name, chosen["gain"], signed=True), gain(name, chosen["error"])
         more = say("points", n=more) if name in IN_PERCENT else more
-        blanks_of = {"what": chosen["name"], "n": len(chosen["members"]), "gain": more, "error": error}
+        blanks_of = {
+            "what": _called(chosen["name"], say),
+            "n": len(chosen["members"]),
+            "gain": more,
+            "error": error,
+        }
         sentences.insert(0, say("is_" + ("soup" if chosen["way"] == "soup" else "ensemble"), **blanks_of))
     budget = sum(shares[outcomes[-1].rung] for outcomes in journal.outcomes.values())
     n_whole = sum(1 for outcomes in journal.outcomes.values() if outcomes[-1].rung == len(shares) - 1)
@@ -81,7 +86,7 @@ def _top(
     return {
         "headline": say("headline", **blanks),
         "sentences": sentences,
-        "command": f"penjing tune {shlex.quote(str(run.folder / 'spec.yaml'))} --name NAME",
+        "command": f"penjing tune {typed(run.folder / 'spec.yaml')} --name NAME",
         "tiles": [
             (say("trials"), str(n_trials), say("whole_ones", n=n_whole)),
             (say("budget"), f"{budget:.1f}", say("budget_of", n=n_trials)),
@@ -139,7 +144,7 @@ def _point(one: dict[str, Any]) -> str:
 def _candidates(candidates: list[dict[str, Any]], name: str, say: Say) -> Table:
     rows: list[tuple[str, ...]] = [
         (
-            one["name"],
+            _called(one["name"], say),
             str(len(one["members"])),
             score(name, one["score"]),
             gain(name, one["gain"], signed=True),
@@ -149,6 +154,14 @@ def _candidates(candidates: list[dict[str, Any]], name: str, say: Say) -> Table:
     ]
     gained = "gain" if name in IN_PERCENT else "gain_plain"
     return Table(tuple(say(k) for k in ("candidate", "models", "score", gained, "error_one")), rows)
+
+
+def _called(name: str, say: Say) -> str:
+    """A candidate as `winner.py` names it (`winner`, `best trials, mean`, `soup 1 of best trials`, `seed-1`),
+    in the page's language."""
+    if name.startswith("soup "):
+        return say("soup_of", n=name.split()[1])
+    return ", ".join(say(f"of_{part}") if f"of_{part}" in WORDS["en"] else part for part in name.split(", "))
 
 
 def _trials(trials: list[dict[str, Any]], name: str, say: Say) -> Table:

@@ -32,6 +32,7 @@ from penjing.files import write_text
 from penjing.jobs.news import News, Tell, silent
 from penjing.jobs.prepare import span
 from penjing.jobs.train import same_base, same_rows
+from penjing.places import typed
 from penjing.run import SEARCH, Run
 
 
@@ -87,7 +88,7 @@ def resume(
         if _is_done(run):
             raise NotSupported(
                 f"The search {place} was to be resumed; it is done. See {place / 'search.html'}, or start a "
-                f"new one: `penjing search {place / SEARCH} --name NAME`."
+                f"new one: `penjing search {typed(place / SEARCH)} --name NAME`."
             )
         asked = questions.read(place / SEARCH)
         draw, shared = sampler(asked.search.sampler, asked.values, asked.first.seed), _opened(asked, tell)
@@ -145,7 +146,7 @@ def _carry(
     try:
         _look(asked, shares, journal, draw, runner, tell, expected, lower=shared.task.lower)
     except KeyboardInterrupt:
-        tell(News("note", f"stopped; `penjing search --resume {run.folder}` goes on"))
+        tell(News("note", f"stopped; `penjing search --resume {typed(run.folder)}` goes on"))
         raise
     finally:
         runner.close()

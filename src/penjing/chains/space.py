@@ -66,10 +66,10 @@ def filled(values: Any, ask: Callable[[Axis], Any], key: str = "") -> Any:
     answer = ask(axis)
     if axis.kind != "choose":
         return answer
-    place = axis.options.index(answer)
+    option = values["choose"][axis.options.index(answer)]
     # Of two options of one name, such as lora twice, each has axes of its own.
-    inner = f"{key}[{answer}]" if "#" in str(answer) else key
-    return filled(values["choose"][place], ask, inner)
+    inner = key if answer == _name(option) else f"{key}[{answer}]"
+    return filled(option, ask, inner)
 
 
 def corners(values: Any) -> Iterator[tuple[Settings, Any]]:
@@ -140,7 +140,8 @@ def _options(given: Any, key: str) -> tuple[Any, ...]:
             f"`{key}: {{choose: …}}` takes a list of options; it holds {given!r}. Write "
             f"`{{choose: [first, second]}}`."
         )
-    names = [_name(one) for one in given]
+    plain = [_name(one) for one in given]
+    names = [_whole_name(one) if plain.count(_name(one)) > 1 else _name(one) for one in given]
     order = [names[: i + 1].count(name) for i, name in enumerate(names)]
     return tuple(
         name if names.count(name) == 1 else f"{name}#{nth}" for name, nth in zip(names, order, strict=True)
@@ -152,3 +153,12 @@ def _name(option: Any) -> Any:
     if isinstance(option, dict) and len(option) == 1:
         return str(next(iter(option)))
     return option if isinstance(option, str | int | float) else str(option)
+
+
+def _whole_name(option: Any) -> Any:
+    """A name that tells options of one name apart by what is written in them, as `top(layers=1)`."""
+    name = _name(option)
+    settings = option.get(name) if isinstance(option, dict) else None
+    given = settings if isinstance(settings, dict) else {}
+    told = ", ".join(f"{key}={value}" for key, value in given.items() if not isinstance(value, dict))
+    return f"{name}({told})" if told else name

@@ -24,6 +24,7 @@ from penjing.errors import PenjingError, TrainingFailed
 from penjing.files import write_text
 from penjing.jobs.news import News, Tell
 from penjing.jobs.stopping import between_steps
+from penjing.places import typed
 from penjing.threads import cores, wait_without_spinning
 
 GRACE_S = 60.0  # what members get to save and leave
@@ -149,8 +150,8 @@ def _error(wrong: list[dict[str, Any]], processes: int, folder: Path) -> Penjing
     said = own[0]["error"] if own else "it was killed or ran out of memory"
     text = (
         f"One of {processes} processes ended before its work was done: {said.strip().splitlines()[-1]}. The "
-        f"others were stopped; {folder / LOG} has what they wrote. `penjing tune --resume {folder}` goes on "
-        f"from the last saved step."
+        f"others were stopped; {folder / LOG} has what they wrote. `penjing tune --resume {typed(folder)}` "
+        f"goes on from the last saved step."
     )
     with contextlib.suppress(PenjingError):
         write_text(folder / "error.txt", f"{text}\n{own[0]['error'] if own else ''}")

@@ -14,6 +14,7 @@ from penjing.jobs.numbers import duration, finite, memory, percent, plain, short
 from penjing.jobs.reading import Facts, dicts, of
 from penjing.jobs.sections import MOST_BARS, MOST_ROWS, Part, Table, cut, flat
 from penjing.jobs.words import Say, capital
+from penjing.places import typed
 
 SPLITS = ("train", "valid", "test")
 SHOWN = ("rows", "sets", "leaks", "suspects", "notes")  # of data.json by name; all else is shown as it stands
@@ -167,10 +168,10 @@ def commands(facts: Facts) -> tuple[str, str, str]:
     nothing)."""
     started = facts.lineage.get("command")
     said = shlex.join(map(str, started)) if isinstance(started, list) else flat(started)
-    repeat = f"penjing tune {shlex.quote(str(facts.folder / 'spec.yaml'))}" if facts.spec_text else said
+    repeat = f"penjing tune {typed(facts.folder / 'spec.yaml')}" if facts.spec_text else said
     if facts.spec_text and facts.spec.get("name") is not None:  # its own name is taken, by this run
         repeat += f" --name {shlex.quote(flat(facts.spec['name']) + '-again')}"
-    return repeat, f"penjing tune --resume {shlex.quote(str(facts.folder))}", said
+    return repeat, f"penjing tune --resume {typed(facts.folder)}", said
 
 
 def notes(facts: Facts, say: Say) -> list[str]:

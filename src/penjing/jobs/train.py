@@ -27,6 +27,7 @@ from penjing.jobs.report import PAGE, report
 from penjing.jobs.several import machine_of, refuse_alone, together, wants_launch
 from penjing.jobs.training import advance, begin, finish, opened
 from penjing.models.load import Base
+from penjing.places import typed
 from penjing.run import Run
 from penjing.spec import Spec
 
@@ -102,7 +103,7 @@ def resume(
     if run.verb != "tune":
         raise NotSupported(
             f"A run of `tune` was to be resumed; {run.folder} is a search's. Go on with it by `penjing "
-            f"{run.verb} --resume {run.folder}`."
+            f"{run.verb} --resume {typed(run.folder)}`."
         )
     wanted = 1 if _unreported(run) else processes or run.spec.train.processes
     if wants_launch(wanted):
@@ -144,7 +145,7 @@ def _refuse_done(run: Run) -> None:
     if run.state == "done":
         raise NotSupported(
             f"The run {run.folder} was to be resumed; it is done. See {run.folder / PAGE}, or "
-            f"start a new run: `penjing tune {run.folder / 'spec.yaml'} --name NAME`."
+            f"start a new run: `penjing tune {typed(run.folder / 'spec.yaml')} --name NAME`."
         )
 
 

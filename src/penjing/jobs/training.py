@@ -54,6 +54,7 @@ from penjing.jobs.prepare import (
 from penjing.jobs.rows_for import told
 from penjing.jobs.stopping import between_steps
 from penjing.jobs.track import following
+from penjing.places import typed
 from penjing.records import Part, Step
 from penjing.run import Run
 from penjing.spec import Spec
@@ -284,7 +285,8 @@ def _steps(it: Training, last: int, check: Callable[[], None], track: Callable[[
     except KeyboardInterrupt:
         if whole:  # else weights may be half updated, and what lies in last/ is what to go on from
             it.keep()
-        tell(News("note", f"stopped at step {watch.step}; `penjing tune --resume {it.run.folder}` goes on"))
+        on = f"`penjing tune --resume {typed(it.run.folder)}` goes on"
+        tell(News("note", f"stopped at step {watch.step}; {on}"))
         raise
 
 
