@@ -253,9 +253,7 @@ def open_run(folder: str | Path) -> Run:
         near = sorted(str(p.parent) for p in place.glob("*/spec.yaml"))[-3:] if place.is_dir() else []
         hint = f" Runs inside it: {', '.join(near)}." if near else ""
         if (place / SEARCH).is_file():
-            hint = (
-                f" It is a search without a winner yet: `penjing search --resume {typed(place)}` goes on."
-            )
+            hint = f" It is a search without a winner yet: `penjing search --resume {typed(place)}` goes on."
         raise NotSupported(
             f"A run was wanted at {place}; it has no spec.yaml.{hint} `penjing tune` makes one under runs/."
         )
