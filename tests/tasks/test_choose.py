@@ -62,6 +62,18 @@ def test_places_are_counted_from_one_where_none_is_zero(tmp_path: Path) -> None:
     assert rows.notes[-1] == "the right choice is counted from 1"
 
 
+def test_places_that_may_count_from_zero_or_one_are_refused_until_it_is_said(tmp_path: Path) -> None:
+    table = as_csv([("q", "x", "y", "z", "1"), ("p", "x", "y", "z", "2")], head="question,a1,a2,a3,label")
+    path = str(put(tmp_path, "r.csv", table.replace("a1,a2,a3", "choice1,choice2,choice3")))
+    with pytest.raises(DataError) as error:
+        choose().rows(path)
+    told(error, "r.csv: the right choices", "numbers from 0 or from 1", "neither 0 nor", "choose: {first: 0}")
+    for first in (0, 1):
+        rows = choose(first=first).rows(path)
+        assert [item[2] for item in rows.items or ()] == [1 - first, 2 - first]
+    assert len(choose().rows(path, labelled=False)) == 2
+
+
 def test_numbers_are_places_unless_all_of_them_are_choices(tmp_path: Path) -> None:
     def places(*rows: tuple[str, str]) -> list[Any]:
         lines = [{"question": "q", "choices": choices.split(), "answer": own} for choices, own in rows]

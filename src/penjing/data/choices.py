@@ -60,11 +60,15 @@ def read_choices(
     label: str | None = None,
     encoding: str | None = None,
     drop_empty: bool = False,
+    first: int | None = None,
 ) -> Rows:
     """Rows whose `items` are (what is asked, the choices, place of the right one from 0, or None).
 
+    first: as which number the first choice counts, 0 or 1; by the rows of each file where it is not given.
+
     Raises:
-        DataError: no choices are found, a row has fewer than two, or its right one is none of them.
+        DataError: no choices are found, a row has fewer than two, its right one is none of them, or what
+            numbers count from cannot be told.
     """
     widths: list[int] = []
 
@@ -81,7 +85,8 @@ def read_choices(
     bases, notes = {}, list(found.notes)
     for file in dict.fromkeys(found.file_of.tolist()):  # each counts in its own way
         here = np.flatnonzero(found.file_of == file)
-        bases[file], told = _base([labels[i] for i in here], [split[i][1] for i in here])
+        own = [(labels[i], split[i][1]) for i in here]
+        bases[file], told = _base(own, first, found.files[file] if labelled else "")
         notes += told
     items = []
     for i, (asked, cells) in enumerate(split):
@@ -197,16 +202,29 @@ def _said(parts: Sequence[str]) -> str:
     return " ".join(QUESTIONS.get(part, part) for part in parts if part)
 
 
-def _base(labels: Sequence[str], choices: Sequence[tuple[str, ...]]) -> tuple[int | None, tuple[str, ...]]:
+def _base(
+    rows: Sequence[tuple[str, tuple[str, ...]]], first: int | None, file: str
+) -> tuple[int | None, tuple[str, ...]]:
     """Whether places are counted from 0 or 1, and what is told of that; None where labels are words.
 
     Numbers and letters that are choices of their rows are words only where all labels are: `2` of 3, 2, 1, 0
     is the third, `A` of B, A, O the first.
+
+    Raises:
+        DataError: numbers are neither 0 nor that of a last choice, and `file` is to say which is right.
     """
-    if all(not own or own in row for own, row in zip(labels, choices, strict=True)):
+    if all(not own or own in row for own, row in rows):
         return None, ()
-    numbers = [int(own) for own in labels if own.isdecimal()]
-    base = 0 if 0 in numbers or not numbers else 1
+    numbers = [(int(own), len(row)) for own, row in rows if own.isdecimal()]
+    if first is not None:
+        return first, ()
+    base = 0 if not numbers or any(place == 0 for place, _ in numbers) else 1
+    if file and base and all(place < last for place, last in numbers):
+        raise DataError(
+            f"{file}: the right choices were to be told by numbers from 0 or from 1; the {len(numbers):,} "
+            "there are say neither 0 nor the number of a last choice, so which it is cannot be known. Say "
+            "`task: {choose: {first: 0}}`, or 1."
+        )
     return base, (f"the right choice is counted from {base}",) * bool(numbers)
 
 

@@ -32,13 +32,15 @@ from penjing.tasks.regress import refuse_delimiter
 def choose(
     *,
     how: Literal["cross", "likelihood"] = "cross",
+    first: Literal[0, 1] | None = None,
     pooling: Literal["auto", "cls", "mean", "last"] = "auto",
     head_dropout: float = 0.1,
 ) -> Task:
     """Choose the right one of several choices (COPA, ARC, HellaSwag), as many as each row has.
 
     how: `cross` reads what is asked with each choice and learns a score; `likelihood` trains nothing and
-    takes the choice whose words a language model finds likeliest, by their mean. pooling, head_dropout: as in
+    takes the choice whose words a language model finds likeliest, by their mean. first: as which number rows
+    count the first choice; as each file seems to when not given. pooling, head_dropout: as in
     `classify`.
     """
     if not 0 <= head_dropout < 1:
@@ -46,7 +48,7 @@ def choose(
 
     def rows(source: Any, *, delimiter: str | None = None, **reading: Any) -> Rows:
         refuse_delimiter(delimiter)
-        return read_choices(source, **reading)
+        return read_choices(source, first=first, **reading)
 
     def part(base: Base, rows: Rows, names: list[str], max_length: int, *, labelled: bool = True) -> Part:
         items = rows.items or ()
