@@ -39,6 +39,7 @@ def rows_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def many_file(tmp_path: Path) -> Path:
     rows = [{"anchor": f"my {a} {b}", "positive": f"the {b} of {a}"} for a in WORDS for b in WORDS if a != b]
+    rows += [{"anchor": f"my {a} fee", "positive": f"{a} fees"} for a in WORDS[:4]]
     return put(tmp_path, "many.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -111,7 +112,11 @@ def test_every_distinct_anchor_is_a_query_over_all_other_texts(tiny: Tiny, rows_
     task = embed()
     _, part, model = made(task, tiny, rows_file)
     found = predictions(task, model, part)
-    assert [one.query for one in found] == ["my card", "the parcel", "login"]
+    assert [one.query for one in found] == [row["anchor"] for row in ROWS]
+    assert [one["text"] for one in task.answers(found, [], {})] == [one.first for one in found]
+    scores = task.score(found, part.targets, [], {}, 0)
+    lone = [one for i, one in enumerate(found) if i != 2]  # "my card" once
+    assert scores.values == task.score(lone, part.targets, [], {}, 0).values
     assert found[0].right == ("a card was charged", "cards")
     assert max(int(one.ranks.max()) for one in found) <= 7
     assert found[0].first != "my card"  # which is a negative of another row, and the query itself
@@ -119,6 +124,19 @@ def test_every_distinct_anchor_is_a_query_over_all_other_texts(tiny: Tiny, rows_
     cheap = task.baseline(part.rows, part.targets, [], 0)(part.rows)
     assert [one.query for one in cheap] == [one.query for one in found]
     assert cheap[1].ranks.tolist() == [1]
+
+
+def test_grades_of_judged_pairs_are_gains(tiny: Tiny, tmp_path: Path) -> None:
+    pairs = [("my card", "the fee", 3), ("my card", "cards", 1), ("my card", "a password", 0)]
+    table = "".join(f"{a},{b},{grade}\n" for a, b, grade in pairs)
+    task = embed()
+    _, part, model = made(task, tiny, put(tmp_path, "rows.csv", f"query,passage,relevance\n{table}"))
+    (one, _) = predictions(task, model, part)
+    assert (one.right, one.grades.tolist()) == (("the fee", "cards"), [3, 1])
+    ideal = 3 + 1 / math.log2(3)
+    gain = sum(grade / math.log2(rank + 1) for grade, rank in zip((3, 1), one.ranks, strict=True))
+    values = task.score([one], part.targets, [], {}, 0).values
+    assert values["ndcg_10"] == pytest.approx(gain / ideal)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -85,8 +85,8 @@ def read_choices(
     bases, notes = {}, list(found.notes)
     for file in dict.fromkeys(found.file_of.tolist()):  # each counts in its own way
         here = np.flatnonzero(found.file_of == file)
-        own = [(labels[i], split[i][1]) for i in here]
-        bases[file], told = _base(own, first, found.files[file] if labelled else "")
+        said = [(labels[i], split[i][1]) for i in here]
+        bases[file], told = _base(said, first, found.files[file] if labelled else "")
         notes += told
     items = []
     for i, (asked, cells) in enumerate(split):

@@ -323,6 +323,7 @@ def _other(wanted: str, truth: Any) -> DataError:
 def _plain(message: Message) -> Fields:
     calls = [{"function": {"name": name, "arguments": json.loads(given)}} for name, given in message.calls]
     more = {**({"tool_calls": calls} if calls else {}), **({} if message.learned else {"weight": 0})}
+    more |= {"reasoning_content": message.thought} if message.thought else {}
     return {"role": message.role, "content": message.content, **more}
 
 

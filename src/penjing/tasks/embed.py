@@ -96,7 +96,8 @@ def embed(
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a query's search found: ranks of what belongs to it, and the text that came first."""
+    """What a row's anchor found as a query: ranks of what belongs to it (of nothing, where that is itself
+    alone), and the text that came first. Rows of one anchor have the same."""
 
     query: str
     right: tuple[str, ...]
@@ -148,8 +149,8 @@ def _contrast(vectors_nD: Tensor, batch: Batch, temperature: float, both_ways: b
 
 
 def _infer(model: Any, each: Each, part: Part) -> Any:
-    """(n, D) vectors of texts alone; of rows, what each distinct anchor finds among all positives and
-    negatives of the part."""
+    """(n, D) vectors of texts alone; of rows, what each one's anchor finds among all positives and negatives
+    of the part."""
     if part.marks is None:
         return np.array([x.numpy() for x in each(part, lambda batch: model(batch).cpu())])
 
@@ -169,30 +170,36 @@ def _infer(model: Any, each: Each, part: Part) -> Any:
 
 
 def _ranked(rows: Rows, near: Callable[[Sequence[str], Sequence[str]], np.ndarray]) -> list[Ranked]:
-    """What every distinct anchor finds, by `near(queries, texts)` -> (queries, N). The anchor itself is not
+    """What the anchor of every row finds, by `near(queries, texts)` -> (queries, N). The anchor itself is not
     among what it searches."""
     from penjing.retrieval import ranks_of
 
     belongs: dict[str, dict[str, float]] = {}
     texts: dict[str, int] = {}
     for (a, b, rest), grade in zip(rows.items or (), rows.labels, strict=True):
+        own = belongs.setdefault(a, {})
         if b != a:
-            own = belongs.setdefault(a, {})
             own[b] = max(own.get(b, 0.0), float(grade[0]) if grade else 1.0)
         for text in (b, *rest):
             texts.setdefault(text, len(texts))
-    queries, places, found = list(belongs), list(texts), []
+    queries, places = list(belongs), list(texts)
+    found: dict[str, Ranked] = {}
     for begin in range(0, len(queries), QUERIES):
         some = queries[begin : begin + QUERIES]
         for query, similar in zip(some, near(some, places), strict=True):
             similar = np.array(similar, np.float32)
             if query in texts:
                 similar[texts[query]] = -np.inf
-            ranks = ranks_of(similar, np.array([texts[b] for b in belongs[query]]))
+            right, grades = tuple(belongs[query]), np.array([*belongs[query].values()], np.float64)
+            ranks = ranks_of(similar, np.array([texts[b] for b in right], np.int64))
             best = int(similar.argmax())
-            right, grades = tuple(belongs[query]), np.array([*belongs[query].values()])
-            found.append(Ranked(query, right, ranks, grades, places[best], float(similar[best])))
-    return found
+            found[query] = Ranked(query, right, ranks, grades, places[best], float(similar[best]))
+    return [found[item[0]] for item in rows.items or ()]
+
+
+def _queries(found: Sequence[Ranked]) -> list[Ranked]:
+    """Each query once, of those to which anything belongs."""
+    return [one for one in {one.query: one for one in found}.values() if len(one.ranks)]
 
 
 def _bm25(rows: Rows) -> list[Ranked]:
@@ -213,7 +220,8 @@ def _score(
 ) -> Scores:
     from penjing.retrieval import rankings
 
-    return rankings([one.ranks for one in found], seed, [one.grades for one in found])
+    queries = _queries(found)
+    return rankings([one.ranks for one in queries], seed, [one.grades for one in queries])
 
 
 def _difference(
@@ -226,8 +234,9 @@ def _difference(
 ) -> tuple[float, tuple[float, float]]:
     from penjing.retrieval import paired_difference
 
-    ranks = [one.ranks for one in ours], [one.ranks for one in theirs]
-    return paired_difference(*ranks, "ndcg_10", seed, [one.grades for one in ours])
+    first, second = _queries(ours), _queries(theirs)
+    ranks = [one.ranks for one in first], [one.ranks for one in second]
+    return paired_difference(*ranks, "ndcg_10", seed, [one.grades for one in first])
 
 
 def _answers(
@@ -260,6 +269,6 @@ def _mistakes(
             "predicted": one.first[:300],
             "confidence": min(max(one.nearness, 0.0), 1.0),
         }
-        for one in found
+        for one in _queries(found)
         if one.ranks.min() > 1
     ]
