@@ -191,15 +191,32 @@ def softcapped(layers: int = 2) -> nn.Module:
 
 
 def test_a_base_that_asks_more_of_attention_than_we_give_is_padded_and_says_why() -> None:
+    """Also with the small weights of its first day, which hide that scores were not capped."""
     packing.register()
-    model = softcapped()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(8)
-    way = packing.how_to_run(model)
+    way = packing.how_to_run(softcapped())
     assert not way.packed
-    assert "differ" in way.reason
+    assert "asks for `softcap`" in way.reason
+
+
+def test_a_base_whose_attention_is_its_own_is_padded_whatever_it_answers() -> None:
+    """GPT-Neo's packed states are right: transformers masks the square of all tokens."""
+    from transformers import GPTNeoConfig, GPTNeoModel
+
+    packing.register()
+    config = GPTNeoConfig(
+        vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=64,
+        attention_types=[[["global", "local"], 1]], window_size=4, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    way = packing.how_to_run(GPTNeoModel(config).eval())
+    assert not way.packed
+    assert "asked 0 times, where 2 were due" in way.reason
+
+
+def test_packed_states_that_differ_are_not_trusted() -> None:
+    wanted = torch.ones(3, 4)
+    assert packing.not_ours(wanted + 1e-6, wanted, 1e-4, 2, 2) == ""
+    assert "differ by 5.0e-01" in packing.not_ours(wanted / 2, wanted, 1e-4, 2, 2)
+    assert "differ by nan" in packing.not_ours(wanted * float("nan"), wanted, 1e-4, 2, 2)
 
 
 def test_a_base_that_breaks_in_whatever_way_when_packed_is_padded(tiny: Tiny) -> None:

@@ -23,7 +23,7 @@ _CHUNK = 8192  # texts at once: enough for all threads, little to hold
 _FORMAT = "penjing tokens 1"
 _MOST_BYTES = 4 << 30
 _COPIES = 4  # limits of one tokenizer at a time: tasks on one base may each have their own
-_copies: weakref.WeakKeyDictionary[Any, dict[tuple[int, int], Any]] = weakref.WeakKeyDictionary()
+_copies: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], Any]] = weakref.WeakKeyDictionary()
 
 
 def tokenize(
@@ -187,7 +187,7 @@ def own_backend(tokenizer: Any, max_length: int) -> Any:
     thread, such as a server's, is encoding with it.
     """
     copies = _copies.setdefault(tokenizer, {})
-    key = (max_length, len(tokenizer))
+    key = (max_length, len(tokenizer), getattr(tokenizer, "src_lang", None))
     backend = copies.get(key)
     if backend is None:
         backend = copy.deepcopy(tokenizer.backend_tokenizer)

@@ -16,7 +16,7 @@ import torch
 
 from penjing.models import encdec
 from penjing.models.decoding import Allow, Decoding
-from penjing.models.generate import Asked, Said, choose_words, rooms_of
+from penjing.models.generate import Asked, Said, asked_of, choose_words, rooms_of
 from penjing.models.model import Model
 from penjing.models.reading import Reader, reader_of
 
@@ -57,14 +57,11 @@ def line_of(
     Raises:
         DataError: the row is empty, or leaves no room for an answer, or for one that `allow` allows.
     """
-    both = encdec.is_whole(model.trunk)
-    room = torch.from_numpy(rooms_of([row], how, limit, both))
+    room = torch.from_numpy(rooms_of([row], how, limit, encdec.begin_of(model)))
     if allow is not None:
         allow([], int(room[0]))  # complains here, not in the midst of others
     chances = np.random.default_rng([how.seed, 0]).random((1, how.max_new if how.sample else 0))
-    before: list[Sequence[int]] = [[encdec.start_of(model.trunk)]] if both else [row]
-    never = encdec.unsaid(model.trunk, stop)
-    return Line(row, how, Asked([row], before, room, torch.from_numpy(chances), tuple(stop), allow, never))
+    return Line(row, how, asked_of(model, [row], room, torch.from_numpy(chances), stop, allow))
 
 
 class Flow:

@@ -88,7 +88,8 @@ class Asked:
     chances: Tensor  # (n, most) of sampling
     stop: tuple[int, ...]
     allow: Allow | None
-    never: tuple[int, ...] = ()  # ids that are no words
+    never: tuple[int, ...]  # ids that are no words
+    ahead: int  # tokens of an answer that stand before its first word, chosen by nobody: its language
 
 
 def generate(
@@ -112,8 +113,8 @@ def generate(
     Raises:
         DataError: a row is empty, or leaves no room for an answer.
     """
-    both = encdec.is_whole(model.trunk)
-    room = rooms_of(rows, how, limit, both)
+    begin = encdec.begin_of(model)
+    room = rooms_of(rows, how, limit, begin)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     found: list[list[Said]] = [[] for _ in rows]
     if not len(rows):
@@ -125,15 +126,8 @@ def generate(
                 np.random.default_rng([how.seed, int(i)]).random(how.max_new) if how.sample else []
                 for i in piece
             ]
-            asked = Asked(
-                own,
-                [[encdec.start_of(model.trunk)]] * len(own) if both else own,
-                torch.from_numpy(room[piece]),
-                torch.tensor(np.array(chances)),
-                tuple(stop),
-                allow,
-                encdec.unsaid(model.trunk, stop),
-            )
+            drawn_by = torch.tensor(np.array(chances))
+            asked = asked_of(model, own, torch.from_numpy(room[piece]), drawn_by, stop, allow)
             reader = reader_of(model, own, cached=cached)
             answers = _beams(reader, asked, how) if how.beams > 1 else _one_each(reader, asked, how)
             for i, answer in zip(piece, answers, strict=True):
@@ -154,11 +148,9 @@ def stream(
 
     Between two tokens the model is as it was and may serve others.
     """
-    both = encdec.is_whole(model.trunk)
-    room = torch.from_numpy(rooms_of([row], how, limit, both))
+    room = torch.from_numpy(rooms_of([row], how, limit, encdec.begin_of(model)))
     chances = torch.from_numpy(np.random.default_rng([how.seed, 0]).random((1, how.max_new)))
-    before: list[Sequence[int]] = [[encdec.start_of(model.trunk)]] if both else [row]
-    asked = Asked([row], before, room, chances, tuple(stop), allow, encdec.unsaid(model.trunk, stop))
+    asked = asked_of(model, [row], room, chances, stop, allow)
     reader, said = reader_of(model, [row]), list[int]()
     while len(said) < int(room[0]):
         with evaluating(model), torch.inference_mode():
@@ -171,8 +163,27 @@ def stream(
         yield said[-1]
 
 
-def rooms_of(rows: Sequence[Sequence[int]], how: Decoding, limit: int | None, both: bool) -> np.ndarray:
-    """(rows,) tokens that may be said in answer to each."""
+def asked_of(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    room: Tensor,
+    chances: Tensor,
+    stop: Sequence[int],
+    allow: Allow | None,
+) -> Asked:
+    """What a batch of prompts or sources is asked of this model."""
+    begin = encdec.begin_of(model)
+    before: list[Sequence[int]] = [begin] * len(rows) if begin else [*rows]
+    never, ahead = encdec.unsaid(model.trunk, stop), len(begin[1:])
+    return Asked([*rows], before, room, chances, tuple(stop), allow, never, ahead)
+
+
+def rooms_of(
+    rows: Sequence[Sequence[int]], how: Decoding, limit: int | None, begin: Sequence[int]
+) -> np.ndarray:
+    """(rows,) tokens that may be said in answer to each; `begin`: what a decoder beside an encoder begins
+    with, nothing where one decoder reads all."""
+    both = bool(begin)
     most = np.full(len(rows), how.max_new, dtype=np.int64)
     for i, row in enumerate(rows):
         if not len(row):
@@ -187,6 +198,7 @@ def rooms_of(rows: Sequence[Sequence[int]], how: Decoding, limit: int | None, bo
             )
         if limit is not None:
             most[i] = min(how.max_new, limit if both else limit - len(row))
+        most[i] -= len(begin[1:])
         if most[i] < 1:
             raise DataError(
                 f"Row {i + 1} of {len(rows)} has {len(row)} tokens; the base reads {limit} at most, answer "
@@ -202,7 +214,8 @@ def choose_words(
     own = rows.tolist()
     before = [asked.before[i] for i in own] if needs_history(how) else None
     left = (asked.room[rows] - t).tolist() if asked.allow else ()
-    scores = changed(scores.clone(), how, said, before, t, asked.stop, asked.allow, left, asked.never)
+    n_said = t + asked.ahead
+    scores = changed(scores.clone(), how, said, before, n_said, asked.stop, asked.allow, left, asked.never)
     if how.sample:
         scores = narrowed(scores, how)
         words = drawn(scores, asked.chances[rows, t].to(scores.device))
@@ -303,7 +316,8 @@ def _grown(
     said = at.said.flatten(0, 1).tolist() if needs_history(how) or asked.allow else None
     before = [asked.before[i] for i in rows.tolist() for _ in range(k)] if needs_history(how) else None
     left = (asked.room[rows] - t).repeat_interleave(k).tolist() if asked.allow else ()
-    odds = changed(odds, how, said, before, t, asked.stop, asked.allow, left, asked.never)
+    n_said = t + asked.ahead
+    odds = changed(odds, how, said, before, n_said, asked.stop, asked.allow, left, asked.never)
     whole = (odds.view(n, k, -1) + at.sums[:, :, None]).flatten(1)
     wide = min(max(2, 1 + len(asked.stop)) * k, whole.shape[1])
     top, places = whole.topk(wide)
@@ -312,10 +326,10 @@ def _grown(
     stops = torch.isin(word, torch.tensor(asked.stop, device=word.device, dtype=word.dtype))
     stops |= t + 1 >= asked.room[rows].to(word.device)[:, None]
     going, order = (top + stops * NEVER).topk(k)
-    _finish(at, lines, top / (t + 1) ** how.length_penalty, stops, how)
+    _finish(at, lines, top / (n_said + 1) ** how.length_penalty, stops, how)
     at.said = lines.gather(1, order[:, :, None].expand(-1, -1, t + 1))
     at.sums = going
-    reach = at.sums[:, :1] / (t + 1) ** how.length_penalty
+    reach = at.sums[:, :1] / (n_said + 1) ** how.length_penalty
     worst = torch.where(at.full, at.scores.amin(1, keepdim=True), NEVER)
     on = (reach > worst).any(1) & ~stops.all(1)
     if how.early:

@@ -149,7 +149,9 @@ class Both:
                 input_ids=self.ids, attention_mask=self.seen.long()
             ).last_hidden_state
         self.memory = memory
-        return self.step(self.ids.new_full((len(self.ids),), encdec.start_of(self.model.trunk)))
+        for token in encdec.begin_of(self.model):
+            scores = self.step(self.ids.new_full((len(self.ids),), token))
+        return scores
 
     def step(self, ids: Tensor) -> Tensor:
         with _running(self.model) as trunk:
@@ -186,7 +188,7 @@ class Again:
     def __init__(self, model: Model, rows: Sequence[Sequence[int]]) -> None:
         self.model = model
         self.rows = [list(row) for row in rows]
-        self.said: list[list[int]] = [[] for _ in rows]
+        self.said: list[list[int]] = [encdec.begin_of(model)[1:] for _ in rows]
         self.both = encdec.is_whole(model.trunk)
 
     def start(self) -> Tensor:

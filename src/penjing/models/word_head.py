@@ -42,6 +42,7 @@ class WordHead(nn.Module):
         super().__init__()
         out = model.get_output_embeddings()
         self.out = out
+        self.first: int | None = None  # what every answer begins with, where a language was chosen
         trains = True if table is None else table.requires_grad
         if table is not None:
             out.weight = table

@@ -21,6 +21,7 @@ from penjing.models.forms import Form, Rule, form_of, rule_of
 from penjing.models.generate import Prompts, Said, prompts_of
 from penjing.models.generate import generate as generated
 from penjing.models.language import asked, word_loss
+from penjing.models.languages import set_languages
 from penjing.models.load import Base
 from penjing.models.word_head import word_head
 from penjing.records import Batch, Part, Rows, Scores
@@ -90,8 +91,10 @@ def said_task(
     *,
     baseline: Literal["nearest", "lead"],
     form: dict[str, Any] | None = None,
+    languages: tuple[str | None, str | None] | None = None,
 ) -> Task:
-    """A task whose answers are texts, of a form if one is given; `best` is the score that picks the best."""
+    """A task whose answers are texts, of a form if one is given; `best` is the score that picks the best.
+    languages: of sources and answers, where the task is asked in which of a base's."""
     shape = None if form is None else form_of(form)
     if best == "bleu":
         saying.sacrebleu()
@@ -115,6 +118,8 @@ def said_task(
             )
         both = base.kind == "encoder-decoder"
         head, note = word_head(base, "answer" if both else "causal", weights=weights)
+        if languages is not None:
+            set_languages(base, head, *languages)
 
         def answering(shape: Form | None) -> dict[str, Any]:
             rule = None if shape is None else rule_of(base.tokenizer, shape, _stop(base))
