@@ -76,12 +76,16 @@ def _print_plan(found: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _print_models(done: Any) -> None:
+    from penjing.chains.weighed import points
+    from penjing.jobs.numbers import IN_PERCENT
+
     name, first = done.result["score"], done.original
+    unit = "" if name in IN_PERCENT else " %"
     head = ["model", "MiB", "1 row", f"{name}", "lost", "speed", "parity"]
     rows = [["original", *_cells(first, first), "", "", ""]]
     for step in done.steps:
         one = step.weighed
-        lost = f"{100 * (one.lost or 0.0):+.2f}"
+        lost = f"{points(one, first, name):+z.2f}{unit}"
         held = "held" if step.held else "outside"
         rows.append([step.said, *_cells(one, first), lost, f"{one.speed:.2f}x", held])
     print_table(head, rows)

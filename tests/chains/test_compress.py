@@ -18,7 +18,7 @@ from penjing.chains import compress as chain
 from penjing.chains import making, steps, weighed
 from penjing.chains.budget import advise, read
 from penjing.chains.compress import plan
-from penjing.chains.weighed import Weighed, bytes_of
+from penjing.chains.weighed import Weighed, bytes_of, points
 from penjing.cli import app
 from penjing.errors import DataError, NotSupported, SpecError, WontFit
 from penjing.files import CannotWrite
@@ -157,10 +157,20 @@ def test_the_fastest_within_the_budget_is_advised_else_the_nearest() -> None:
         ({"mib": 12}, "c", True),
         ("lose 1, speed 5", "b", False),
     ):
-        advice = advise(made, first, read(budget), list(made))
+        advice = advise(made, first, read(budget), list(made), best="accuracy")
         assert advice is not None
         assert (advice.chosen, advice.met) == (chosen, met)
-    assert advise(made, first, {}, []) is None
+    assert advise(made, first, {}, [], best="accuracy") is None
+
+
+def test_points_of_a_score_that_is_no_share_are_percent_of_the_originals() -> None:
+    first, one = weight(1.0, 80, 0.0), weight(2, 40, 0.018)  # the original's score is .9
+    assert points(one, first, "accuracy") == pytest.approx(1.8)
+    assert points(one, first, "bleu") == pytest.approx(2.0)
+    asked = {
+        name: advise({"a": one}, first, read("lose 1.9"), ["a"], best=name) for name in ("accuracy", "bleu")
+    }
+    assert [a is not None and a.met for a in asked.values()] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What may be lost and what must be gained, in words, and which of the models that were made comes up to it.
 
-`lose 1, speed 3`: at most 1 point of the score (hundredths of a share), at least 3 times the rows a second.
+`lose 1, speed 3`: at most 1 point of the score (`weighed.points`), at least 3 times the rows a second.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from penjing.chains.weighed import Weighed
+from penjing.chains.weighed import Weighed, points
 from penjing.errors import SpecError, nearest
 
-MEASURES: dict[str, tuple[str, Callable[[Weighed, Weighed], float]]] = {
-    "lose": ("at most, points of the score", lambda own, first: 100 * max(0.0, own.lost or 0.0)),
-    "speed": ("at least, times the original's rows a second", lambda own, first: own.speed),
-    "size": ("at least, times smaller on disk", lambda own, first: first.n_bytes / own.n_bytes),
-    "latency": ("at most, ms of one row alone", lambda own, first: own.latency_ms["1"]),
-    "mib": ("at most, MiB on disk", lambda own, first: own.n_bytes / 2**20),
+MEASURES: dict[str, Callable[[Weighed, Weighed, str], float]] = {
+    "lose": lambda own, first, best: max(0.0, points(own, first, best)),
+    "speed": lambda own, first, best: own.speed,  # times the original's rows a second
+    "size": lambda own, first, best: first.n_bytes / own.n_bytes,  # times smaller on disk
+    "latency": lambda own, first, best: own.latency_ms["1"],  # ms of one row alone
+    "mib": lambda own, first, best: own.n_bytes / 2**20,  # on disk
 }
 LEAST = ("speed", "size")  # at least so much; of the others at most
 ONE = re.compile(r"\s*([a-z_]+)\s*[:=]?\s*([0-9.]+)\s*(?:x|%|ms|mib|points?|times)?\s*", re.IGNORECASE)
@@ -75,27 +75,35 @@ def _pair(piece: str) -> tuple[str, float]:
 
 
 def advise(
-    made: Mapping[str, Weighed], first: Weighed, budget: Mapping[str, float], fit: Sequence[str]
+    made: Mapping[str, Weighed],
+    first: Weighed,
+    budget: Mapping[str, float],
+    fit: Sequence[str],
+    *,
+    best: str,
 ) -> Advice | None:
     """Of the models made (those of `fit` answer as they should), the fastest that keeps within the budget;
     else the one that falls least short, each measure by its ratio to what is wanted. None where nothing fits.
+    `best` is the score that they are judged by.
     """
     known = {key: one for key, one in made.items() if key in fit}
     if not known:
         return None
-    gaps = {key: _gaps(one, first, budget) for key, one in known.items()}
+    gaps = {key: _gaps(one, first, budget, best) for key, one in known.items()}
     within = [key for key in known if not gaps[key]]
     if within:
         return Advice(max(within, key=lambda key: (known[key].speed, -known[key].n_bytes)), True)
-    best = min(known, key=lambda key: sum(gap for gap, _ in gaps[key].values()))
-    return Advice(best, False, tuple(said for _, said in gaps[best].values()))
+    nearest_one = min(known, key=lambda key: sum(gap for gap, _ in gaps[key].values()))
+    return Advice(nearest_one, False, tuple(said for _, said in gaps[nearest_one].values()))
 
 
-def _gaps(one: Weighed, first: Weighed, budget: Mapping[str, float]) -> dict[str, tuple[float, str]]:
+def _gaps(
+    one: Weighed, first: Weighed, budget: Mapping[str, float], best: str
+) -> dict[str, tuple[float, str]]:
     """By measure outside the budget: how far, as a logarithm of a ratio, and in words."""
     gaps = {}
     for name, wanted in budget.items():
-        value = MEASURES[name][1](one, first)
+        value = MEASURES[name](one, first, best)
         short = value < wanted if name in LEAST else value > wanted
         if short:
             a, b = (wanted, value) if name in LEAST else (value, wanted)

@@ -25,10 +25,11 @@ from penjing.chains.compress_page import write_page
 from penjing.chains.footing import Footing, footing
 from penjing.chains.making import Made, make
 from penjing.chains.proving import LOST, prove
-from penjing.chains.weighed import Weighed, weigh
+from penjing.chains.weighed import Weighed, points, weigh
 from penjing.errors import SpecError, WontFit
 from penjing.files import sha256, told, write_json, write_text
 from penjing.jobs.news import News, Tell, silent
+from penjing.jobs.numbers import IN_PERCENT
 from penjing.jobs.parity import Parity
 from penjing.plugin import Choice
 from penjing.run import Run
@@ -221,7 +222,9 @@ def _concluded(
 ) -> Compressed:
     """Write what was asked and found; the advice looks at every model of the folder that was weighed on the
     same rows."""
+    best = ground.original.task.best
     every = {step.name: step.weighed for step in done}
+    alike = {step.name: step.alike for step in done}
     fit = [step.name for step in done if step.held]
     names, places = {step.name: step.said for step in done}, {step.name: step.folder for step in done}
     for path in sorted(ground.out.glob(f"*/**/{WEIGHED}")):
@@ -229,16 +232,17 @@ def _concluded(
         kept = json.loads(path.read_text(encoding="utf-8"))
         if name not in every and kept.get("rows") == ground.judged:
             every[name], names[name], places[name] = weighed_of(kept), kept["said"], path.parent
-            proof = path.with_name("parity.json")
-            if proof.is_file() and json.loads(proof.read_text(encoding="utf-8"))["held"]:
+            proof = Run(path.parent).read("parity.json")
+            alike[name] = proof.get("answers", {}).get("alike")
+            if proof.get("held"):
                 fit.append(name)
-    advice = budgets.advise(every, original, wanted, fit)
+    advice = budgets.advise(every, original, wanted, fit, best=best)
     if advice is not None:
-        tell(News("note", _advised(advice, names, every[advice.chosen], original)))
+        tell(News("note", _advised(advice, names, every[advice.chosen], original, best)))
     result: dict[str, Any] = {
         "run": str(ground.run),
         "asked": {"with": [step.written() for step in chosen], "budget": dict(wanted), "seed": ground.seed},
-        "score": ground.original.task.best,
+        "score": best,
         "lower": ground.original.task.lower,
         "rows": len(ground.rows),
         "notes": list(ground.notes),
@@ -248,7 +252,10 @@ def _concluded(
             for step in done
         ],
         "models": {
-            name: {"said": names[name], "folder": str(places[name]), "held": name in fit, **asdict(one)}
+            name: {
+                **{"said": names[name], "folder": str(places[name]), "held": name in fit},
+                **{"alike": alike[name], **asdict(one)},
+            }
             for name, one in every.items()
         },
         "advice": None if advice is None else {**asdict(advice), "said": names[advice.chosen]},
@@ -258,13 +265,15 @@ def _concluded(
     write_text(ground.out / "compress.yaml", yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
     write_page(ground.out / PAGE, result, ground.language)
     if wanted and (advice is None or not advice.met):
-        raise WontFit(_none(wanted, advice, names, every, original, ground.out / PAGE))
+        raise WontFit(_none(wanted, advice, names, every, original, best, ground.out / PAGE))
     return Compressed(ground.out, original, tuple(done), advice, result)
 
 
-def _advised(advice: Advice, names: Mapping[str, str], one: Weighed, original: Weighed) -> str:
+def _advised(advice: Advice, names: Mapping[str, str], one: Weighed, original: Weighed, best: str) -> str:
+    lost = round(points(one, original, best), 2)
+    unit = "points" if best in IN_PERCENT else f"% of its {best}"
     gain = f"{one.speed:.1f} times the original's rows a second, {original.n_bytes / one.n_bytes:.1f} times "
-    gain += f"smaller, {100 * (one.lost or 0.0):.2f} points lost"
+    gain += f"smaller, {abs(lost):.2f} {unit} {'gained' if lost < 0 else 'lost'}"
     met = "" if advice.met else f"; short of the budget: {', '.join(advice.short)}"
     return f"take `{names[advice.chosen]}` ({advice.chosen}): {gain}{met}"
 
@@ -275,6 +284,7 @@ def _none(
     names: Mapping[str, str],
     every: Mapping[str, Weighed],
     original: Weighed,
+    best: str,
     page: Path,
 ) -> str:
     asked = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
@@ -283,7 +293,7 @@ def _none(
         return f"{beginning}answers as the original does. See {page}, and take gentler steps."
     return (
         f"{beginning}keeps to it. The nearest: "
-        f"{_advised(replace(advice, met=True), names, every[advice.chosen], original)} "
+        f"{_advised(replace(advice, met=True), names, every[advice.chosen], original, best)} "
         f"({'; '.join(advice.short)}). Try other steps (`penjing list compressors`), or ask for less; all "
         f"are in {page}."
     )

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from penjing.files import write_bytes
-from penjing.jobs.numbers import IN_PERCENT, gain, memory, score, short_count, span
+from penjing.jobs.numbers import IN_PERCENT, gain, memory, milliseconds, score, short_count, span
 from penjing.jobs.report import rendered
 from penjing.jobs.scatter import Spot, scatter
 from penjing.jobs.sections import Part, Table
@@ -22,7 +22,8 @@ from penjing.places import typed
 WORDS: dict[str, dict[str, str]] = {
     "en": {
         "compress": "compress",
-        "headline": "{said}: {size} times smaller, {speed} times as fast, {lost} points of {name} lost",
+        "headline": "{said}: {size} times smaller, {speed} times as fast, {name} {change}",
+        "points": "{n} points",
         "headline_none": "No model of this folder answers as the original does",
         "nearest": "No model keeps within the budget ({budget}); this one comes nearest: {short}.",
         "within": "The fastest model within the budget: {budget}.",
@@ -61,13 +62,14 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "zh": {
         "compress": "压缩",
-        "headline": "{said}:小 {size} 倍,快 {speed} 倍,{name} 损失 {lost} 个百分点",
+        "headline": "{said}：大小为原来的 1/{size}，速度为 {speed} 倍，{name} {change}",
+        "points": "{n} 个百分点",
         "headline_none": "此文件夹中没有一个模型的回答与原模型一致",
-        "nearest": "没有模型符合预算({budget});最接近的是这个:{short}。",
-        "within": "预算内最快的模型:{budget}。",
-        "fastest": '回答与原模型一致的模型中最快的一个。可用预算(如 --budget "lose 1, speed 3")另选。',
-        "use": "用法与其他模型包相同:",
-        "judged": "在 {rows} 行留出数据上评定;时间与原模型在同一段时间内交替测得。",
+        "nearest": "没有模型符合预算（{budget}）；最接近的是这个：{short}。",
+        "within": "预算内最快的模型：{budget}。",
+        "fastest": '回答与原模型一致的模型中最快的一个。可用预算（如 --budget "lose 1, speed 3"）另选。',
+        "use": "用法与其他模型包相同：",
+        "judged": "在 {rows} 行留出数据上评定；时间与原模型在同一段时间内交替测得。",
         "prices": "变小的代价",
         "prices_lead": "线上的模型在两方面都不被其他模型超过。",
         "by_size": "{name} 与磁盘大小",
@@ -75,12 +77,12 @@ WORDS: dict[str, dict[str, str]] = {
         "x_size": "磁盘大小",
         "x_time": "满队列时每行时间",
         "models": "所有模型",
-        "models_lead": "延迟为单行与 32 行的中位数;下方为原模型与它的比值,交替测得。"
-        "损失在相同行上成对比较,附 95 % 区间。",
+        "models_lead": "延迟为单行与 32 行的中位数；下方为原模型与它的比值，交替测得。"
+        "损失在相同行上成对比较，附 95 % 区间。",
         "model": "模型",
         "original": "原模型",
         "size": "大小",
-        "times_smaller": "小 {n} 倍",
+        "times_smaller": "原来的 1/{n}",
         "parameters": "参数",
         "one": "1 行",
         "full": "32 行",
@@ -133,14 +135,15 @@ def _top(result: Mapping[str, Any], say: Say) -> tuple[str, list[str], str]:
     advice = result["advice"]
     if advice is None:
         return say("headline_none"), [], ""
-    one, first = result["models"][advice["chosen"]], result["original"]
+    one, first, name = result["models"][advice["chosen"]], result["original"], result["score"]
+    change = gain(name, one["score"] - first["score"], signed=True)
     headline = say(
         "headline",
         said=advice["said"],
         size=f"{first['n_bytes'] / one['n_bytes']:.1f}",
         speed=f"{_speed(one):.1f}",
-        lost=gain(result["score"], one["lost"] or 0.0),
-        name=say(result["score"]),
+        name=say(name),
+        change=say("points", n=change) if name in IN_PERCENT else change,
     )
     budget = ", ".join(f"{name} {value:g}" for name, value in result["asked"]["budget"].items())
     how = "fastest" if not budget else "within" if advice["met"] else "nearest"
@@ -162,7 +165,7 @@ def _prices(result: Mapping[str, Any], say: Say) -> list[Part]:
     row_ms = 1000 / first["rows_a_s"]
     prices = {
         "size": (lambda one: one["n_bytes"] / 2**20, memory),
-        "time": (lambda one: row_ms / _speed(one), lambda ms: f"{ms:.3g} ms"),
+        "time": (lambda one: row_ms / _speed(one), milliseconds),
     }
     parts = []
     for key, (price, write) in prices.items():
@@ -182,10 +185,9 @@ def _models(result: Mapping[str, Any], say: Say) -> Table:
     name, first = result["score"], result["original"]
     keys = ("model", "size", "parameters", "one", "full", "rate", "peak")
     head = [say(key) for key in keys] + [say(name), say("lost"), say("agree"), say("ece"), say("parity")]
-    alike = {step["name"]: step["alike"] for step in result["steps"]}
     rows = [_row(say("original"), first, first, name, say, alike=None, held=None)]
-    for key, one in result["models"].items():
-        rows.append(_row(one["said"], one, first, name, say, alike=alike.get(key), held=one["held"]))
+    for one in result["models"].values():
+        rows.append(_row(one["said"], one, first, name, say, alike=one["alike"], held=one["held"]))
     return Table(tuple(head), rows)
 
 
@@ -207,7 +209,7 @@ def _row(
     times = []
     for n in ("1", "32"):
         ms = one["latency_ms"][n]
-        times.append(beside(f"{ms:.3g} ms", one["versus_ms"][n] / ms))
+        times.append(beside(milliseconds(ms), one["versus_ms"][n] / ms))
     lost = "" if own else f"{gain(name, one['lost'] or 0.0)}\n{span(one['lost_interval'], name, signed=True)}"
     ece = one["values"].get("ece")
     return (

@@ -15,7 +15,7 @@ from penjing.chains.space import axes
 from penjing.chains.words import WORDS
 from penjing.files import write_bytes
 from penjing.jobs.figures import Bar, bars
-from penjing.jobs.numbers import IN_PERCENT, duration, gain, memory, percent, score, short_count
+from penjing.jobs.numbers import IN_PERCENT, duration, gain, memory, milliseconds, percent, score, short_count
 from penjing.jobs.report import rendered
 from penjing.jobs.scatter import Spot, scatter
 from penjing.jobs.sections import Part, Table
@@ -122,7 +122,7 @@ def _prices(trials: list[dict[str, Any]], shares: tuple[float, ...], say: Say) -
         "trainable": short_count,
         "memory": memory,
         "time": lambda s: duration(s, say),
-        "latency": lambda ms: f"{ms:.3g} ms",
+        "latency": milliseconds,
     }
     parts = []
     for key, price in PRICES.items():
@@ -170,7 +170,7 @@ def _trials(trials: list[dict[str, Any]], name: str, say: Say) -> Table:
         spread = "" if one["spread"] is None else f"\n± {gain(name, one['spread'])}"
         value = say("failed") if one["score"] is None else score(name, one["score"]) + spread
         about = (f"{one['step']}/{one['steps']}", short_count(one["trainable"]), memory(one["mib"]))
-        price = (duration(one["seconds"], say), f"{one['latency_ms']:.3g} ms")
+        price = (duration(one["seconds"], say), milliseconds(one["latency_ms"]))
         rows.append((f"{one['trial']}: {told(one['settings'])}", value, *about, *price))
     keys = ("trial", "score", "steps", "x_trainable", "x_memory", "x_seconds", "x_latency")
     return Table(tuple(say(key) for key in keys), rows)

@@ -12,11 +12,10 @@ import shutil
 
 from penjing.chains.footing import Footing, looked_at
 from penjing.chains.making import Made
-from penjing.chains.weighed import Weighed
+from penjing.chains.weighed import Weighed, whole
 from penjing.errors import NotSupported
 from penjing.files import sha256
 from penjing.jobs.news import News, Tell
-from penjing.jobs.numbers import IN_PERCENT
 from penjing.jobs.parity import Parity, Tolerance, compare
 
 LOST = 0.01  # of a score that may be lost, where nothing else is said: a point
@@ -88,8 +87,7 @@ def _compared(ground: Footing, made: Made, weight: Weighed, first: Weighed, allo
         exact = compare(original, artefact, seen, tolerance=SAME, edges=False)
         facts["rows_looked_at"] = exact.facts["outputs"]
         broken += [f"of rows that it saw and was to answer as before, {one}" for one in exact.broken]
-    most = (allowed.lost or 0.0) * (1.0 if name in IN_PERCENT else abs(first.score))
-    lost = weight.lost or 0.0
+    most, lost = (allowed.lost or 0.0) * whole(first, name), weight.lost or 0.0
     if lost > most + 1e-12:
         broken.append(
             f"{name} goes from {first.score:.4f} to {weight.score:.4f} on {len(ground.rows):,} rows"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from penjing.bundle import Bundle
+from penjing.jobs.numbers import IN_PERCENT
 from penjing.jobs.seen import FILE
 from penjing.models.compiled import Compiled
 from penjing.models.stored import kind_of
@@ -85,6 +86,18 @@ def weigh(bundle: Bundle, original: Bundle, rows: Rows, *, seed: int = 0, memory
         lost=drop,
         lost_interval=span,
     )
+
+
+def points(one: Weighed, first: Weighed, best: str) -> float:
+    """What a model loses of the original's score, which is called `best`: hundredths of a share; of one that
+    is none, such as a loss or BLEU, percent of what it was.
+    """
+    return 100 * (one.lost or 0.0) / max(whole(first, best), 1e-12)
+
+
+def whole(first: Weighed, best: str) -> float:
+    """What a loss is a part of: 1 where the score is a share, else what it is."""
+    return 1.0 if best in IN_PERCENT else abs(first.score)
 
 
 def bytes_of(bundle: Bundle) -> int:

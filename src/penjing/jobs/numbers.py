@@ -81,6 +81,11 @@ def duration(seconds: Any, say: Say) -> str:
     return say("hours", h=f"{whole // 3600:,}", m=whole % 3600 // 60)
 
 
+def milliseconds(ms: float) -> str:
+    """`3.21 ms`, `178 ms`, `1,060 ms`."""
+    return f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
+
+
 def memory(mib: Any) -> str:
     """`812 MiB`, `3.4 GiB`."""
     if not finite(mib):

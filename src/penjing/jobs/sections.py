@@ -122,12 +122,15 @@ def learning(facts: Facts, say: Say) -> tuple[list[Part], list[Part]]:
 
 
 def per_class(facts: Facts, say: Say) -> tuple[Part | None, Table | None]:
-    """Bars of the weakest classes, and the table of all, weakest first."""
+    """Bars of the weakest classes, and the table of all, weakest first; how many of a class are found is not
+    known where no row has it, and such come last."""
     rows = [r for r in dicts(of(facts.result, "after", "tables", "per_class")) if finite(r.get("f1"))]
     if not rows:
         return None, None
     unit = counted_in(facts)
-    rows.sort(key=lambda r: (r["f1"], -(r["support"] if finite(r.get("support")) else 0)))
+    rows.sort(
+        key=lambda r: (r.get("support") == 0, r["f1"], -(r["support"] if finite(r.get("support")) else 0))
+    )
     weak = ([r for r in rows if finite(r.get("support")) and r["support"] > 0] or rows)[:MOST_BARS]
     title = say("class_figure", n=len(weak)) if len(rows) > MOST_BARS else say("class_figure_all")
     drawn = [
@@ -142,7 +145,14 @@ def per_class(facts: Facts, say: Say) -> tuple[Part | None, Table | None]:
     shares = ("precision", "recall", "f1")
     table = Table(
         tuple(say(k) for k in ("label", *shares[:2], "class_f1", "support" if unit == "rows" else unit)),
-        [(flat(r.get("label")), *(percent(r.get(k)) for k in shares), plain(r.get("support"))) for r in rows],
+        [
+            (
+                flat(r.get("label")),
+                *(percent(r.get(k) if r.get("support") != 0 or k == "precision" else None) for k in shares),
+                plain(r.get("support")),
+            )
+            for r in rows
+        ],
     )
     return Part(title, Markup(figures.bars(drawn, title=title, about=about, high=1.0))), table
 
