@@ -127,6 +127,22 @@ def test_cut_answers_are_counted_and_told(tiny: Tiny, tmp_path: Path) -> None:
         assert "1 of 2 answers are longer than 6 tokens; their ends are cut" in part.rows.notes[-1]
 
 
+def test_a_source_that_is_too_long_keeps_its_beginning_and_what_stands_behind_it(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text(f"source,target\nmy card {'parcel ' * 60},late\n", encoding="utf-8")
+    for name in ("gpt2", "llama"):
+        _, base, _, part = made(tiny, name, path, prefix="order ", behind=" =>", longest=6)
+        head = part.tokens.ids[: 32 - 6].tolist()
+        text = base.tokenizer.decode(head, skip_special_tokens=True)
+        assert (part.marks.tolist(), part.tokens.cut) == ([[32 - 6]], 1)
+        assert (text[:8], text[-3:]) == ("order my", " =>")
+        assert head[0] == base.tokenizer("order my card").input_ids[0]  # Llama's first token stays
+    _, base, _, part = made(tiny, "gpt2", path, behind="parcel " * 90 + "?", longest=6)
+    assert (part.marks.tolist(), base.tokenizer.decode(part.tokens.ids[:26])[-1]) == ([[26]], "?")
+
+
 def test_a_prefix_stands_before_each_source(tiny: Tiny, rows: Path) -> None:
     _, base, _, part = made(tiny, "t5", rows, prefix="my card: ")
     first = part.tokens.ids[: part.tokens.starts[1]].tolist()

@@ -18,15 +18,25 @@ from penjing.records import Part, Rows, Tokens
 
 
 def part_of_both(
-    base: Base, rows: Rows, sources: Sequence[str], answers: Sequence[str] | None, longest: int, most: int
+    base: Base,
+    rows: Rows,
+    sources: Sequence[str],
+    behind: Sequence[str],
+    answers: Sequence[str] | None,
+    longest: int,
+    most: int,
 ) -> Part:
     """Sources of at most `longest` tokens and answers of at most `most`, cut ones counted and told. Without
-    answers there is nothing to learn."""
+    answers there is nothing to learn.
+
+    behind: what a decoder reads between source and answer. Of a source that is too long the end is cut, and
+    what is behind it stays.
+    """
     if base.kind == "encoder-decoder":
         tokens = tokenize(base.tokenizer, sources, max_length=longest, cache=False)
         said = None if answers is None else _answers(base.tokenizer, answers, most)
         return Part(_told(rows, said.cut if said else 0, most), tokens, _wanted(answers, rows), answers=said)
-    return _in_one(base, rows, sources, answers, longest, most)
+    return _in_one(base, rows, sources, behind, answers, longest, most)
 
 
 def _answers(tokenizer: Any, answers: Sequence[str], most: int) -> Tokens:
@@ -47,7 +57,13 @@ def _told(rows: Rows, cut: int, most: int) -> Rows:
 
 
 def _in_one(
-    base: Base, rows: Rows, sources: Sequence[str], answers: Sequence[str] | None, longest: int, most: int
+    base: Base,
+    rows: Rows,
+    sources: Sequence[str],
+    behind: Sequence[str],
+    answers: Sequence[str] | None,
+    longest: int,
+    most: int,
 ) -> Part:
     """Each source with its answer behind it. What is learned is the answer and its end; `marks` (n, 1) say
     where it begins."""
@@ -57,16 +73,20 @@ def _in_one(
     cut = answers_cut = 0
     ids, labels, lengths, marks = [], [], [], []
     tails = encode(answers) if answers is not None else [[]] * len(rows)
-    for source, tail in zip(encode(sources), tails, strict=True):
-        cut += len(first) + len(source) > room
-        head = [*first, *source][-room:]  # its end, which asks, stays
+    wholes = encode([source + asks for source, asks in zip(sources, behind, strict=True)])
+    for row, (whole, tail) in enumerate(zip(wholes, tails, strict=True)):
+        head = [*first, *whole]
+        if len(head) > room:
+            cut += 1
+            source, asks = encode([sources[row], behind[row]])
+            asks = asks[max(0, len(first) + len(asks) - room) :]
+            head = [*first, *source[: room - len(first) - len(asks)], *asks]
         own = [*tail, *last] if answers is not None else []
         answers_cut += len(own) > most
         own = own[:most]
-        whole = [*head, *own]
-        ids += whole
-        labels += [*[-100] * (len(head) - 1), *own, -100] if own else [-100] * len(whole)
-        lengths.append(len(whole))
+        ids += [*head, *own]
+        labels += [*[-100] * (len(head) - 1), *own, -100] if own else [-100] * len(head)
+        lengths.append(len(head) + len(own))
         marks.append([len(head)])
     kind = np.uint16 if len(base.tokenizer) < 65536 else np.int32
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -51,9 +51,11 @@ def answer_in_words(
                 "former."
             )
         items = _items(rows)
-        sources = [_asked(one, base.kind) for one in items]
+        asked = [_asked(one, base.kind) for one in items]
         wanted = [one.answers[0].text if one.answers else "" for one in items] if labelled else None
-        found = part_of_both(base, rows, sources, wanted, max_length, longest)
+        found = part_of_both(
+            base, rows, [a for a, _ in asked], [b for _, b in asked], wanted, max_length, longest
+        )
         return replace(found, targets=_targets(rows, names))
 
     def judged(targets: np.ndarray) -> str:
@@ -116,12 +118,11 @@ def _items(rows: Rows) -> Sequence[Question]:
     return rows.items
 
 
-def _asked(one: Question, kind: str) -> str:
-    """What the model reads: an encoder-decoder loses the end of what is too long, a decoder its beginning, so
-    the question stands at the other end."""
+def _asked(one: Question, kind: str) -> tuple[str, str]:
+    """What the model reads, and what stays behind it where its end is cut: of a long text the end is lost."""
     if kind == "decoder":
-        return f"{one.context}\nquestion: {one.question}\nanswer: "
-    return f"question: {one.question} context: {one.context}"
+        return one.context, f"\nquestion: {one.question}\nanswer: "
+    return f"question: {one.question} context: {one.context}", ""
 
 
 def _targets(rows: Rows, names: list[str]) -> np.ndarray:

@@ -101,14 +101,14 @@ def said_task(
 
     def part(base: Base, rows: Rows, names: list[str], max_length: int, *, labelled: bool = True) -> Part:
         between = behind if base.kind == "decoder" else ""
-        sources = [f"{prefix}{source}{between}" for source, _ in rows.items or ()]
+        sources = [f"{prefix}{source}" for source, _ in rows.items or ()]
         wanted = [target or "" for _, target in rows.items or ()] if labelled else None
         if base.kind == "decoder" and max_length < how.max_new + 2:
             raise SpecError(
                 f"`{name}.longest` is {how.max_new} tokens of an answer, and `data.max_length` {max_length}, "
                 "for source and answer in one row. Raise the latter, or lower the former."
             )
-        return part_of_both(base, rows, sources, wanted, max_length, how.max_new)
+        return part_of_both(base, rows, sources, [between] * len(rows), wanted, max_length, how.max_new)
 
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
         if base.kind == "encoder":
