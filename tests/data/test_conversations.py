@@ -136,7 +136,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         (messages(("user", " "), ("assistant", "x")), "the question in message 1 is empty"),
         (messages(("user", "hi")), "there is no reply, only one side speaks"),
         (messages(("assistant", "hi")), "nobody asks, only one side speaks"),
-        (messages(("user", "a"), ("user", "b"), ("assistant", "c")), "message 2 is `user`"),
+        (messages(("user", "a"), ("system", "b"), ("assistant", "c")), "message 2 is `system`"),
         (messages(("assistant", "a"), ("user", "b"), ("assistant", "c")), "message 1 is `assistant`"),
         (messages(("usr", "a"), ("assistant", "c")), "said by 'usr'. Did you mean `user`?"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
@@ -156,6 +156,20 @@ def test_a_conversation_that_cannot_be_used_is_told_or_left_out(
     rows = read(path, repair=True)
     assert len(rows) == 1
     assert any("1 of 2 conversations left out" in note for note in rows.notes)
+
+
+def test_messages_of_one_side_in_a_row_are_one_where_rows_are_repaired(tmp_path: Path) -> None:
+    row = messages(("用户", "hi"), ("用户", "there"), ("客服", "yes ?"), ("客服", "go on"), ("客服", " "))
+    with pytest.raises(
+        DataError, match=r"message 2 is `user`, behind `user` stands assistant.*in a row become one"
+    ):
+        one(tmp_path, row)
+    assert one(tmp_path, row, repair=True).messages == (
+        Message("user", "hi\nthere"), Message("assistant", "yes ?\ngo on"),
+    )  # fmt: skip
+    assert "2 conversations in which one side speaks several times in a row" in str(
+        read(tmp_path / "a.jsonl", repair=True).notes
+    )
 
 
 def test_what_follows_the_last_reply_is_left_out_and_counted(tmp_path: Path) -> None:

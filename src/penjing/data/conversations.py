@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,11 @@ from penjing.plural import counted
 from penjing.records import Rows
 
 ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user",
+    "system": "system", "developer": "system", "系统": "system",
+    "user": "user", "human": "user", "prompter": "user", "usr": "user", "customer": "user",
+    "用户": "user", "客户": "user", "顾客": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
+    "chatgpt": "assistant", "ai": "assistant", "agent": "assistant", "客服": "assistant", "助手": "assistant",
     "function_call": "call", "tool_call": "call",
     "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
 }  # fmt: skip
@@ -72,6 +74,7 @@ class _Found:
     notes: list[str] = field(default_factory=list)
     flaws: list[tuple[str, str]] = field(default_factory=list)  # where, and what is wrong
     open_ends: int = 0
+    merged: int = 0  # conversations in which one side spoke several times in a row
 
 
 def read(
@@ -90,7 +93,8 @@ def read(
     Args:
         labelled: replies must be there; else a conversation may end with the question.
         text, label: column of the messages (or of the prompt), and of the reply, where they are not found.
-        repair: conversations that cannot be used are left out and counted, else they are refused.
+        repair: what one side says several times in a row is read as one message, and conversations that
+            cannot be used are left out; both are counted. Else they are refused.
 
     Raises:
         DataError: no known form, or conversations that cannot be used.
@@ -108,7 +112,7 @@ def read(
         form, rows = _form(table, text, label)
         found.notes += [*table.notes, f"{table.name}: conversations in the form of {form}"]
         for line, row in rows:
-            _add(found, row, file, line, f"{table.name}, line {line}", labelled)
+            _add(found, row, (file, line), f"{table.name}, line {line}", labelled, repair)
     _judge(found, repair or drop_empty)
     mute = sum(not said.learned for one in found.items for said in one.messages if said.role == "assistant")
     found.notes += [f"{counted(mute, 'reply', 'replies')} of weight 0: read, and not learned"] if mute else []
@@ -294,15 +298,17 @@ def _tools(cell: Any) -> tuple[str, ...]:
     return tuple(json.dumps(tool, ensure_ascii=False) for tool in tools)
 
 
-# ---- rows
-
-
-def _add(found: _Found, row: dict[str, Any], file: int, line: int, where: str, labelled: bool) -> None:
+def _add(
+    found: _Found, row: dict[str, Any], place: tuple[int, int], where: str, labelled: bool, repair: bool
+) -> None:
     try:
         one = conversation(row)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         found.flaws.append((where, f"it cannot be read: {error}"))
         return
+    if repair and (whole := _merged(one.messages)) != one.messages:
+        found.merged += 1
+        one = Conversation(whole, one.tools)
     if labelled:
         kept = len(one.messages)
         while kept and one.messages[kept - 1].role in ("user", "tool"):
@@ -317,7 +323,20 @@ def _add(found: _Found, row: dict[str, Any], file: int, line: int, where: str, l
         found.flaws.append((where, flaw))
         return
     found.items.append(one)
-    found.places.append((file, line))
+    found.places.append(place)
+
+
+def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """What one side says several times in a row as one message, line by line; calls of tools stay apart."""
+    found: list[Message] = []
+    for message in messages:
+        last = found[-1] if found else message
+        same = last.role == message.role in ("user", "assistant") and last.learned == message.learned
+        if found and same and not (last.calls or message.calls or last.thought or message.thought):
+            found[-1] = replace(last, content="\n".join(filter(str.strip, (last.content, message.content))))
+        else:
+            found.append(message)
+    return tuple(found)
 
 
 def flaw_of(one: Conversation, *, labelled: bool = True) -> str:
@@ -361,14 +380,17 @@ def _judge(found: _Found, repair: bool) -> None:
             f"{found.open_ends:,} of {n:,} conversations end without a reply: what follows their last one is "
             "left out"
         )
+    if found.merged:
+        said_by = counted(found.merged, "conversation")
+        found.notes.append(f"{said_by} in which one side speaks several times in a row: read as one message")
     if not found.flaws:
         return
     where, flaw = found.flaws[0]
     if not repair:
         raise DataError(
             f"{where}: a conversation of questions and replies was wanted; {flaw}. {len(found.flaws):,} of "
-            f"{n:,} conversations cannot be used. Mend them, or leave them out with `repair: true` "
-            "(`task: {chat: {repair: true}}`)."
+            f"{n:,} conversations cannot be used. Mend them, or set `repair: true` "
+            "(`task: {chat: {repair: true}}`): messages of one side in a row become one, others are left out."
         )
     kinds = Counter(flaw.partition(":")[0].partition(" in message")[0] for _, flaw in found.flaws)
     told = ", ".join(f"{count:,} as {kind}" for kind, count in kinds.most_common())

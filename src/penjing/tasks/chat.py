@@ -52,7 +52,8 @@ def chat(
     template: how conversations are written: the tokenizer's own (`auto`), or `chatml`, `llama`, `alpaca`.
     learn: every reply, the last of each conversation, or all that is said. too_long: a conversation that does
     not fit loses its oldest turns (`turns`), is left out (`rows`) or refused; no reply is ever cut. repair:
-    leave conversations out that cannot be used (an empty reply, one side only, roles out of order). max_new,
+    make one message of what one side says in a row, and leave conversations out that cannot be used (an empty
+    reply, one side only, roles out of order). max_new,
     sample, temperature, top_p: of the replies that `predict` gives, as in `Decoding`. form: what those look
     like: `{schema: …}`, `{regex: …}` or `{choices: […]}` (docs/forms.md).
     """
