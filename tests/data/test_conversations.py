@@ -138,7 +138,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         (messages(("assistant", "hi")), "nobody asks, only one side speaks"),
         (messages(("user", "a"), ("system", "b"), ("assistant", "c")), "message 2 is `system`"),
         (messages(("assistant", "a"), ("user", "b"), ("assistant", "c")), "message 1 is `assistant`"),
-        (messages(("usr", "a"), ("assistant", "c")), "said by 'usr'. Did you mean `user`?"),
+        (messages(("usser", "a"), ("assistant", "c")), "said by 'usser'. Did you mean `user`?"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
          "all replies have the weight 0"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 2}]},
