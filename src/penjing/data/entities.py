@@ -67,7 +67,7 @@ def entities_in(cell: Any, text: str) -> tuple[list[Entity], list[str], bool]:
     found: list[Entity] = []
     flaws = []
     raw = [*_raw(cell)]
-    turned = _turned(raw, text)
+    turned = in_characters(raw, text)
     for start, end, label, surface in turned or raw:
         placed = _placed(start, end, surface, text)
         if placed != (start, end) and placed != (start, end + 1):
@@ -81,7 +81,7 @@ def entities_in(cell: Any, text: str) -> tuple[list[Entity], list[str], bool]:
     return sorted(set(found), key=lambda e: (e.start, e.end, e.label)), flaws, turned is not None
 
 
-def _turned(raw: Sequence[Raw], text: str) -> list[Raw] | None:
+def in_characters(raw: Sequence[Raw], text: str) -> list[Raw] | None:
     """Places in characters of those that count UTF-16 units; None where nothing says that they do."""
     told = [one for one in raw if one[3] is not None]
     if max(text, default="") <= "\uffff" or all(_stands(a, b, own, text) for a, b, _, own in told):
@@ -104,7 +104,7 @@ def _raw(cell: Any) -> Iterator[Raw]:
                 raise ValueError(f"under `{label}` stands {str(inner)[:60]!r}")
             for surface, places in inner.items():
                 for start, end in places:
-                    yield _whole(start), _whole(end), str(label), str(surface)
+                    yield whole(start), whole(end), str(label), str(surface)
         return
     if not isinstance(cell, list):
         raise ValueError(f"{str(cell)[:60]!r} stands")
@@ -116,15 +116,19 @@ def _raw(cell: Any) -> Iterator[Raw]:
                 raise ValueError(f"{str(one)[:80]} stands")
             surface = _under(one, SURFACES)
             own = surface if _is_text(surface) else None
-            yield from ((_whole(start), _whole(end), label, own) for label in labels)
+            yield from ((whole(start), whole(end), label, own) for label in labels)
         elif isinstance(one, list | tuple) and len(one) == 3 and isinstance(one[2], str):
-            yield _whole(one[0]), _whole(one[1]), one[2], None
+            yield whole(one[0]), whole(one[1]), one[2], None
         else:
             raise ValueError(f"{str(one)[:80]} stands")
 
 
-def _whole(value: Any) -> int:
-    """A whole number, also as `7.0` or "7", as tables write it."""
+def whole(value: Any) -> int:
+    """A whole number, also as `7.0` or "7", as tables write it.
+
+    Raises:
+        ValueError: it is none.
+    """
     if isinstance(value, bool) or float(value) != int(float(value)):
         raise ValueError(f"the place {value!r} stands")
     return int(float(value))

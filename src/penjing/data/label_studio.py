@@ -42,7 +42,13 @@ def flat(task: dict[str, Any]) -> dict[str, Any]:
     for result in (annotation_of(task) or {"result": []})["result"]:
         kind, name, value = result.get("type"), str(result.get("from_name")), result.get("value") or {}
         if kind in SPANS:
-            found.setdefault(name, []).extend(_span(value, label) for label in value.get(kind) or [])
+            whole = value | ({"id": result["id"]} if "id" in result else {})
+            found.setdefault(name, []).extend(_span(whole, label) for label in value.get(kind) or [])
+        elif kind == "relation":
+            ends = {key: result.get(key) for key in ("from_id", "to_id")}
+            found.setdefault("relations", []).append(
+                {**ends, "type": (result.get("labels") or ["related"])[0]}
+            )
         elif kind in VALUES:
             chosen = value.get(VALUES[kind])
             found.setdefault(name, []).extend(chosen if isinstance(chosen, list) else [chosen])
@@ -55,4 +61,4 @@ def flat(task: dict[str, Any]) -> dict[str, Any]:
 
 def _span(value: dict[str, Any], label: str) -> dict[str, Any]:
     whole = {"start": value.get("start"), "end": value.get("end"), "label": label}
-    return whole | ({"text": value["text"]} if "text" in value else {})
+    return whole | {key: value[key] for key in ("text", "id") if key in value}

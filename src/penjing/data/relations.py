@@ -7,6 +7,7 @@
 | `{"text": …, "head": {"start", "end", "type"}, "tail": {…}, "relation": …}` | spans of characters |
 | `{"token": […], "h": {"pos": [0, 2]}, "t": {…}, "relation": …}` | OpenNRE, spans of tokens |
 | `{"token": […], "subj_start": 0, "subj_end": 1, "obj_start": …, "relation": …}` | TACRED, ends inclusive |
+| documents with all their entities and relations | `linked.py` has them |
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from penjing.data import linked
 from penjing.data.conll import laid_out
 from penjing.data.entities import ENDS, LABELS, STARTS, Place
 from penjing.data.labels import label_names
+from penjing.data.lists import with_lists
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
@@ -79,28 +82,40 @@ def read(
     places: list[tuple[int, int]] = []
     files: list[str] = []
     notes: list[str] = []
-    n_empty = 0
+    n_empty = n_unlabelled = 0
     wanted = [*TEXTS, *RELATIONS, *(name for name in (text, label) if name)]
-    for table in tables(source, encoding=encoding, wanted=wanted):
+    for table in map(with_lists, tables(source, encoding=encoding, wanted=wanted)):
         columns = (*table.columns, *table.lists)
         body = _column(table, columns, text, TEXTS, "text")
-        relation = _column(table, columns, label, RELATIONS, "label") if labelled else None
+        whole = None if label is not None else linked.list_of(columns)
+        relation = _column(table, columns, label, RELATIONS, "label") if labelled and not whole else None
+        told = linked.Told(table.name)
         notes += table.notes
         first_file = len(files)
         files += table.files
-        for line, cells in table.rows(columns):
+        for n, (line, cells) in enumerate(table.rows(columns)):
             row = dict(zip(columns, cells, strict=True))
-            where = f"{table.name}, line {line}"
+            where = f"{table.files[n] if table.file_a_row else table.name}, line {line}"
+            place = (first_file + (n if table.file_a_row else 0), line)
             names: tuple[str, ...] = ()
             if relation is not None:
                 names = label_names(row[relation], names=table.names.get(relation), typed=table.typed)
-            if (labelled and not names) or not row[body]:
+            if (relation is not None and not names) or not row[body]:
                 if not drop_empty:
                     raise DataError(
                         f"{where}: the {'relation' if row[body] else 'text'} is empty. Fill it, or pass "
                         "`drop_empty: true` to leave such rows out."
                     )
                 n_empty += 1
+                continue
+            if whole:
+                if n in table.unlabelled:
+                    n_unlabelled += 1
+                    continue
+                plain, pairs = linked.pairs_of_document(row, row[body], whole, where, told)
+                items += [Related(plain, a.place, b.place, (a.kind, b.kind)) for a, b, _ in pairs]
+                labels += [(kind,) if labelled else () for *_, kind in pairs]
+                places += [place] * len(pairs)
                 continue
             items.append(related(row, row[body], where))
             if len(names) > 1:
@@ -109,7 +124,9 @@ def read(
                     f"({', '.join(names)[:60]}). Give each a row of its own."
                 )
             labels.append(names)
-            places.append((first_file, line))
+            places.append(place)
+        notes += told.notes()
+    notes += [f"{n_unlabelled:,} rows left out, nobody labelled them"] if n_unlabelled else []
     notes += [f"{n_empty:,} rows left out, their text or relation is empty"] if n_empty else []
     if not items:
         raise DataError(f"{source}: no row is left. Give rows with {_WANTED}.")

@@ -12,6 +12,7 @@ from penjing.errors import DataError
 TOKENS = ("tokens", "words", "token", "word_list", "text_tokens", "text")
 TAGS = ("tags", "ner_tags", "ner", "slots", "slot_tags", "bio", "tag", "labels", "label")
 ENTITIES = ("entities", "entity", "spans", "entity_list", "mentions", "annotations", "labels", "label", "ner")
+RELATIONS = ("relations", "relation_list", "spo_list")  # between entities, as `linked.py` reads them
 INTENTS = ("intent", "intents", "label", "category", "domain", "class", "意图", "类别")
 
 
@@ -41,7 +42,7 @@ def roles_of(table: Table, text: str | None, label: str | None, intent: bool | s
         return Roles(body, tokens, intent=whole)
     lists, places = _first(besides, TAGS, ("list", "numbers")), _first(besides, ENTITIES, ("spans", "empty"))
     marks = _column(table, label, "label") if label else (lists or places) if tokens else (places or lists)
-    spans = [name for name, kind in besides.items() if kind == "spans"]
+    spans = [name for name, kind in besides.items() if kind == "spans" and name not in RELATIONS]
     if marks is None and len(spans) == 1:
         marks = spans[0]
     if marks is None:
