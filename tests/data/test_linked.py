@@ -109,7 +109,7 @@ def test_folders_of_brats_and_tasks_of_label_studio_hold_relations(tmp_path: Pat
     path = put(tmp_path, "tasks.json", json.dumps([task, {"data": {"text": "x"}, "annotations": []}]))
     rows = read(path)
     assert seen(rows) == WANTED
-    assert any("1 rows left out, nobody labelled them" in note for note in rows.notes)
+    assert any("1 row left out, nobody labelled them" in note for note in rows.notes)
     assert len(read_entities(path).items[0].entities) == 3  # type: ignore[index]
 
 

@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ import numpy as np
 from penjing.data import linked
 from penjing.data.conll import laid_out
 from penjing.data.entities import ENDS, LABELS, STARTS, Place
-from penjing.data.labels import label_names
+from penjing.data.labels import is_missing, label_names
 from penjing.data.lists import with_lists
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError
+from penjing.plural import counted
 from penjing.records import Rows
 
 TEXTS = ("text", "sentence", "tokens", "token", "words", "sent")
@@ -57,6 +58,18 @@ class Related:
         return text
 
 
+@dataclass
+class _Found:
+    """What has been read so far."""
+
+    items: list[Related] = field(default_factory=list)
+    labels: list[tuple[str, ...]] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)  # file and line of each row
+    files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    n_empty: int = 0
+
+
 def read(
     source: str | Path | Sequence[str | Path],
     *,
@@ -77,60 +90,83 @@ def read(
             "`data.delimiter` stands between labels of one cell; a pair has one relation, so it would be "
             "ignored. Leave it out."
         )
-    items: list[Related] = []
-    labels: list[tuple[str, ...]] = []
-    places: list[tuple[int, int]] = []
-    files: list[str] = []
-    notes: list[str] = []
-    n_empty = n_unlabelled = 0
+    found = _Found()
     wanted = [*TEXTS, *RELATIONS, *(name for name in (text, label) if name)]
     for table in map(with_lists, tables(source, encoding=encoding, wanted=wanted)):
         columns = (*table.columns, *table.lists)
         body = _column(table, columns, text, TEXTS, "text")
-        whole = None if label is not None else linked.list_of(columns)
-        relation = _column(table, columns, label, RELATIONS, "label") if labelled and not whole else None
-        told = linked.Told(table.name)
-        notes += table.notes
-        first_file = len(files)
-        files += table.files
-        for n, (line, cells) in enumerate(table.rows(columns)):
-            row = dict(zip(columns, cells, strict=True))
-            where = f"{table.files[n] if table.file_a_row else table.name}, line {line}"
-            place = (first_file + (n if table.file_a_row else 0), line)
-            names: tuple[str, ...] = ()
-            if relation is not None:
-                names = label_names(row[relation], names=table.names.get(relation), typed=table.typed)
-            if (relation is not None and not names) or not row[body]:
-                if not drop_empty:
-                    raise DataError(
-                        f"{where}: the {'relation' if row[body] else 'text'} is empty. Fill it, or pass "
-                        "`drop_empty: true` to leave such rows out."
-                    )
-                n_empty += 1
-                continue
-            if whole:
-                if n in table.unlabelled:
-                    n_unlabelled += 1
-                    continue
-                plain, pairs = linked.pairs_of_document(row, row[body], whole, where, told)
-                items += [Related(plain, a.place, b.place, (a.kind, b.kind)) for a, b, _ in pairs]
-                labels += [(kind,) if labelled else () for *_, kind in pairs]
-                places += [place] * len(pairs)
-                continue
-            items.append(related(row, row[body], where))
-            if len(names) > 1:
-                raise DataError(
-                    f"{where}: one relation was wanted in `{relation}`; it holds {len(names)} "
-                    f"({', '.join(names)[:60]}). Give each a row of its own."
-                )
-            labels.append(names)
-            places.append(place)
-        notes += told.notes()
-    notes += [f"{n_unlabelled:,} rows left out, nobody labelled them"] if n_unlabelled else []
-    notes += [f"{n_empty:,} rows left out, their text or relation is empty"] if n_empty else []
-    if not items:
+        lists = None if label is not None else linked.list_of(columns)
+        relation = _column(table, columns, label, RELATIONS, "label") if labelled and not lists else None
+        found.notes += table.notes
+        if lists:
+            _documents(table, body, lists, found, labelled=labelled, drop_empty=drop_empty)
+        else:
+            _pairs(table, body, relation, found, drop_empty=drop_empty)
+        found.files += table.files
+    found.notes += (
+        [f"{found.n_empty:,} rows left out, their text or relation is empty"] if found.n_empty else []
+    )
+    if not found.items:
         raise DataError(f"{source}: no row is left. Give rows with {_WANTED}.")
-    return _rows(items, labels, tuple(files), places, tuple(dict.fromkeys(notes)))
+    return _rows(
+        found.items, found.labels, tuple(found.files), found.places, tuple(dict.fromkeys(found.notes))
+    )
+
+
+def _pairs(table: Table, body: str, relation: str | None, found: _Found, *, drop_empty: bool) -> None:
+    """Add the pairs of a table with one a row."""
+    for where, place, row in _told(table, found):
+        names: tuple[str, ...] = ()
+        if relation is not None:
+            names = label_names(row[relation], names=table.names.get(relation), typed=table.typed)
+        if _lacks(row[body], where, found, drop_empty, told=relation is None or bool(names)):
+            continue
+        found.items.append(related(row, row[body], where))
+        if len(names) > 1:
+            raise DataError(
+                f"{where}: one relation was wanted in `{relation}`; it holds {len(names)} "
+                f"({', '.join(names)[:60]}). Give each a row of its own."
+            )
+        found.labels.append(names)
+        found.places.append(place)
+
+
+def _documents(
+    table: Table, body: str, lists: str, found: _Found, *, labelled: bool, drop_empty: bool
+) -> None:
+    """Add the pairs of a table whose rows are documents with all their relations."""
+    told = linked.Told(table.name)
+    for n, (where, place, row) in enumerate(_told(table, found)):
+        if n in table.unlabelled or _lacks(row[body], where, found, drop_empty):
+            continue
+        text, pairs = linked.pairs_of_document(row, row[body], lists, where, told)
+        found.items += [Related(text, a.place, b.place, (a.kind, b.kind)) for a, b, _ in pairs]
+        found.labels += [(kind,) if labelled else () for *_, kind in pairs]
+        found.places += [place] * len(pairs)
+    found.notes += told.notes()
+    n = len(table.unlabelled)
+    found.notes += [f"{counted(n, 'row')} left out, nobody labelled them"] if n else []
+
+
+def _told(table: Table, found: _Found) -> Iterator[tuple[str, tuple[int, int], dict[str, Any]]]:
+    """(where it stands in words, file and line, cells by column) of each row."""
+    columns = (*table.columns, *table.lists)
+    for n, (line, cells) in enumerate(table.rows(columns)):
+        file = n if table.file_a_row else 0
+        name = table.files[n] if table.file_a_row else table.name
+        yield f"{name}, line {line}", (len(found.files) + file, line), dict(zip(columns, cells, strict=True))
+
+
+def _lacks(body: Any, where: str, found: _Found, drop_empty: bool, *, told: bool = True) -> bool:
+    """Whether a row is to be left out, as its text is empty or its relation is not told."""
+    empty = body in ("", []) or is_missing(body, typed=True)
+    if (empty or not told) and not drop_empty:
+        raise DataError(
+            f"{where}: the {'text' if empty else 'relation'} is empty. Fill it, or pass `drop_empty: true` "
+            "to leave such rows out."
+        )
+    found.n_empty += empty or not told
+    return empty or not told
 
 
 def asked(inputs: Sequence[Any]) -> Rows:
