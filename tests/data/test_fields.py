@@ -159,12 +159,15 @@ PAIRS = [("cats", "of cats", "2"), ("cats", "of dogs", "0"), ("cats", "felines",
          ("cats", "of fish", "0"), ("sun", "the moon", "0")]  # fmt: skip
 
 
-@pytest.mark.parametrize("head", ["query,passage,relevance", "anchor,positive,label"])
+@pytest.mark.parametrize(
+    "head", ["query,passage,relevance", "anchor,positive,label", "#1 String,#2 String,Quality"]
+)
 def test_pairs_of_relevance_0_are_negatives_and_others_have_grades(head: str, tmp_path: Path) -> None:
-    pairs = [(a, b, "1" if head.endswith("label") and g == "2" else g) for a, b, g in PAIRS]
+    graded = head.endswith("relevance")
+    pairs = [(a, b, g if graded else g.replace("2", "1")) for a, b, g in PAIRS]
     rows = read_related(put(tmp_path, "rows.csv", as_csv(pairs, head=head)))
     assert rows.items == [("cats", "of cats", ("of dogs",)), ("cats", "felines", ("of fish",))]
-    assert rows.labels == ([("2",), ("1",)] if head.endswith("relevance") else [("1",)] * 2)
+    assert rows.labels == ([("2",), ("1",)] if graded else [("1",)] * 2)
     assert rows.notes[-2:] == (
         "3 pairs of relevance 0 are negatives of their anchor", "1 anchor to which nothing belongs left out",
     )  # fmt: skip
@@ -175,7 +178,7 @@ def test_a_label_of_many_kinds_is_no_relevance_unless_named(tmp_path: Path) -> N
     path = put(tmp_path, "rows.csv", as_csv(PAIRS, head="question,answer,label"))
     rows = read_related(path)
     assert (len(rows), rows.labels[0]) == (5, ())
-    assert "relevance" not in "".join(rows.notes)
+    assert "all are taken to belong together, whatever `label` says" in rows.notes[-1]
     assert len(read_related(path, label="label")) == 2
 
 

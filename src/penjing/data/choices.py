@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.columns import by_name, listed, named
+from penjing.data.columns import NOT_TEXT, by_name, listed, named
 from penjing.data.columns import simple as plain
 from penjing.data.fields import Columns, as_object, flat, given_rows, read_fields
 from penjing.data.table import Table
@@ -28,9 +28,9 @@ STEMS = (
 )  # fmt: skip
 CONTEXTS = tuple(
     """
-    passage article context ctx story premise sentence goal startphrase question question_stem stem prompt
-    query text
-    文章 前提 背景 问题 题目 句子
+    passage article content context ctx story premise sentence goal startphrase question question_stem stem
+    prompt query text
+    文章 正文 前提 背景 问题 题目 句子
     """.split()  # noqa: SIM905
 )
 LABELS = (
@@ -124,9 +124,10 @@ def choice_columns(
     else:
         asked = [c for name in CONTEXTS for c in rest if plain(c) == name]
     if not asked:
+        likely = [c for c in rest if plain(c) not in NOT_TEXT] or rest or ["question"]
         raise DataError(
             f"{table.name}: a column of what is asked was wanted; none is called "
-            f"{', '.join(CONTEXTS[5:12])}. Say which, such as `text: {rest[0] if rest else 'question'}`."
+            f"{', '.join(CONTEXTS[6:13])}. Say which, such as `text: {likely[0]}`."
         )
     if label is None:
         hit = by_name([c for c in rest if c not in asked], LABELS)

@@ -36,7 +36,8 @@ ROLES = {
     "user": "user", "human": "user", "prompter": "user", "usr": "user", "customer": "user",
     "用户": "user", "客户": "user", "顾客": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
-    "chatgpt": "assistant", "ai": "assistant", "agent": "assistant", "客服": "assistant", "助手": "assistant",
+    "chatgpt": "assistant", "ai": "assistant", "sys": "assistant", "agent": "assistant",
+    "客服": "assistant", "助手": "assistant",
     "function_call": "call", "tool_call": "call",
     "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
 }  # fmt: skip

@@ -21,14 +21,14 @@ from penjing.data.columns import filled, listed, one_named
 from penjing.data.columns import simple as plain
 from penjing.data.fields import Columns, flat, read_fields
 from penjing.data.table import Table, sample
-from penjing.data.text_pairs import pair_of
+from penjing.data.text_pairs import MORE_LABELS, pair_of
 from penjing.errors import DataError
 from penjing.plural import counted
 from penjing.records import Rows
 
 NEGATIVES = ("negative", "negatives", "neg", "negs", "hard_negative", "hard_negatives", "负例")
 RELEVANCE = ("relevance", "relevant", "rel", "qrel", "grade", "相关性", "相关度")  # grades from 0
-JUDGED = ("label", "labels", "is_duplicate", "duplicate", "is_match", "match", "标签")  # of yes and no alone
+JUDGED = ("label", "labels", "标签", *MORE_LABELS, "is_match")  # where they are 0 and 1 alone
 _GRADE = re.compile(r"[0-5](\.0+)?$")
 _WORDS = {"true": 1.0, "false": 0.0}
 
@@ -56,9 +56,10 @@ def read_related(
         negatives = tuple(c for c in table.columns if plain(c).rstrip("0123456789").rstrip("_") in NEGATIVES)
         rest = replace(table, columns=tuple(c for c in table.columns if c not in negatives))
         pair = pair_of(rest, text, besides=label)
-        grade = _relevance(rest, pair, label)
+        grade, aside = _relevance(rest, pair, label)
         told = [f"the pair from {listed(pair)}"] if text is None else []
         told += [f"relevance from {listed([grade])}"] if grade and label is None else []
+        told += [f"all are taken to belong together, whatever `{aside}` says"] if aside else []
         sure = "(guessed; say `text:` and `label:` to be sure)"
         notes: tuple[str, ...] = (f"{table.name}: {', '.join(told)} {sure}",) if told else ()
         notes += (f"{table.name}: negatives from {listed(negatives)}",) if negatives else ()
@@ -69,17 +70,19 @@ def read_related(
     return _apart(found)
 
 
-def _relevance(table: Table, pair: list[str], label: str | None) -> str | None:
-    """The column that says how much the second text belongs to the first, if there is one."""
+def _relevance(table: Table, pair: list[str], label: str | None) -> tuple[str | None, str | None]:
+    """The column that says how much the second text belongs to the first, and one that is called as if it
+    did; None where there is none."""
     if label is not None:
-        return one_named(table, label, key="label", must=True, why="relevance has one")
+        return one_named(table, label, key="label", must=True, why="relevance has one"), None
     free = [c for c in table.columns if c not in pair]
     hit = next((c for name in (*RELEVANCE, *JUDGED) for c in free if plain(c) == name), None)
     if hit is None:
-        return None
+        return None, None
     values = {value.strip().lower() for value in filled(sample(table), table.columns.index(hit))}
     grades = {_WORDS.get(value, float(value) if _GRADE.match(value) else None) for value in values}
-    return hit if None not in grades and (plain(hit) in RELEVANCE or grades <= {0.0, 1.0}) else None
+    fits = None not in grades and (plain(hit) in RELEVANCE or grades <= {0.0, 1.0})
+    return (hit, None) if fits else (None, hit)
 
 
 def _apart(found: Rows) -> Rows:
