@@ -72,6 +72,10 @@ def _no_names(rows: Rows) -> list[str]:
     return []
 
 
+def _near_texts(rows: Rows) -> np.ndarray | None:
+    return None
+
+
 def _no_targets(rows: Rows, names: list[str]) -> np.ndarray:
     return np.zeros(len(rows), dtype=np.int64)
 
@@ -113,6 +117,7 @@ class Task:
     Rows:
     rows(source, labelled=, **reading) -> Rows, where they are more than a text and labels. ask(inputs) ->
     Rows of what `predict` is given, where that may be other than texts.
+    groups(rows) -> (n,) group of each row, never on both sides of a split; None: (nearly) equal texts.
     label_names(rows) -> names in order. encode(rows, names) -> targets, first dimension the rows.
     weigh(targets, names) -> weights like the targets' first dimension, or None.
     draw(rows, valid, names, share, seed) -> train rows, validation rows and notes, where not all rows are
@@ -170,6 +175,7 @@ class Task:
     lower: bool = False
     rows: Callable[..., Rows] | None = None
     ask: Callable[[Sequence[Any]], Rows] | None = None
+    groups: Callable[[Rows], np.ndarray | None] = _near_texts
     label_names: Callable[[Rows], list[str]] = _no_names
     encode: Callable[[Rows, list[str]], np.ndarray] = _no_targets
     weigh: Callable[[np.ndarray, list[str]], np.ndarray | None] = _no_weights

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from penjing import Run, load, tune
 from penjing.chains import search as chain
 from penjing.chains import trial as trials
+from penjing.chains.combine import Candidate
 from penjing.chains.search import resume, search
 from penjing.chains.words import WORDS
 from penjing.errors import NotSupported, SpecError, TrainingFailed, WontFit
@@ -253,6 +254,19 @@ def test_folds_give_a_mean_and_a_spread_and_a_winner_trained_on_all_rows(
     assert (run.folder / "trials" / "winner" / "last").is_dir()
     names = {one["name"] for one in run.read("search.json")["candidates"]}
     assert {"winner", "folds, mean", "folds, vote"} <= names
+
+
+def test_where_another_seed_wins_the_spec_repeats_that_one(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Candidate, "better", property(lambda one: one.name == "seed-1"))
+    values = asked(tiny, tmp_path, method="bitfit")
+    values["search"] |= {"trials": 2, "seeds": 2}
+    run = search(values)
+    assert run.read("search.json")["chosen"]["members"] == ["seed-1"]
+    assert run.spec.seed == 1
+    head = "best/head.safetensors"
+    assert (run.folder / head).read_bytes() == (run.folder / "trials" / "seed-1" / head).read_bytes()
 
 
 def test_targets_that_match_nothing_fail_that_trial_and_not_the_search(

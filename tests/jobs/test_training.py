@@ -84,3 +84,19 @@ def test_a_rehearsal_pays_for_what_techniques_do_beside_the_task(small: dict[str
     steps = formula.tokens / float(train.tokens.lengths.mean()) / 8
     assert beside - alone > 0.5 * 0.1 * steps
     assert not any(p.grad is not None for p in made.model.parameters())
+
+
+@pytest.mark.slow
+def test_the_result_names_the_step_of_the_bundle_that_is_there(small: dict[str, Any]) -> None:
+    """A process killed behind its last saved state had a better one; a shorter time limit ends the resume
+    before it comes there again."""
+    told: list[str] = []
+    run = runs.new(specs.read(small))
+    it = training.begin(run, training.opened(run.spec, lambda news: told.append(news.text)))
+    training.advance(it)
+    card = run.bundle.card
+    it.watch.best_step, it.watch.best, it.watch.step = card["step"] - 1, 0.0, card["step"] - 1
+    training.finish(it)
+    assert run.result["best_step"] == card["step"]
+    assert run.result["best_score"] == card["scores"]["valid"]["accuracy"]
+    assert any(f"the best bundle is of step {card['step']}" in text for text in told)

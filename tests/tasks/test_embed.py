@@ -13,10 +13,13 @@ from torch.nn import functional as F
 
 from common import put
 from penjing import evaluate, load, tune
+from penjing import spec as specs
 from penjing.data.batches import packed
 from penjing.data.parts import part_of
+from penjing.data.split import folds
 from penjing.engine.scoring import predictions
 from penjing.errors import DataError, NotSupported, SpecError
+from penjing.jobs.prepare import rows_of
 from penjing.models.load import load as load_base
 from penjing.models.model import Model
 from penjing.tasks.embed import embed
@@ -137,6 +140,22 @@ def test_grades_of_judged_pairs_are_gains(tiny: Tiny, tmp_path: Path) -> None:
     gain = sum(grade / math.log2(rank + 1) for grade, rank in zip((3, 1), one.ranks, strict=True))
     values = task.score([one], part.targets, [], {}, 0).values
     assert values["ndcg_10"] == pytest.approx(gain / ideal)
+
+
+def test_rows_of_one_anchor_are_held_out_together(tmp_path: Path) -> None:
+    """Also in folds. Of fewer than ten anchors some rows must part."""
+    texts = ["a card", "an unpaid invoice of may", "someone at the door", "why it is late"]
+    rows = [{"anchor": f"{a} {a}", "positive": f"{b}, {a}"} for a in (*WORDS, "bank", "key") for b in texts]
+    path = put(tmp_path, "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    job = specs.read(base="minilm", train=str(path), task="embed", valid_share=0.2)
+    data = rows_of(job, embed())
+    kept, held = ({item[0] for item in part.items or ()} for part in (data.train, data.valid))
+    assert len(data.valid) == 8
+    assert not kept & held
+    every = embed().rows(str(path))
+    for train, valid in folds(every, n_folds=3, seed=0, groups=embed().groups(every)):
+        assert not {every.items[i][0] for i in train} & {every.items[i][0] for i in valid}
+    assert embed().groups(every.take(np.arange(12))) is None
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

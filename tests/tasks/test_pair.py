@@ -152,6 +152,7 @@ def test_cosines_are_put_on_the_line_of_the_validation_rows() -> None:
     assert chosen == pytest.approx({"slope": 3, "shift": 1})
     assert task.answers(cosines, ["score"], chosen)[1] == pytest.approx({"score": 2.5})
     assert task.tune(np.ones((3, 1)), cosines) == pytest.approx({"slope": 0, "shift": 0.5})
+    assert task.tune(cosines, 1 - cosines) == pytest.approx({"slope": 0, "shift": 0.5})  # never falling
     assert pair(scores=True).tune(cosines, cosines) == {}
 
 

@@ -9,12 +9,12 @@ imported inside.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from penjing.baseline import unwarned
 from penjing.data.align import sites_of
 from penjing.data.entities import Place, Tagged
 from penjing.data.schemes import tag_names, tagged
@@ -56,8 +56,7 @@ def fit_tagger(
     flat = np.concatenate([*targets, np.zeros(0, np.int64)])
     kinds = np.unique(flat)
     if len(kinds) > 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is not meant to converge
+        with unwarned():  # it is not meant to converge
             model.fit(hasher.transform(features for row in rows for features in _features(row)), flat)
     n_tags = len(tag_names([""] * n_labels, SCHEME))
 

@@ -4,12 +4,12 @@ colours.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from penjing.baseline import unwarned
 from penjing.data.pixels import Fit, pixels_of
 from penjing.records import Rows
 
@@ -61,7 +61,6 @@ def fit_images(rows: Rows, targets: np.ndarray, n_classes: int, seed: int) -> Fi
         rows, targets = rows.take(chosen), targets[chosen]
     found = features(rows)
     scaler = StandardScaler().fit(found)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few images a class are usual
+    with unwarned():  # few images a class are usual
         model = LogisticRegression(C=0.01, max_iter=500).fit(scaler.transform(found), targets)
     return FittedImages(scaler, model, n_classes, notes)

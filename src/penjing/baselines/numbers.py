@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penjing.baseline import fit_features, plan_baseline
+from penjing.baseline import fit_features, plan_baseline, unwarned
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0)
 ENOUGH = 1e-3  # of the solver; 1e-6 takes three times as long for the same scores
@@ -39,8 +38,7 @@ def ridge(train_SF: Any, truth_SK: NDArray[np.float64]) -> Callable[[Any], NDArr
     n = len(truth_SK)
     held = max(1, n // 5) if n >= 10 else 0
     best, penalty = np.inf, 1.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # features that are nearly one another's sums
+    with unwarned():  # features that are nearly one another's sums
         for one in PENALTIES if held else ():
             tried = Ridge(alpha=one, solver="lsqr", tol=ENOUGH).fit(
                 train_SF[: n - held], truth_SK[: n - held]

@@ -129,7 +129,8 @@ def pool(spec: Spec, n_folds: int | None, tell: Tell = silent) -> Pool:
     data = rows_of(spec, task, tell)
     folds: list[tuple[np.ndarray, np.ndarray]] = []
     if n_folds:
-        folds = splitting.folds(data.train, n_folds=n_folds, seed=spec.seed)
+        groups = task.groups(data.train)
+        folds = splitting.folds(data.train, n_folds=n_folds, seed=spec.seed, groups=groups)
     return Pool(spec, task, choose(spec.device, spec.precision), data, folds, tell)
 
 

@@ -185,7 +185,7 @@ def split(
     """New rows to learn and to test with. What was learned before proves nothing, and is learned; what the
     rows ask that judge already would prove nothing once it was learned, and is tested with."""
     tested = np.zeros(len(new), dtype=bool)
-    tested[splitting.split(new, share=share, seed=seed)[1]] = True
+    tested[splitting.split(new, share=share, seed=seed, groups=bundle.task.groups(new))[1]] = True
     keys = rounds.keys_of(bundle, new)
     judged, known = {*rounds.keys_of(bundle, judging)}, {*rounds.keys_of(bundle, old)}
     tested |= np.array([key in judged for key in keys], dtype=bool)

@@ -64,7 +64,8 @@ def crown(run: Run, asked: Asked, journal: Journal, shared: Pool, tell: Tell) ->
         raise _no_winner(journal)
     spec = asked.spec(journal.settings[ranked[0]])
     it = _single(table, spec, ranked[0])
-    chosen, candidates = _chosen(table, spec, it, ranked)
+    chosen, candidates, it = _chosen(table, spec, it, ranked)
+    spec = spec.model_copy(update={"seed": it.job.spec.seed})
     _place(table, chosen)
     text = yaml.safe_dump(spec.written(), sort_keys=False, allow_unicode=True)
     write_text(run.folder / "spec.yaml", text)
@@ -113,14 +114,15 @@ def _single(table: Table, spec: Spec, trial: int) -> Training:
 
 def _chosen(
     table: Table, spec: Spec, it: Training, ranked: Sequence[int]
-) -> tuple[Candidate, list[Candidate]]:
-    """The candidate to keep, and all there were."""
+) -> tuple[Candidate, list[Candidate], Training]:
+    """The candidate to keep, all there were, and the training it is of: of several, the winner's."""
     shared, search = table.shared, table.asked.search
     single = table.member("winner", it.run.folder)
     task = it.job.task
     judge = Judge(task, single.targets, shared.data.names, spec.seed, single)
     candidates = [judge.alone(single)]
-    seeds = [single, *_seeds(table, spec)]
+    trained = [it, *_seeds(table, spec)]
+    seeds = [single, *(table.member(one.run.folder.name, one.run.folder) for one in trained[1:])]
     if search.combine and task.difference is None:
         told = f"`task: {task.name}` compares no two models' answers, so the best trial stands alone"
         table.tell(News("note", told))
@@ -140,17 +142,16 @@ def _chosen(
     if chosen.way != "single":
         text += f", {chosen.gain:+.4f} (standard error {chosen.error:.4f}) over the best trial alone"
     table.tell(News("score", text))
-    return chosen, candidates
+    alone = chosen.members[0] if chosen.way == "single" else single
+    return chosen, candidates, next(one for one, of in zip(trained, seeds, strict=True) if of is alone)
 
 
-def _seeds(table: Table, spec: Spec) -> list[Member]:
+def _seeds(table: Table, spec: Spec) -> list[Training]:
     found = []
     for i in range(1, table.asked.search.seeds):
         table.tell(News("stage", f"training the winner's settings with seed {spec.seed + i}"))
         job = table.shared.job(spec.model_copy(update={"seed": spec.seed + i}), whole=True)
-        folder = table.trials / f"seed-{spec.seed + i}"
-        carried(folder, job)
-        found.append(table.member(folder.name, folder))
+        found.append(carried(table.trials / f"seed-{spec.seed + i}", job))
     return found
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 from typing import Any
 
 import numpy as np
 
+from penjing.baseline import unwarned
 from penjing.data.duplicates import near_groups
 from penjing.data.split import folds
 from penjing.records import Rows
@@ -91,8 +91,7 @@ def _out_of_fold(
             continue
         # saga: one thread, the same everywhere; lbfgs took 5 to 30 times as long for 77 labels.
         model = LogisticRegression(C=10.0, solver="saga", max_iter=15, tol=1e-2, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # near enough is what is wanted, and few rows a label are usual
+        with unwarned():  # near enough is what is wanted, and few rows a label are usual
             model.fit(features[train], given[train])
         chances[np.ix_(valid, model.classes_)] = model.predict_proba(features[valid])
     return chances

@@ -128,13 +128,13 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
     notes = list(train.notes)
     names = task.label_names(train if data.train or test is None else test)
     valid = get(data.valid) if data.valid else None
-    if valid is not None:
-        notes += valid.notes
+    notes += () if valid is None else valid.notes
     if task.draw:
         train, valid, said = task.draw(train, valid, names, data.valid_share, spec.seed)
         notes += said
     elif valid is None:
-        kept, held = splitting.split(train, share=data.valid_share, seed=spec.seed)
+        groups = task.groups(train)
+        kept, held = splitting.split(train, share=data.valid_share, seed=spec.seed, groups=groups)
         train, valid = train.take(kept), train.take(held)
         notes.append(
             f"{len(valid):,} of {len(kept) + len(held):,} train rows {'is' if len(valid) == 1 else 'are'} "
@@ -146,8 +146,7 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
         if rows is not None:
             task.encode(rows, names)
     task.weigh(task.encode(train, names), names)
-    if test is not None:
-        notes += test.notes
+    notes += () if test is None else test.notes
     sources = {
         name: {"source": source, "rows": len(rows), "sha256": digest(rows)}
         for name, source, rows in (

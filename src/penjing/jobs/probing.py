@@ -6,12 +6,12 @@ It says at each validation whether a base becomes of use, without tuning it (Ala
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from penjing.baseline import unwarned
 from penjing.data.read import read
 from penjing.data.tokenize import tokenize
 from penjing.engine.scoring import embed
@@ -52,8 +52,7 @@ def prober(source: str | list[str], base: Base, *, seed: int) -> Callable[[Any],
         states = embed(model, tokens, pooling).double().numpy()
         states = (states - states.mean(0)) / (states.std(0) + 1e-6)
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a hundred passes are enough to compare steps of one run
+        with unwarned():  # a hundred passes are enough to compare steps of one run
             found = cross_val_score(LogisticRegression(C=0.1, max_iter=100), states, targets, cv=folds)
         return {"probe_accuracy": float(found.mean())}
 

@@ -235,6 +235,10 @@ def finish(it: Training, *, into: Run | None = None) -> None:
         "stopped": watch.stopped,
     }
     best = {"step": watch.best_step, "score": -watch.best if job.task.lower else watch.best}
+    card = it.run.read("best/card.json")
+    if card.get("step", watch.best_step) != watch.best_step:  # a resume stopped before it came there again
+        best = {"step": card["step"], "score": card["scores"]["valid"][job.task.best]}
+        job.tell(News("note", f"the best bundle is of step {card['step']}, where a killed process had come"))
     if job.end:
         job.end(run, job, cost, best)
     else:

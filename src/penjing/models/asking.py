@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from penjing.errors import NotSupported, SpecError
+from penjing.models.halves import says_by_decoder
 from penjing.models.load import Base
 from penjing.models.own_head import own_head
 from penjing.models.queries import Query, frame, pair_after, words
@@ -120,7 +121,7 @@ def _entail(
             f"`how: entail` needs a base tuned for entailment, with a class `entailment`; the classes of "
             f"`{base.name}` are {names}. Take an NLI model, or another `how`."
         )
-    if _answers_by_decoder(trunk.config):
+    if says_by_decoder(trunk.config):
         raise NotSupported(
             f"`how: entail` reads both texts with one encoder; `{base.name}` answers by its decoder, as "
             "bart-large-mnli does. Take an NLI model of BERT's, RoBERTa's or DeBERTa's kind."
@@ -139,12 +140,6 @@ def _entail(
         )
 
     return Asked("entail", queries, head, about)
-
-
-def _answers_by_decoder(config: Any) -> bool:
-    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-
-    return type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 
 def _after(base: Base, second: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:

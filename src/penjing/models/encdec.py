@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from penjing.errors import NotSupported
 from penjing.models.layers import bare, stacks_of
 from penjing.models.layout import Return, layout_of
-from penjing.models.modes import evaluating
-from penjing.models.packing import FAILURES, NAME, Way, native, not_ours, pad_of, unrun, why
+from penjing.models.modes import FAILURES, evaluating
+from penjing.models.packing import NAME, Way, native, not_ours, pad_of, unrun, why
 from penjing.records import Side
 
 LENGTHS = ((5, 3, 9, 4), (4, 8, 2, 7))  # of the trial: sources and answers

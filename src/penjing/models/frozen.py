@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from penjing.models.layers import bare, depths_of, layers_of, path_of
-from penjing.models.modes import evaluating
-from penjing.models.packing import FAILURES, Way, forward, why
+from penjing.models.modes import FAILURES, evaluating
+from penjing.models.packing import Way, forward, why
 
 BLOCK = 256  # tokens of a block of short rows
 FILLER = 32  # tokens of a sequence that only fills a block up

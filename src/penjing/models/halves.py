@@ -31,9 +31,15 @@ def encoder_alone(auto: Any, config: Any, whole: bool) -> Any | None:
     return encoder if config.architectures == [encoder.__name__] else None
 
 
+def says_by_decoder(config: Any) -> bool:
+    """True for a family that transformers has as an encoder beside a decoder that answers."""
+    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+    return type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+
 def _halves(config: Any) -> bool:
     """True for an encoder-decoder whose encoder transformers gives as a model of its own."""
-    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
 
-    kind = type(config)
-    return kind in MODEL_FOR_TEXT_ENCODING_MAPPING and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    return type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING and says_by_decoder(config)

@@ -327,6 +327,7 @@ def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
         dtype=torch.float32,
         use_safetensors=True,
         trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # told below, by name
         output_loading_info=True,
     )
     computed = _computed(alone or auto.from_config, config)

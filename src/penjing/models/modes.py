@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode for a while, in which a module is tried, and what such a trial may end in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 from torch import nn
+
+# What transformers' modules throw at what they were not made for, such as another's attention.
+FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
 
 
 @contextlib.contextmanager

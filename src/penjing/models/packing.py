@@ -26,13 +26,11 @@ from penjing.models import varlen
 from penjing.models.across import attend_across
 from penjing.models.attention import DroppedAttention
 from penjing.models.layout import Group, Layout, Return, by_group, layout_of, returned, spread
-from penjing.models.modes import evaluating
+from penjing.models.modes import FAILURES, evaluating
 from penjing.models.sight import Sight
 
 NAME = "penjing_packed"
 NATIVE = "sdpa"
-# What transformers throws where a base does not go through the attention interface.
-FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
 # What some families ask of attention beside: scores that are capped (Gemma 2), a sink in each sum (gpt-oss).
 # With small weights hardly a number shows that it was not done.
 MORE = ("softcap", "s_aux")

@@ -31,7 +31,8 @@ from penjing.models.calibrated_int8 import feed_forward, plus
 from penjing.models.int8 import watched
 from penjing.models.layers import bare, layers_of, path_of
 from penjing.models.layout import Layout, layout_of
-from penjing.models.packing import FAILURES, Way
+from penjing.models.modes import FAILURES
+from penjing.models.packing import Way
 
 BLOCK = 640  # tokens that an int8 layer goes over at once, or one sequence; fewer make threads wait too often
 SAME = 1e-5  # largest relative difference between this way and transformers' own

@@ -174,6 +174,7 @@ def answer(
         label_names=label_names,
         encode=encode,
         draw=_by_context,
+        groups=_contexts,
         measure=measure,
         part=part,
         learned=_learned,
@@ -240,6 +241,13 @@ def _around(item: Question, one: Said, most: int = 160) -> str:
     return ("…" if first else "") + item.context[first:last] + ("…" if last < len(item.context) else "")
 
 
+def _contexts(rows: Rows) -> np.ndarray:
+    """(n,) which rows ask of one text; of fewer than ten texts each row is by itself."""
+    texts = np.array([one.context for one in items_of(rows)], dtype=object).astype(str)
+    kinds, groups = np.unique(texts, return_inverse=True)
+    return groups if len(kinds) >= 10 else np.arange(len(rows))
+
+
 def _by_context(
     train: Rows, valid: Rows | None, names: list[str], share: float, seed: int
 ) -> tuple[Rows, Rows, tuple[str, ...]]:
@@ -247,11 +255,9 @@ def _by_context(
     other."""
     if valid is not None:
         return train, valid, ()
-    texts = [one.context for one in items_of(train)]
-    kinds, groups = np.unique(np.array(texts, dtype=object).astype(str), return_inverse=True)
-    together = len(kinds) >= 10
-    kept, held = split(train, share=share, seed=seed, groups=groups if together else np.arange(len(train)))
-    what = "of texts of their own " if together else ""
+    groups = _contexts(train)
+    kept, held = split(train, share=share, seed=seed, groups=groups)
+    what = "of texts of their own " if len(np.unique(groups)) < len(train) else ""
     note = (
         f"{len(held):,} of {len(train):,} train rows {what}are held out for validation (`data.valid_share`)"
     )

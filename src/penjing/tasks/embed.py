@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from penjing.data import taught
 from penjing.data.batches import shuffled
+from penjing.data.duplicates import near_groups
 from penjing.data.read import read
 from penjing.data.related import read_related
 from penjing.data.tokenize import in_parts, tokenize
@@ -77,6 +78,7 @@ def embed(
         name="embed",
         rows=rows,
         part=_part,
+        groups=_by_anchor,
         head=head,
         loss=loss,
         joint=True,
@@ -105,6 +107,13 @@ class Ranked:
     grades: np.ndarray  # (R,) what each right text is worth; 1 where nobody graded them
     first: str
     nearness: float  # of the first, as the system counts
+
+
+def _by_anchor(rows: Rows) -> np.ndarray | None:
+    """(n,) which rows have one anchor, or nearly equal ones: held-out rows ask what nothing was learned of.
+    None of fewer than ten such."""
+    groups = near_groups([item[0] for item in rows.items or ()])
+    return groups if len(np.unique(groups)) >= 10 else None
 
 
 def _part(base: Base, rows: Rows, names: list[str], max_length: int, *, labelled: bool = True) -> Part:

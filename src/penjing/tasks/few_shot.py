@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
+from penjing.baseline import unwarned
 from penjing.data import shots as drawing
 from penjing.data.batches import in_pairs
 from penjing.data.split import split
@@ -135,8 +135,7 @@ def _solve(strength: float, names: list[str]) -> Fit:
             )
         head, states = _inside(model)
         embedded = over(tokens, lambda b: head.embed(states(b), b.lengths)).double().numpy()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a label has one row or two here, as was asked
+        with unwarned():  # a label has one row or two here, as was asked
             found = LogisticRegression(C=strength, max_iter=1000).fit(embedded, targets)
         if len(found.classes_) == 2:  # one row of weights, for the second class against the first
             halves = np.array([[-0.5], [0.5]])
