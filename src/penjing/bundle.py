@@ -361,5 +361,5 @@ def _ensemble(
         mix = nn.Linear(len(members) * n_labels, n_labels).to(machine.device)
         mix.load_state_dict(tensors(place / MIX))
         mix.requires_grad_(False)
-    model = Ensemble(models, card["way"], multi_label=task.multi_label, mix=mix)
+    model = Ensemble(models, card["way"], of=task.outputs, mix=mix)
     return Bundle(place, card, model.eval(), task, members[0].base, machine)

@@ -77,6 +77,38 @@ def test_an_ensemble_is_one_bundle_that_answers_as_its_members_together(
     assert f"{way} of 3 models" in repr(bundle)
 
 
+def test_an_ensemble_of_numbers_gives_their_mean(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "text,size\n" + "".join(f'"{text}",{len(text)}\n' for text, _ in tickets(40)), encoding="utf-8"
+    )
+    fixed: dict[str, Any] = {"steps": 4, "evals": 1, "device": "cpu", "precision": "fp32", "out": tmp_path}
+    made = [
+        tune(
+            base=tiny("bert"),
+            train=path,
+            valid=path,  # numbers are on one scale: that of the same train rows
+            label="size",
+            task="regress",
+            method="bitfit",
+            seed=i,
+            name=f"r{i}",
+            **fixed,
+        )
+        for i in range(2)
+    ]
+    rows = task_of(made[0].spec).rows(str(path), label="size")  # type: ignore[misc]
+    members = [member(run.folder.name, load(run.folder), rows) for run in made]
+    judge = Judge(load(made[0].folder).task, members[0].targets, ["size"], 0, members[0])
+    (chosen,) = judge.together("all", members)
+    assert chosen.way == "mean"
+    save_ensemble(tmp_path / "best", chosen, "r2")
+    texts = rows.texts[:5]
+    found = [load(place).predict(texts) for place in (tmp_path / "best", *(run.folder for run in made))]
+    for ours, one, other in zip(*found, strict=True):
+        assert ours["size"] == pytest.approx((one["size"] + other["size"]) / 2, abs=1e-4)
+
+
 def test_a_damaged_member_is_refused(judge: Judge, members: list[Member], tmp_path: Path) -> None:
     save_ensemble(tmp_path / "best", judge.together("all", members)[0], "accuracy")
     path = tmp_path / "best" / "members" / "1" / "head.safetensors"

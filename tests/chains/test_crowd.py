@@ -59,6 +59,27 @@ def test_trials_that_gain_from_it_train_together_by_themselves(
     assert decisions(search(values, name="single")) == decisions(banked)
 
 
+def test_folds_of_heads_learn_each_from_its_own_rows(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = asked(tiny, tmp_path, method={"top": {"layers": 0}})
+    values["train"] |= {"batch": 2, "trunk_cache": True}
+    values["search"] |= {"trials": 3, "folds": 3}  # of unequal size
+    sizes: list[int] = []
+    real = crowd.advance_together
+
+    def counted(untils: Any) -> Any:
+        sizes.append(len(untils))
+        return real(untils)
+
+    monkeypatch.setattr(crowd, "advance_together", counted)
+    banked = search(values, name="banked")
+    assert sizes[0] == 9
+    monkeypatch.setattr(chain, "banked", lambda shared, ends: alone(shared))
+    values["search"] |= {"at_once": lines(banked)[0]["at_once"]}
+    assert decisions(search(values, name="single")) == decisions(banked)
+
+
 def test_trials_that_cannot_share_a_bank_are_told_one_by_one(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

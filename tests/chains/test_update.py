@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from common import told
 from conftest import tickets
-from penjing import tune
+from penjing import load, tune
 from penjing.chains import rounds
 from penjing.chains.gate import Measured, judge, measure
 from penjing.chains.update import split, update
@@ -212,6 +212,20 @@ def test_feedback_of_another_store_is_read_from_its_beginning(small: dict[str, A
         done = update({**small, "least_new": 91})
         assert done.notes[0] == f"{n} new rows, 91 begin one"
         assert any("another one than in the round before" in note for note in done.notes) == bool(n)
+
+
+def test_rows_that_were_rolled_back_do_not_go_live_again_by_themselves(
+    small: dict[str, Any], tmp_path: Path
+) -> None:
+    out, new = Path(small["out"]), put(tmp_path / "new.csv", cancels(60))
+    (out / "1").mkdir(parents=True)
+    bundle = load(registry.find(tmp_path / "models", "desk")[0].folder)
+    rounds.write_lines(out / "1", "new_train", rounds.lines_of(bundle, read_rows(new)))
+    rounds.note(out, {"what": "promoted", "round": 1, "version": 2, "parent": 1, "said": 0})  # 1 is live
+    asked = {**small, "traffic": None, "new": new}
+    assert "60 rows of `new` went live and were rolled back with round 1" in update(asked).sentence
+    put(tmp_path / "new.csv", [*cancels(60), *cancels(1, start=60)])
+    assert update({**asked, "least_new": 62}).notes[0] == "61 new rows, 62 begin one", "one was added"
 
 
 def test_few_new_rows_begin_no_round(small: dict[str, Any]) -> None:

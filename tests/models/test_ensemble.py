@@ -20,12 +20,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def test_mean_gives_the_average_probability() -> None:
-    found = combined(logits(), "mean", multi_label=False).softmax(-1).numpy()
+    found = combined(logits(), "mean", of="classes").softmax(-1).numpy()
     np.testing.assert_allclose(found, softmax(logits().double().numpy()).mean(0), atol=1e-6)
 
 
 def test_mean_of_several_labels_gives_the_average_probability() -> None:
-    found = torch.sigmoid(combined(logits(), "mean", multi_label=True)).numpy()
+    found = torch.sigmoid(combined(logits(), "mean", of="marks")).numpy()
     np.testing.assert_allclose(found, (1 / (1 + np.exp(-logits().double().numpy()))).mean(0), atol=1e-6)
 
 
@@ -33,7 +33,7 @@ def test_vote_answers_what_most_members_answer_and_ties_go_by_probability() -> N
     x = logits()
     answers = x.argmax(-1).numpy()
     p = softmax(x.double().numpy()).mean(0)
-    found = combined(x, "vote", multi_label=False)
+    found = combined(x, "vote", of="classes")
     assert found.softmax(-1).sum(-1).numpy() == pytest.approx(np.ones(20), abs=1e-5)
     for row in range(20):
         counts = np.bincount(answers[:, row], minlength=5)
@@ -43,17 +43,23 @@ def test_vote_answers_what_most_members_answer_and_ties_go_by_probability() -> N
 
 def test_vote_of_several_labels_counts_members_above_one_half() -> None:
     x = logits()
-    found = torch.sigmoid(combined(x, "vote", multi_label=True)).numpy()
+    found = torch.sigmoid(combined(x, "vote", of="marks")).numpy()
     np.testing.assert_allclose(found, (x.numpy() > 0).mean(0), atol=2e-3)
 
 
 def test_stack_is_a_linear_layer_over_log_probabilities() -> None:
     x, mix = logits(), nn.Linear(15, 5)
     seen = np.log(softmax(x.double().numpy())).transpose(1, 0, 2).reshape(20, 15).clip(-20)
-    np.testing.assert_allclose(features(x, multi_label=False).numpy(), seen, atol=1e-5)
+    np.testing.assert_allclose(features(x).numpy(), seen, atol=1e-5)
     wanted = seen @ mix.weight.detach().double().numpy().T + mix.bias.detach().double().numpy()
-    found = combined(x, "stack", multi_label=False, mix=mix).detach().numpy()
+    found = combined(x, "stack", of="classes", mix=mix).detach().numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_numbers_are_averaged_as_they_are() -> None:
+    np.testing.assert_allclose(
+        combined(logits(), "mean", of="numbers").numpy(), logits().numpy().mean(0), atol=1e-6
+    )
 
 
 def test_members_hold_equal_weights_once() -> None:

@@ -101,19 +101,19 @@ class Judge:
         return self._candidate(name, "soup", members, self._found(cooked), folder=cooked.folder)
 
     def together(self, name: str, members: Sequence[Member]) -> list[Candidate]:
-        """Every way to combine these members; none where their answers cannot be averaged. A stack needs one
-        label a row and some rows of each."""
+        """Every way to combine these members; none where their answers cannot be averaged. Numbers are no
+        votes; a stack needs one label a row and some rows of each."""
         logits = [one.logits_SC for one in members if one.logits_SC is not None]
-        if len(logits) < len(members):
+        of, p = self.task.outputs, self.task.probabilities
+        if len(logits) < len(members) or not of:
             return []
         logits_MSC = torch.stack(logits)
-        multi, p = self.task.multi_label, self.task.probabilities
         found = [
-            self._candidate(f"{name}, {way}", way, members, p(combined(logits_MSC, way, multi_label=multi)))
-            for way in ("mean", "vote")
+            self._candidate(f"{name}, {way}", way, members, p(combined(logits_MSC, way, of=of)))
+            for way in (("mean",) if of == "numbers" else ("mean", "vote"))
         ]
-        if not multi and _enough(self.targets, len(self.names)):
-            inputs = features(logits_MSC, multi_label=False).numpy()
+        if of == "classes" and self.targets.ndim == 1 and _enough(self.targets, len(self.names)):
+            inputs = features(logits_MSC).numpy()
             mix, logits_SC = stacked(inputs, self.targets, len(self.names), self.seed)
             found.append(self._candidate(f"{name}, stack", "stack", members, p(logits_SC), mix=mix))
         return found

@@ -12,7 +12,7 @@ from penjing.device import free_mib
 from penjing.errors import NotSupported, PenjingError, TrainingFailed
 from penjing.jobs.caching import why_not
 from penjing.jobs.prepare import n_passes, n_steps, ready
-from penjing.jobs.together import ADAPTERS, advance_together, company
+from penjing.jobs.together import advance_together, company
 from penjing.jobs.training import Training, parts_of
 from penjing.models.adapters import share_weights, why_alone
 from penjing.models.layers import bare
@@ -83,7 +83,7 @@ def carry_oldest(legs: Sequence[Leg], shared: Pool) -> list[Outcome]:
     its = open_leg(oldest, shared)
     if isinstance(its, Outcome):
         return [its]
-    key = _key(oldest, its, shared)
+    key = _key(oldest, its)
     if key in shared.refused or not all(company(it) for it in its):
         return [carry_on(oldest, its)]
     table = _Table([(oldest, its)])
@@ -97,7 +97,7 @@ def carry_oldest(legs: Sequence[Leg], shared: Pool) -> list[Outcome]:
         if isinstance(its, Outcome):  # opened again when it is due
             continue
         room -= _mib(its)
-        if room > 0 and _key(leg, its, shared) == key and all(_joins(it, table) for it in its):
+        if room > 0 and _key(leg, its) == key and all(_joins(it, table) for it in its):
             table.legs.append((leg, its))
     try:
         return list(table.advance().values())
@@ -117,12 +117,9 @@ def _asked(spec: Spec) -> tuple[Any, ...]:
     return spec.method.name, spec.origin, spec.data.max_length, train.dropout, train.micro_tokens
 
 
-def _key(leg: Leg, its: list[Training], shared: Pool) -> tuple[Any, ...]:
+def _key(leg: Leg, its: list[Training]) -> tuple[Any, ...]:
     """What legs of one bank have in common."""
-    kind = company(its[0])
-    if kind != ADAPTERS and shared.folds:  # states of other rows
-        kind = ""
-    return kind, *_asked(leg.spec)
+    return company(its[0]), *_asked(leg.spec)
 
 
 def _joins(it: Training, table: _Table) -> bool:

@@ -88,8 +88,8 @@ def line_of(bundle: Bundle, asked: Any, truth: Any) -> str:
 
 
 def _unseen(asked: Update, live: Version, bundle: Bundle, rows: Rows) -> tuple[list[int], list[str]]:
-    """Rows of files that the live version has not learned, none where all were refused as they are; and what
-    is to be told of the others."""
+    """Rows of files that the live version has not learned, none where all were refused, or rolled back, as
+    they are; and what is to be told of the others."""
     out = Path(asked.out)
 
     def lines_of(number: int) -> set[str]:
@@ -105,13 +105,14 @@ def _unseen(asked: Update, live: Version, bundle: Bundle, rows: Rows) -> tuple[l
     }
     keys, lines = rounds.keys_of(bundle, rows), rounds.lines_of(bundle, rows)
     fresh = [i for i, key in enumerate(keys) if key not in learned]
-    refused = [line["round"] for line in rounds.history(out) if line["what"] == "refused"]
+    fell = [line for line in rounds.history(out) if line["round"] not in stand]
     now = {lines[i] for i in fresh}
     notes = []
     if len(fresh) < len(rows):
         notes.append(f"{counted(len(rows) - len(fresh), 'row')} of `new` had a round before")
-    before = next((number for number in refused if now and now <= lines_of(number)), None)
+    before = next((line for line in fell if now and now <= lines_of(line["round"])), None)
     if before is None:
         return fresh, notes
-    notes.append(f"{counted(len(fresh), 'row')} of `new` were refused in round {before}, as they are")
+    why = "were refused in" if before["what"] == "refused" else "went live and were rolled back with"
+    notes.append(f"{counted(len(fresh), 'row')} of `new` {why} round {before['round']}, as they are")
     return [], notes

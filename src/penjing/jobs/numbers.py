@@ -55,7 +55,7 @@ def span(pair: Any, name: str = "accuracy", *, signed: bool = False) -> str:
         return ""
     sign = "+" if signed else ""
     low, high = (
-        f"{100 * v:{sign}.1f}" if name in IN_PERCENT else (sign if v > 0 else "") + plain(v) for v in pair
+        f"{100 * v:{sign}z.1f}" if name in IN_PERCENT else (sign if v > 0 else "") + plain(v) for v in pair
     )
     return f"[{low},{GAP}{high}]".replace("-", "−")
 
@@ -112,9 +112,9 @@ def gain(name: str, difference: float, *, signed: bool = False) -> str:
     """A difference of scores: in percentage points where they are shares, else with three decimals."""
     if name in IN_PERCENT:
         return points(difference, signed=signed)
-    return f"{difference:{'+' if signed else ''}.3f}".replace("-", "−")
+    return f"{difference:{'+' if signed else ''}z.3f}".replace("-", "−")
 
 
 def points(difference: float, *, signed: bool = False) -> str:
     """A difference of shares in percentage points, `4.3` or `+4.3`, with a true minus sign."""
-    return f"{100 * difference:{'+' if signed else ''}.1f}".replace("-", "−")
+    return f"{100 * difference:{'+' if signed else ''}z.1f}".replace("-", "−")

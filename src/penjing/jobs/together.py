@@ -23,14 +23,13 @@ from penjing.jobs.stopping import between_steps
 from penjing.jobs.training import Training, due, judge, note
 from penjing.models.adapters import why_alone
 from penjing.models.heads import ClassHead
-from penjing.records import Step
+from penjing.records import Part, Step
 
 ADAPTERS = "adapters"  # a company
 
 
 def company(it: Training) -> str:
-    """With whom a run can be carried: runs over one base and rows that give the same text here; empty: with
-    none.
+    """With whom a run can be carried: runs over one base that give the same text here; empty: with none.
 
     `adapters`: plain LoRA down to the lowest layer (else its frozen layers come from the trunk cache) with an
     optimizer by element. `heads …`: heads of one shape on pooled states that were kept. No techniques.
@@ -84,13 +83,17 @@ def _adapters(going: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFa
 
 
 def _heads(going: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFailed]:
-    part = next(iter(going.values()))[0].train
-    assert part.tokens.kept is not None  # `company` looked
-    states = part.tokens.kept.of(np.arange(len(part.tokens)))
-    trials = [_head(name, it, last) for name, (it, last) in going.items()]
+    parts = {id(it.train.rows): it.train for it, _ in going.values()}  # one, or one a fold
+    firsts = dict(zip(parts, np.cumsum([0, *map(len, parts.values())]).tolist(), strict=False))
+    trials = [_head(name, it, last, firsts[id(it.train.rows)]) for name, (it, last) in going.items()]
     device = next(trials[0].model.head.parameters()).device
+    weights = [part.weights for part in parts.values() if part.weights is not None]
     bank = HeadBank(
-        trials, states.to(device), part.targets, weights=part.weights, lengths=part.tokens.lengths
+        trials,
+        torch.cat([_states(part) for part in parts.values()]).to(device),
+        np.concatenate([part.targets for part in parts.values()]),
+        weights=np.concatenate(weights) if weights else None,
+        lengths=np.concatenate([part.tokens.lengths for part in parts.values()]),
     )
 
     def again(name: str, it: Training, last: int) -> None:
@@ -100,6 +103,12 @@ def _heads(going: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFaile
 
     _carry(going, bank.steps(), again)
     return bank.failed
+
+
+def _states(part: Part) -> Tensor:
+    """(n, D) pooled states of a part's rows."""
+    assert part.tokens.kept is not None  # `company` looked
+    return part.tokens.kept.of(np.arange(len(part.tokens)))
 
 
 def _carry(
@@ -125,7 +134,8 @@ def _judged(it: Training) -> None:
     it.keep()
 
 
-def _head(name: str, it: Training, last: int) -> HeadTrial:
+def _head(name: str, it: Training, last: int, first: int) -> HeadTrial:
+    """A run as a trial of a bank of heads, in which its rows begin at `first`."""
     spec, lengths = it.job.spec, batches.lengths_of(it.train)
     settings = spec.train
 
@@ -133,7 +143,7 @@ def _head(name: str, it: Training, last: int) -> HeadTrial:
         for one in batches.steps(
             lengths, batch=settings.batch, seed=spec.seed, group=settings.group_by_length, start=step
         ):
-            yield batches.cut(one, lengths, tokens=settings.micro_tokens)
+            yield [piece + first for piece in batches.cut(one, lengths, tokens=settings.micro_tokens)]
 
     return HeadTrial(
         name,

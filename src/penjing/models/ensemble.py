@@ -25,27 +25,31 @@ class Ensemble(nn.Module):
     """`ensemble(batch)` -> (S, C) logits of the combined answer. `mix` (M C -> C) is what `stack` learned."""
 
     def __init__(
-        self, members: Sequence[Model], way: str, *, multi_label: bool = False, mix: nn.Linear | None = None
+        self, members: Sequence[Model], way: str, *, of: str = "classes", mix: nn.Linear | None = None
     ) -> None:
         super().__init__()
         self.members, self.head = nn.ModuleList(members), members[0].head
-        self.way, self.multi_label, self.mix = way, multi_label, mix
+        self.way, self.of, self.mix = way, of, mix
 
     def forward(self, batch: Batch) -> Tensor:
         logits_MSC = torch.stack([member(batch).float() for member in self.members])
-        return combined(logits_MSC, self.way, multi_label=self.multi_label, mix=self.mix)
+        return combined(logits_MSC, self.way, of=self.of, mix=self.mix)
 
 
-def combined(logits_MSC: Tensor, way: str, *, multi_label: bool, mix: nn.Linear | None = None) -> Tensor:
-    """(S, C) logits of the members' combined probabilities.
+def combined(logits_MSC: Tensor, way: str, *, of: str, mix: nn.Linear | None = None) -> Tensor:
+    """(S, C) logits of the members' combined probabilities; `of` says what members give, as `Task.outputs`.
 
-    mean: the average probability. vote: the share of members that answer a class (with several labels, that
-    give it more than one half). stack: a linear layer over all members' log-probabilities (Wolpert 1992).
+    mean: the average probability; of `numbers`, which are on one scale, their average. vote: the share of
+    members that answer a class (of `marks`, that give it more than one half). stack: a linear layer over all
+    members' log-probabilities (Wolpert 1992).
     """
+    if of == "numbers":
+        return logits_MSC.mean(0)
     if way == "stack":
         assert mix is not None
-        stacked: Tensor = mix(features(logits_MSC, multi_label=multi_label))
+        stacked: Tensor = mix(features(logits_MSC))
         return stacked
+    multi_label = of == "marks"
     p_MSC = torch.sigmoid(logits_MSC) if multi_label else logits_MSC.softmax(-1)
     p_SC = p_MSC.mean(0)
     if way == "vote":
@@ -55,10 +59,9 @@ def combined(logits_MSC: Tensor, way: str, *, multi_label: bool, mix: nn.Linear 
     return torch.logit(p_SC) if multi_label else p_SC.log()
 
 
-def features(logits_MSC: Tensor, *, multi_label: bool) -> Tensor:
+def features(logits_MSC: Tensor) -> Tensor:
     """(S, M C) what a stack sees: every member's log-probability of every class."""
-    log_MSC = F.logsigmoid(logits_MSC) if multi_label else logits_MSC.log_softmax(-1)
-    return log_MSC.clamp(min=-20).transpose(0, 1).flatten(1)
+    return logits_MSC.log_softmax(-1).clamp(min=-20).transpose(0, 1).flatten(1)
 
 
 def share_weights(members: Sequence[Model]) -> int:
