@@ -38,7 +38,7 @@ def score(name: str, value: Any) -> str:
     return (
         percent(value)
         if name in IN_PERCENT
-        else f"{value:.3f}"
+        else f"{value:z.3f}".replace("-", "−")
         if finite(value) and abs(value) < 100
         else plain(value)
     )
