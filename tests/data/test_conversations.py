@@ -137,7 +137,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         (messages(("user", "hi")), "there is no reply, only one side speaks"),
         (messages(("assistant", "hi")), "nobody asks, only one side speaks"),
         (messages(("user", "a"), ("system", "b"), ("assistant", "c")), "message 2 is `system`"),
-        (messages(("assistant", "a"), ("user", "b"), ("assistant", "c")), "message 1 is `assistant`"),
+        (messages(("tool", "a"), ("system", "s"), ("user", "b"), ("assistant", "c")), "message 1 is `tool`"),
         (messages(("usser", "a"), ("assistant", "c")), "said by 'usser'. Did you mean `user`?"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
          "all replies have the weight 0"),
@@ -169,6 +169,17 @@ def test_messages_of_one_side_in_a_row_are_one_where_rows_are_repaired(tmp_path:
     )  # fmt: skip
     assert "2 conversations in which one side speaks several times in a row" in str(
         read(tmp_path / "a.jsonl", repair=True).notes
+    )
+
+
+def test_a_greeting_before_the_first_question_is_left_out_where_rows_are_repaired(tmp_path: Path) -> None:
+    row = messages(("system", "s"), ("agent", "hello"), ("customer", "hi"), ("agent", "yes ?"))
+    with pytest.raises(DataError, match="message 2 is `assistant`, behind `system` stands user"):
+        one(tmp_path, row)
+    assert one(tmp_path, row, repair=True).messages == (Message("system", "s"), *PLAIN)
+    notes = read(tmp_path / "a.jsonl", repair=True).notes
+    assert any(
+        "2 conversations in which nobody asks at first: what is said before is left" in n for n in notes
     )
 
 

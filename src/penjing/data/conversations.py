@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from penjing.data.columns import one_named, simple
 from penjing.data.fields import given_rows
 from penjing.data.labels import is_missing
 from penjing.data.lists import literal
+from penjing.data.mended import mended, said_of
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError, nearest
@@ -75,7 +76,7 @@ class _Found:
     notes: list[str] = field(default_factory=list)
     flaws: list[tuple[str, str]] = field(default_factory=list)  # where, and what is wrong
     open_ends: int = 0
-    merged: int = 0  # conversations in which one side spoke several times in a row
+    mended: Counter[str] = field(default_factory=Counter)
 
 
 def read(
@@ -94,8 +95,8 @@ def read(
     Args:
         labelled: replies must be there; else a conversation may end with the question.
         text, label: column of the messages (or of the prompt), and of the reply, where they are not found.
-        repair: what one side says several times in a row is read as one message, and conversations that
-            cannot be used are left out; both are counted. Else they are refused.
+        repair: what is said before anybody asks is left out, what one side says several times in a row is
+            one message, and conversations that cannot be used are left out, all counted. Else refused.
 
     Raises:
         DataError: no known form, or conversations that cannot be used.
@@ -307,9 +308,8 @@ def _add(
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         found.flaws.append((where, f"it cannot be read: {error}"))
         return
-    if repair and (whole := _merged(one.messages)) != one.messages:
-        found.merged += 1
-        one = Conversation(whole, one.tools)
+    if repair:
+        one = Conversation(mended(one.messages, found.mended), one.tools)
     if labelled:
         kept = len(one.messages)
         while kept and one.messages[kept - 1].role in ("user", "tool"):
@@ -325,19 +325,6 @@ def _add(
         return
     found.items.append(one)
     found.places.append(place)
-
-
-def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """What one side says several times in a row as one message, line by line; calls of tools stay apart."""
-    found: list[Message] = []
-    for message in messages:
-        last = found[-1] if found else message
-        same = last.role == message.role in ("user", "assistant") and last.learned == message.learned
-        if found and same and not (last.calls or message.calls or last.thought or message.thought):
-            found[-1] = replace(last, content="\n".join(filter(str.strip, (last.content, message.content))))
-        else:
-            found.append(message)
-    return tuple(found)
 
 
 def flaw_of(one: Conversation, *, labelled: bool = True) -> str:
@@ -381,9 +368,7 @@ def _judge(found: _Found, repair: bool) -> None:
             f"{found.open_ends:,} of {n:,} conversations end without a reply: what follows their last one is "
             "left out"
         )
-    if found.merged:
-        said_by = counted(found.merged, "conversation")
-        found.notes.append(f"{said_by} in which one side speaks several times in a row: read as one message")
+    found.notes += said_of(found.mended)
     if not found.flaws:
         return
     where, flaw = found.flaws[0]
