@@ -90,3 +90,11 @@ def test_a_last_column_in_which_nothing_stands_is_not_the_tags(tmp_path: Path) -
     text = "王\tB-PER\t\r\n明\tI-PER\t\r\n\r\n北\tB-LOC\t\r\n"
     table = read_conll(put(tmp_path, "a.conll", text), name="a")
     assert [cells for _, [cells] in table.rows(["tags"])] == [["B-PER", "I-PER"], ["B-LOC"]]
+
+
+def test_places_in_words_behind_characters_are_left_out_and_told(tmp_path: Path) -> None:
+    """As in the corpus of Weibo's entities."""
+    rows = read(put(tmp_path, "a.conll", "我0\tO\n在0\tO\n北0\tB-LOC\n京1\tI-LOC\n20\tO\n"))
+    assert (rows.texts, entities_of(rows)) == (["我在北京2"], [("北京", "LOC")])
+    assert "the digit behind each character" in rows.notes[0]
+    assert read(put(tmp_path, "b.conll", "e4\tB-X\ne5\tO\n")).texts == ["e4 e5"]

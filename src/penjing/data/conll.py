@@ -17,6 +17,7 @@ from penjing.errors import DataError
 
 _COMMENT = re.compile(r"#\s*([\w.]+(?: \w+)?)\s*[=:]\s*(\S.*?)\s*$")
 _TAG = re.compile(r"(O|[BIESMLUS][-_].+)$")
+_NUMBERED = re.compile(r".[0-9]$")
 # Written without spaces: kana, Han, and the punctuation that goes with them.
 _SIGNS = r"\u3001-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 WIDE = re.compile(rf"[{_SIGNS}\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -33,11 +34,13 @@ class Sentence:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which columns of a file, counted from 0, hold the tokens and the tags (None: no telling)."""
+    """Which columns of a file, counted from 0, hold the tokens and the tags (None: no telling). `numbered`:
+    tokens are characters with their place in their word behind them, as Weibo's corpus has them."""
 
     tokens: int
     tags: int | None
     told: str = ""
+    numbered: bool = False
 
 
 def sentences(path: Path, *, name: str | None = None, encoding: str | None = None) -> Iterator[Sentence]:
@@ -103,7 +106,7 @@ def _sentence(first: int, lines: list[list[str]], comments: dict[str, str]) -> S
 def _layout(name: str, found: Iterable[Sentence]) -> _Layout:
     """Tokens stand first and tags last, but where the first column counts the tokens, or of two columns the
     first alone holds tags."""
-    width = full = n_tokens = longest = n_first = n_last = 0
+    width = full = n_tokens = longest = n_first = n_last = n_numbered = n_wide = 0
     counted = True
     for sentence in found:
         width = len(sentence.columns)
@@ -113,6 +116,8 @@ def _layout(name: str, found: Iterable[Sentence]) -> _Layout:
         n_tokens += len(first)
         longest = max(longest, len(first))
         n_first += sum(bool(_TAG.match(cell)) for cell in first)
+        n_numbered += sum(bool(_NUMBERED.match(cell)) for cell in first)
+        n_wide += sum(bool(WIDE.match(cell)) for cell in first)
         n_last += sum(bool(_TAG.match(cell)) for cell in last)
         counted = counted and first[:1] in (["0"], ["1"]) and _counts(first)
     width = min(width, full)
@@ -122,7 +127,11 @@ def _layout(name: str, found: Iterable[Sentence]) -> _Layout:
         return _Layout(1, tags)
     if width == 2 and n_first >= 0.95 * n_tokens > n_last:
         return _Layout(1, 0, f"{name}: tags stand in the first column, tokens in the second")
-    return _Layout(0, width - 1 if width > 1 else None)
+    tags = width - 1 if width > 1 else None
+    if n_numbered >= 0.95 * n_tokens and n_wide > n_tokens / 2:
+        told = f"{name}: the digit behind each character, its place in its word, is left out"
+        return _Layout(0, tags, told, numbered=True)
+    return _Layout(0, tags)
 
 
 def _counts(cells: list[str]) -> bool:
@@ -203,6 +212,8 @@ def read_conll(path: Path, *, name: str, encoding: str | None = None) -> Table:
     def rows(names: Sequence[str]) -> Cells:
         for sentence in sentences(path, name=name, encoding=encoding):
             lists = {key: sentence.columns[i] for key, i in places.items()}
+            if layout.numbered:
+                lists["tokens"] = [token[:1] for token in lists["tokens"]]
             cells = {"text": joined(lists["tokens"]), **sentence.comments}
             yield sentence.line, [lists[n] if n in lists else cells.get(n) for n in names]
 
