@@ -21,7 +21,7 @@ from penjing.task import Feed, Task
 
 # What `train` says where the spec says nothing.
 TRAIN = {
-    "batch": 32,
+    "batch": 16,
     "schedule": "cosine",
     "betas": [0.9, 0.95],
     "lr": 1e-3,

@@ -24,7 +24,7 @@ from penjing.records import NO_ROWS, Part, Tokens
 from penjing.task import Feed, Task
 
 # What `train` says where the spec says nothing.
-TRAIN = {"batch": 64, "schedule": "cosine", "betas": [0.9, 0.98], "lr": 5e-4, "warmup": 0.06}
+TRAIN = {"batch": 16, "schedule": "cosine", "betas": [0.9, 0.98], "lr": 5e-4, "warmup": 0.06}
 STILL = 20_011  # seed of the masks that validation sees, the same at every step
 
 

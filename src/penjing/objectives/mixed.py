@@ -21,7 +21,7 @@ from penjing.records import Batch, Loss, Part, Scores
 from penjing.task import Each, Feed, Task
 
 # What `train` says where the spec says nothing.
-TRAIN = {"batch": 64, "schedule": "cosine", "betas": [0.9, 0.98], "lr": 5e-4, "warmup": 0.06}
+TRAIN = {"batch": 16, "schedule": "cosine", "betas": [0.9, 0.98], "lr": 5e-4, "warmup": 0.06}
 
 
 def mixed(*, of: list[Any], shares: list[float] | None = None) -> Task:

@@ -27,7 +27,7 @@ from penjing.records import NO_ROWS, Part, Tokens
 from penjing.task import Feed, Task
 
 # What `train` says where the spec says nothing.
-TRAIN = {"batch": 64, "schedule": "cosine", "lr": 1e-3, "warmup": 0.05}
+TRAIN = {"batch": 16, "schedule": "cosine", "lr": 1e-3, "warmup": 0.05}
 STILL = 20_012  # seed of the spans that validation sees, the same at every step
 SENTINEL = re.compile(r"<extra_id_(\d+)>")
 
