@@ -33,6 +33,7 @@ class Rows:
     lines: np.ndarray  # (n,) int64
     notes: tuple[str, ...] = ()  # what was guessed or left out, in words for the user
     items: list[Any] | None = None
+    guessed: Mapping[str, Any] = field(default_factory=dict)  # by which other files of a run are read, too
 
     def __len__(self) -> int:
         return len(self.texts)

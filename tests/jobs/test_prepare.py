@@ -10,7 +10,7 @@ from penjing import spec as specs
 from penjing import tune
 from penjing.device import choose
 from penjing.engine.optim import groups
-from penjing.jobs.prepare import ready, task_of
+from penjing.jobs.prepare import ready, rows_of, task_of
 from penjing.models.load import load
 
 IDEAS = """
@@ -33,6 +33,34 @@ def planned() -> Method:
 def told() -> Technique:
     return Technique("told", after_update=lambda model, step: SEEN.append(f"told {step}"))
 """
+
+
+def rows_by(folder: Path, task: Any, train: str, valid: str) -> Any:
+    """The rows of a run whose files hold these lines."""
+    for name, text in (("train.csv", train), ("valid.csv", valid)):
+        (folder / name).write_text(text, encoding="utf-8")
+    asked = {"train": str(folder / "train.csv"), "valid": str(folder / "valid.csv")}
+    spec = specs.read(base="minilm", task=task, **asked)
+    return rows_of(spec, task_of(spec))
+
+
+def test_labels_of_one_cell_are_taken_apart_alike_in_all_files(tmp_path: Path) -> None:
+    """A small file does not tell by itself what stands between its labels."""
+    cells = ["a;b", "b;c", "a", "c;a", "b", "c"]
+    train = "text,label\n" + "".join(f"row {i},{cells[i % 6]}\n" for i in range(30))
+    data = rows_by(tmp_path, {"classify": {"multi_label": True}}, train, "text,label\none,a;c\n")
+    assert data.names == ["a", "b", "c"]
+    assert data.valid.labels == [("a", "c")]
+
+
+def test_choices_are_counted_as_in_the_train_rows_where_a_file_does_not_tell(tmp_path: Path) -> None:
+    head = "question,choice1,choice2,choice3,label\n"
+    train = head + "".join(f"what {i},x,y,z,{i % 3}\n" for i in range(9))
+    data = rows_by(tmp_path, "choose", train, f"{head}which,x,y,z,1\n")
+    assert data.valid.items[0][2] == 1
+    assert any("numbers from 0, as in the train rows" in note for note in data.notes)
+    own = rows_by(tmp_path, "choose", train, f"{head}which,x,y,z,3\nwho,x,y,z,1\n")
+    assert [item[2] for item in own.valid.items] == [2, 0]  # it tells: from 1
 
 
 @pytest.mark.slow

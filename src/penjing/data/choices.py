@@ -8,7 +8,7 @@ place (from 0 or 1), a letter, or the choice's own words.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -61,10 +61,12 @@ def read_choices(
     encoding: str | None = None,
     drop_empty: bool = False,
     first: int | None = None,
+    usual: int | None = None,
 ) -> Rows:
     """Rows whose `items` are (what is asked, the choices, place of the right one from 0, or None).
 
     first: as which number the first choice counts, 0 or 1; by the rows of each file where it is not given.
+    usual: the same, for files whose rows do not tell.
 
     Raises:
         DataError: no choices are found, a row has fewer than two, its right one is none of them, or what
@@ -86,7 +88,7 @@ def read_choices(
     for file in dict.fromkeys(found.file_of.tolist()):  # each counts in its own way
         here = np.flatnonzero(found.file_of == file)
         said = [(labels[i], split[i][1]) for i in here]
-        bases[file], told = _base(said, first, found.files[file] if labelled else "")
+        bases[file], told = _base(said, first, usual, found.files[file] if labelled else "")
         notes += told
     items = []
     for i, (asked, cells) in enumerate(split):
@@ -103,8 +105,19 @@ def read_choices(
         items.append((asked, choices, place))
     texts = ["\n".join((asked, *choices)) for asked, choices, _ in items]
     return replace(
-        found, texts=texts, items=items, labels=[()] * len(items), notes=tuple(dict.fromkeys(notes))
+        found,
+        texts=texts,
+        items=items,
+        labels=[()] * len(items),
+        notes=tuple(dict.fromkeys(notes)),
+        guessed=_guessed(bases.values()),
     )
+
+
+def _guessed(bases: Iterable[int | None]) -> dict[str, int]:
+    """What files that count alike say of others."""
+    known = {base for base in bases if base is not None}
+    return {"usual": known.pop()} if len(known) == 1 else {}
 
 
 def choice_columns(
@@ -204,7 +217,7 @@ def _said(parts: Sequence[str]) -> str:
 
 
 def _base(
-    rows: Sequence[tuple[str, tuple[str, ...]]], first: int | None, file: str
+    rows: Sequence[tuple[str, tuple[str, ...]]], first: int | None, usual: int | None, file: str
 ) -> tuple[int | None, tuple[str, ...]]:
     """Whether places are counted from 0 or 1, and what is told of that; None where labels are words.
 
@@ -220,6 +233,8 @@ def _base(
     if first is not None:
         return first, ()
     base = 0 if not numbers or any(place == 0 for place, _ in numbers) else 1
+    if usual is not None and base and all(place < last for place, last in numbers):
+        return usual, (f"{file}: right choices are told by numbers from {usual}, as in the train rows",)
     if file and base and all(place < last for place, last in numbers):
         raise DataError(
             f"{file}: the right choices were to be told by numbers from 0 or from 1; the {len(numbers):,} "

@@ -66,17 +66,20 @@ def read(
             f"{source}: all {found.n_dropped:,} rows lack text or label, and `drop_empty` left them out. "
             f"Fill some."
         )
+    guessed = {}
     if delimiter is not None or multi_label:
-        _split_labels(found, delimiter)
+        sign = _split_labels(found, delimiter)
+        guessed = {"delimiter": sign} if sign is not None and delimiter is None else {}
     else:
         found.notes += _several_said(found)
     file_of = np.frombuffer(found.file_of, dtype=np.int32)
     lines = np.frombuffer(found.lines, dtype=np.int64)
-    return Rows(found.texts, found.labels, tuple(found.files), file_of, lines, tuple(_merged(found.notes)))
+    told = tuple(_merged(found.notes))
+    return Rows(found.texts, found.labels, tuple(found.files), file_of, lines, told, guessed=guessed)
 
 
-def _split_labels(found: Found, delimiter: str | None) -> None:
-    """Take cells apart that hold several labels, one split a distinct cell."""
+def _split_labels(found: Found, delimiter: str | None) -> str | None:
+    """Take cells apart that hold several labels, one split a distinct cell; the sign between them."""
     whole = {labels[0] for labels in found.known if len(labels) == 1}
     sign = delimiter
     if sign is None and not found.apart:
@@ -95,6 +98,7 @@ def _split_labels(found: Found, delimiter: str | None) -> None:
         found.notes.append(
             "no row has several labels; if cells hold several, say what stands between them with `delimiter:`"
         )
+    return sign
 
 
 def _several_said(found: Found) -> list[str]:

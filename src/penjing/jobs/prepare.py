@@ -119,15 +119,15 @@ def rows_of(spec: Spec, task: Task, tell: Tell = silent) -> Data:
         )
     tell(News("stage", "reading rows"))
 
-    def get(source: Any) -> Rows:
-        reading = {key: getattr(data, key) for key in READING}
-        return rows_from(task, source, **reading)
+    def get(source: Any, like: Rows = NO_ROWS) -> Rows:
+        said = {key: getattr(data, key) for key in READING}
+        return rows_from(task, source, **said | dict(like.guessed))
 
-    test = get(data.test) if data.test else None
     train = get(data.train) if data.train else NO_ROWS
+    test = get(data.test, train) if data.test else None
     notes = list(train.notes)
     names = task.label_names(train if data.train or test is None else test)
-    valid = get(data.valid) if data.valid else None
+    valid = get(data.valid, train) if data.valid else None
     notes += () if valid is None else valid.notes
     if task.draw:
         train, valid, said = task.draw(train, valid, names, data.valid_share, spec.seed)

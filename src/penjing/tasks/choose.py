@@ -40,7 +40,8 @@ def choose(
 
     how: `cross` reads what is asked with each choice and learns a score; `likelihood` trains nothing and
     takes the choice whose words a language model finds likeliest, by their mean. first: as which number rows
-    count the first choice; as each file seems to when not given. pooling, head_dropout: as in
+    count the first choice; as each file seems to when not given, or
+    the train rows where it does not tell. pooling, head_dropout: as in
     `classify`.
     """
     if not 0 <= head_dropout < 1:
