@@ -1,6 +1,6 @@
 """How rich the text of each source is: words, their entropy, how well it packs, what it speaks of.
 
-Measured on a sample of whole documents, about two million characters a source, chosen by the hash of their
+Measured on a sample of whole documents, about a million characters a source, chosen by the hash of their
 text.
 """
 
@@ -13,9 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from penjing.corpus.language import WORDS
-from penjing.corpus.units import chunk, chunked, ngrams
+from penjing.corpus.units import chunk, chunked, rolled
 
-SAMPLE = 2_000_000  # characters
+SAMPLE = 1_000_000  # characters
+_PACKED = 1_000_000  # bytes that are packed
+_GRAMS = (1, 2, 3, 5)
 _TOP = 12
 # Function words are left out of what a source speaks of; nothing is ever taken out of its text.
 _CHINESE = (
@@ -49,39 +51,41 @@ def diversity(texts: list[str]) -> dict[str, float | int | list[str]]:
     that stand
     more than once; `words`: the most frequent, function words left out.
     """
-    grams: dict[int, list[np.ndarray]] = {n: [] for n in (1, 2, 3, 5)}
-    for part in chunked([len(text) for text in texts]):
-        units = chunk(texts[part])
-        for n, found in grams.items():
-            found.append(ngrams(units.words, n)[1])
-    whole = {n: np.concatenate([*found, np.zeros(0, np.uint64)]) for n, found in grams.items()}
-    raw = "\n".join(texts).encode("utf-8", "replace")
-    again = _counts(whole[5])
+    parts = [chunk(texts[part]).words for part in chunked([len(text) for text in texts])]
+    units = np.concatenate([*(part.hashes for part in parts), np.zeros(0, np.uint64)])
+    counts = {
+        n: _counts(np.concatenate([*(rolled(part, n)[1] for part in parts), units[:0]])) for n in _GRAMS
+    }
+    raw = "\n".join(texts).encode("utf-8", "replace")[:_PACKED]
+    again = counts[5]
     return {
         "documents": len(texts),
         "characters": sum(map(len, texts)),
-        "units": len(whole[1]),
-        "vocabulary": len(_counts(whole[1][:100_000])),
-        **{f"entropy_{n}": round(_entropy(whole[n]), 3) for n in (1, 2, 3)},
+        "units": len(units),
+        "vocabulary": len(_counts(units[:100_000])),
+        **{f"entropy_{n}": round(_entropy(counts[n]), 3) for n in (1, 2, 3)},
         "packed": round(len(zlib.compress(raw, 1)) / max(1, len(raw)), 4),
         "repeated": round(float(again[again > 1].sum() / max(1, again.sum())), 4),
         "words": top_words(texts),
     }
 
 
-def _entropy(hashes: np.ndarray) -> float:
-    """Bits of one draw, by the sample's own frequencies."""
-    if not len(hashes):
+def _entropy(counts: np.ndarray) -> float:
+    """Bits of one draw of things that stand so often: log2 N - 1/N sum c log2 c."""
+    if not len(counts):
         return 0.0
-    share = _counts(hashes) / len(hashes)
-    return float(-(share * np.log2(share)).sum())
+    n_of = np.bincount(counts)  # things that stand once, twice, …: few numbers to take logarithms of
+    often = np.flatnonzero(n_of)
+    total = float(counts.sum())
+    return float(np.log2(total) - (n_of[often] * often * np.log2(often)).sum() / total)
 
 
 def _counts(hashes: np.ndarray) -> np.ndarray:
     """How often each different one stands there, in the order of the hashes."""
     found = np.sort(hashes)
-    new = np.flatnonzero(np.append(True, found[1:] != found[:-1])[: len(found)])
-    return np.diff(np.append(new, len(found)))
+    edges = np.ones(len(found) + 1, bool)
+    np.not_equal(found[1:], found[:-1], out=edges[1:-1])
+    return np.diff(np.flatnonzero(edges)) if len(found) else np.zeros(0, np.int64)
 
 
 def top_words(texts: list[str]) -> list[str]:
@@ -90,7 +94,7 @@ def top_words(texts: list[str]) -> list[str]:
     for text in texts:
         size += len(text)
         read.append(text.lower())
-        if size > SAMPLE // 4:
+        if size > SAMPLE // 2:
             break
     whole = "\n".join(read)
     counts = Counter({} if whole.isascii() else _pairs(whole))

@@ -4,10 +4,12 @@ on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,50 +37,84 @@ def settle(index: int, sifted_part: Path, fate: Fate, spec: CorpusSpec, folder: 
     hashes.
     """
     tally = Tally()
-    kept: dict[str, dict[str, list[int]]] = {
-        split: {} for split in SPLITS
-    }  # split: source: documents, signs, bytes
-    spoken: dict[str, int] = {}
+    train, valid = places = [folder / split / f"{index:05d}.parquet" for split in SPLITS]
+    sums = [Sums(), Sums()]
+
+    def write(*asides: Path) -> None:
+        _write(asides, _kept(sifted_part, fate, spec, tally), sums)
+
+    write_with(train, lambda first: write_with(valid, lambda second: write(first, second)))
     shards = {}
-    for split in SPLITS:
-        path = folder / split / f"{index:05d}.parquet"
-        content = hashlib.sha256()
-
-        def write(aside: Path, split: str = split, content: Any = content) -> None:
-            _write(aside, _kept(sifted_part, fate, spec, split, tally), kept[split], spoken, content)
-
-        write_with(path, write)
-        if kept[split]:
-            shards[f"{split}/{path.name}"] = {"sha256": sha256(path), "content": content.hexdigest()}
+    for split, place, found in zip(SPLITS, places, sums, strict=True):
+        if found.kept:
+            shards[f"{split}/{place.name}"] = {
+                "sha256": sha256(place), "content": found.content.hexdigest()
+            }  # fmt: skip
         else:
-            path.unlink()
+            place.unlink()
+    spoken: Counter[str] = Counter()
+    for found in sums:
+        spoken.update(found.languages)
     write_json(
         report,
         {
             "dropped": tally.dropped,
             "samples": tally.samples,
-            "kept": kept,
+            "kept": {split: found.kept for split, found in zip(SPLITS, sums, strict=True)},
             "languages": spoken,
             "shards": shards,
         },
     )
 
 
-def _kept(path: Path, fate: Fate, spec: CorpusSpec, split: str, tally: Tally) -> Iterator[Any]:
-    """Batches of the documents of one split; the dropped ones are counted with the first split."""
+@dataclass(frozen=True)
+class Sums:
+    """What one split of a part holds."""
+
+    kept: dict[str, list[int]] = field(default_factory=dict)  # source: documents, characters, UTF-8 bytes
+    languages: Counter[str] = field(default_factory=Counter)
+    content: Any = field(default_factory=hashlib.sha256)  # over source, id and text of each document
+
+    def add(self, batch: Any) -> None:
+        """Count the documents of a batch of rows."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        text, source, where, language = batch.columns
+        sizes = pc.binary_length(text)
+        row = (
+            source.cast(pa.large_string()),
+            where.cast(pa.large_string()),
+            sizes.cast(pa.large_string()),
+            text,
+        )
+        self.content.update(_bytes_of(pc.binary_join_element_wise(*row, pa.scalar("\0", pa.large_string()))))
+        for one in pc.value_counts(language).to_pylist():
+            self.languages[one["values"]] += one["counts"]
+        owner, names = source.indices.to_numpy(), source.dictionary.to_pylist()
+        ones = np.ones(len(owner))
+        sums = [np.bincount(owner, of, len(names)) for of in (ones, pc.utf8_length(text), sizes)]
+        for name, *more in zip(names, *(of.astype(np.int64).tolist() for of in sums), strict=True):
+            if more[0]:
+                had = self.kept.get(name, [0, 0, 0])
+                self.kept[name] = [a + b for a, b in zip(had, more, strict=True)]
+
+
+def _kept(path: Path, fate: Fate, spec: CorpusSpec, tally: Tally) -> Iterator[tuple[int, Any]]:
+    """(split, batch) of the documents that stay; those that go are counted."""
     import pyarrow as pa
 
     known = {int(value).to_bytes(8, "big") for value in fate.lines.tolist()}
-    mine = (fate.fate == STAYS) & (fate.valid == (split == "valid"))
     at = 0
     for _, batch in sifted([path], ["text", "source", "id", "language"]):
-        here = slice(at, at := at + len(batch))
-        if split == SPLITS[0]:
-            gone = np.flatnonzero(fate.fate[here])
-            for row, why in zip(batch.take(gone).to_pylist(), fate.fate[here][gone].tolist(), strict=True):
-                tally.drop(REASONS[why], row["source"], row["id"], row["text"], most=spec.samples)
-        batch = batch.filter(pa.array(mine[here]))
-        yield _without_lines(batch, known, spec, tally) if known else batch
+        fates, valid = (of[at : at + len(batch)] for of in (fate.fate, fate.valid))
+        at += len(batch)
+        gone = np.flatnonzero(fates)
+        for row, why in zip(batch.take(gone).to_pylist(), fates[gone].tolist(), strict=True):
+            tally.drop(REASONS[why], row["source"], row["id"], row["text"], most=spec.samples)
+        for split, mine in enumerate((~valid, valid)):
+            part = batch.filter(pa.array((fates == STAYS) & mine))
+            yield split, _without_lines(part, known, spec, tally) if known else part
 
 
 def _without_lines(batch: Any, known: set[bytes], spec: CorpusSpec, tally: Tally) -> Any:
@@ -102,39 +138,41 @@ def _without(text: str, lines: set[bytes], least: int) -> str:
     return "\n".join(kept).strip("\n")
 
 
-def _write(
-    path: Path,
-    batches: Iterator[Any],
-    kept: dict[str, list[int]],
-    spoken: dict[str, int],
-    content: Any,
-) -> None:
+def _write(places: Sequence[Path], batches: Iterator[tuple[int, Any]], sums: Sequence[Sums]) -> None:
+    """Each batch into the file of its split; both are read in one passage."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     columns = {"text": pa.large_string(), "source": pa.string(), "id": pa.string(), "language": pa.string()}
     schema = pa.schema(columns)
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["source", "language"]) as out:
-        for batch in batches:
-            if not len(batch):
-                continue
-            names = (batch.column(name).to_pylist() for name in ("source", "id"))
-            signs = pc.utf8_length(batch.column("text")).to_pylist()
-            for source, where, text, n in zip(*names, utf8_of(batch.column("text")), signs, strict=True):
-                content.update(f"{source}\0{where}\0{len(text)}\0".encode())
-                content.update(text)
-                of = kept.setdefault(source, [0, 0, 0])
-                for i, more in enumerate((1, n, len(text))):
-                    of[i] += more
-            for language in pc.value_counts(batch.column("language")).to_pylist():
-                spoken[language["values"]] = spoken.get(language["values"], 0) + language["counts"]
-            out.write_table(pa.Table.from_batches([batch]).cast(schema))
+    told = ["source", "language"]
+    with contextlib.ExitStack() as stack:
+        out = [
+            stack.enter_context(
+                pq.ParquetWriter(
+                    place, schema, compression="zstd", use_dictionary=told, write_statistics=told
+                )
+            )
+            for place in places
+        ]
+        for split, batch in batches:
+            if len(batch):
+                sums[split].add(batch)
+                out[split].write_table(pa.Table.from_batches([batch]).cast(schema))
 
 
 def utf8_of(column: Any) -> list[memoryview]:
     """The bytes of each text of an Arrow column of large strings, without copying them."""
-    _, offsets, data = column.buffers()
-    edges = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1].tolist()
-    whole = memoryview(data or b"")
-    return [whole[begin:end] for begin, end in itertools.pairwise(edges)]
+    edges, whole = _edges(column), memoryview(column.buffers()[2] or b"")
+    return [whole[begin:end] for begin, end in itertools.pairwise(edges.tolist())]
+
+
+def _bytes_of(column: Any) -> memoryview:
+    """The bytes of all texts of a column of large strings, end to end."""
+    edges = _edges(column)
+    return memoryview(column.buffers()[2] or b"")[edges[0] : edges[-1]]
+
+
+def _edges(column: Any) -> np.ndarray:
+    """(n + 1,) int64 where each text begins in the column's bytes, and where the last one ends."""
+    return np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column) + 1]

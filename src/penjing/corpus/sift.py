@@ -8,6 +8,7 @@ that was dropped, with its reason and some samples. Parts know nothing of one an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,12 +48,12 @@ class Tally:
     masked: dict[str, int] = field(default_factory=dict)  # kind of personal data: how often
     troubles: list[str] = field(default_factory=list)  # what could not be read, for people
 
-    def add(self, source: str, text: str) -> None:
-        """Count a document that was read."""
-        of = self.read.setdefault(source, [0, 0, 0])
-        of[0] += 1
-        of[1] += len(text)
-        of[2] += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    def add(self, source: str, texts: Sequence[str]) -> None:
+        """Count documents that were read."""
+        of, whole = self.read.setdefault(source, [0, 0, 0]), "".join(texts)
+        of[0] += len(texts)
+        of[1] += len(whole)
+        of[2] += len(whole) if whole.isascii() else len(whole.encode("utf-8", "surrogatepass"))
 
     def drop(self, reason: str, source: str, where: str, text: str, why: str = "", *, most: int) -> None:
         """Count a document that was dropped, and keep `most` of a reason as samples, drawn by their ids."""
@@ -63,10 +64,8 @@ class Tally:
         kept = self.samples.setdefault(reason, [])
         if len(kept) < most:
             kept.append(one)
-        elif most:
-            n = sum(documents for documents, _ in self.dropped[reason].values())
-            if (place := zlib.crc32(where.encode("utf-8", "replace")) % n) < most:
-                kept[place] = one
+        elif most and (place := zlib.crc32(where.encode("utf-8", "replace")) % of[0]) < most:
+            kept[place] = one
 
 
 @dataclass(frozen=True)
@@ -151,14 +150,16 @@ def _batches(part: Part, spec: CorpusSpec, tally: Tally) -> Iterator[list[tuple[
     size = 0
 
     def normalised(rows: list[tuple[str, str, str, bool]]) -> list[tuple[str, str, str, bool]]:
+        for source, group in itertools.groupby(rows, lambda row: row[0]):
+            tally.add(source, [text for _, _, text, _ in group])
         texts = normalise([text for _, _, text, _ in rows])
         return [(source, at, text, code) for (source, at, _, code), text in zip(rows, texts, strict=True)]
 
     for piece in part.pieces:
         for found in documents(piece, spec):
             where = f"{piece.source}/{found.where}"
-            tally.add(piece.source, found.text)
             if found.trouble:
+                tally.add(piece.source, [found.text])
                 _trouble(found, piece.source, where, spec, tally)
                 continue
             batch.append((piece.source, where, found.text, piece.kind == "code"))

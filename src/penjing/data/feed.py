@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import hashlib
 import json
 import re
@@ -15,14 +16,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from penjing.data.mapped import mapped
-from penjing.data.tokenize import fingerprint
+from penjing.data.tokenize import backend_of, fingerprint
 from penjing.errors import DataError, NotSupported
 from penjing.files import alone, cache_folder, new_folder
 from penjing.records import NO_ROWS, Part, Tokens
@@ -126,8 +127,9 @@ def _write(
         out = stack.enter_context((folder / "ids.bin").open("wb"))
         flags = stack.enter_context((folder / "heads.bin").open("wb")) if feed.heads else None
         waiting = _units(documents, feed)
+        reader = _with_heads(tokenizer, words) if feed.heads and words else _plain(tokenizer)
         while portion := list(islice(waiting, CHUNK)):
-            found = _encoded(tokenizer, [one.text for one in portion], words if feed.heads else None)
+            found = _encoded(reader, [one.text for one in portion])
             for one, (ids, heads) in zip(portion, found, strict=True):
                 if not ids:  # such as a zero-width blank: a piece of nothing cannot be learned from
                     continue
@@ -169,42 +171,57 @@ def _units(documents: Iterable[Document], feed: Feed) -> Iterator[Document]:
 def ends_of(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What stands before and after a document in causal modelling: the tokenizer's own first token where it
     adds one, and its last one, where it has one."""
-    added = tokenizer("a")["input_ids"]
-    first = (
-        (int(added[0]),) if tokenizer.bos_token_id is not None and added[0] == tokenizer.bos_token_id else ()
-    )
-    return first, () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+    added, bos, eos = tokenizer("a")["input_ids"][:1], tokenizer.bos_token_id, tokenizer.eos_token_id
+    first = (int(bos),) if bos is not None and [*added] == [bos] else ()
+    return first, () if eos is None else (int(eos),)
 
 
-def _encoded(
-    tokenizer: Any, texts: list[str], words: Callable[[str], Sequence[int]] | None
-) -> list[tuple[list[int], list[int]]]:
-    """Ids of each text without special tokens, and which of them begin a word (only with `words`)."""
+Row = tuple[list[int], list[int]]  # ids, and which of them begin a word, where that is asked for
+Reader = Callable[[list[str]], list[Row]]
+
+
+def _plain(tokenizer: Any) -> Reader:
+    """Texts to their ids without special tokens."""
+    backend = backend_of(tokenizer)
+    if backend is None:
+        asked = {"add_special_tokens": False, "verbose": False, "return_attention_mask": False}
+        return lambda texts: [(ids, []) for ids in tokenizer(texts, **asked)["input_ids"]]
+    own = copy.deepcopy(backend)  # another thread may be encoding with the caller's
+    own.no_padding()
+    own.no_truncation()
+    # Without offsets, which take a tenth of the time.
+    return lambda texts: [(one.ids, []) for one in own.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _with_heads(tokenizer: Any, words: Callable[[str], Sequence[int]]) -> Reader:
+    """Texts to their ids, and 1 for each that begins a word.
+
+    Raises:
+        NotSupported: the tokenizer gives no offsets.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise NotSupported(
+            f"Whole words were wanted; the tokenizer {type(tokenizer).__name__} does not say which "
+            "characters a token is of. Take a fast tokenizer, or `units: tokens`."
+        )
+
+    def read(texts: list[str]) -> list[Row]:
+        made = tokenizer(texts, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+        found = zip(texts, made["input_ids"], made["offset_mapping"], strict=True)
+        return [(ids, _heads(text, spans, words)) for text, ids, spans in found]
+
+    return read
+
+
+def _encoded(reader: Reader, texts: list[str]) -> list[Row]:
+    """What the reader finds in each text; long ones are read in pieces."""
     pieces = [_cut(text) for text in texts]
-    flat = [piece for some in pieces for piece in some]
-    if words is None:
-        found = tokenizer(flat, add_special_tokens=False, verbose=False, return_attention_mask=False)[
-            "input_ids"
-        ]
-        rows: list[tuple[list[int], list[int]]] = [(ids, []) for ids in found]
-    else:
-        if not getattr(tokenizer, "is_fast", False):
-            raise NotSupported(
-                f"Whole words were wanted; the tokenizer {type(tokenizer).__name__} does not say which "
-                "characters a token is of. Take a fast tokenizer, or `whole_words: false`."
-            )
-        made = tokenizer(flat, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
-        spans = made["offset_mapping"]
-        rows = [
-            (ids, _heads(text, span, words))
-            for text, ids, span in zip(flat, made["input_ids"], spans, strict=True)
-        ]
-    whole: list[tuple[list[int], list[int]]] = []
-    at = 0
+    rows = iter(reader([piece for some in pieces for piece in some]))
+    whole = []
     for some in pieces:
-        part = rows[at : at + len(some)]
-        at += len(some)
-        whole.append(([i for ids, _ in part for i in ids], [h for _, heads in part for h in heads]))
+        part = list(islice(rows, len(some)))
+        ids, heads = part[0] if len(part) == 1 else ([*chain(*of)] for of in zip(*part, strict=True))
+        whole.append((ids, heads))
     return whole
 
 

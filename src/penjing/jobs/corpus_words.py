@@ -29,7 +29,7 @@ WORDS: dict[str, dict[str, str]] = {
         "weight": "weight",
         "kept_figure": "Share of each source's documents that stay",
         "richness": "How rich the text is",
-        "richness_lead": "On a sample of about two million characters a source. Entropy in bits: of a unit "
+        "richness_lead": "On a sample of about a million characters a source. Entropy in bits: of a unit "
         "(word, or character of Chinese) and of three in a row. Packed: size under zlib over size; low means "
         "repetitive. "
         "Repeated: share of 5-grams that stand more than once.",
@@ -74,7 +74,7 @@ WORDS: dict[str, dict[str, str]] = {
         "weight": "权重",
         "kept_figure": "各来源保留文档的比例",
         "richness": "文本有多丰富",
-        "richness_lead": "每个来源取约两百万字符的样本。熵以比特计：单个单位（词，中文为字）和连续三个单位。"
+        "richness_lead": "每个来源取约一百万字符的样本。熵以比特计：单个单位（词，中文为字）和连续三个单位。"
         "压缩：zlib 压缩后与原大小之比，低说明重复多。重复：出现不止一次的 5 元组所占比例。",
         "vocabulary": "词汇量",
         "entropy_1": "熵",
