@@ -17,8 +17,12 @@ def plan(
         Path | None, typer.Argument(help="YAML spec; or ask by --rows or --corpus-tokens", show_default=False)
     ] = None,
     base: Annotated[str | None, typer.Option("--base", help="preset, folder or hub name, of a spec")] = None,
-    train: Annotated[list[str] | None, typer.Option("--train", help="rows to learn from, of a spec")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="of a spec, such as classify")] = None,
+    train: Annotated[
+        list[str] | None, typer.Option("--train", help="rows or corpus to learn from, of a spec")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="of a spec, such as classify, or masked for a pretraining")
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", help="of a spec, such as full or lora")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="any key of a spec", metavar="KEY=VALUE")
@@ -105,7 +109,7 @@ def _plan(
 
     typer.echo(
         f"{found.machine}: {found.free_mib:,.0f} MiB free, libraries hold {found.process_mib:,.0f}\n"
-        f"{found.rows:,} rows, {found.steps:,} steps, {found.tokens:,.0f} tokens\n"
+        f"{found.rows:,} {found.unit}, {found.steps:,} steps, {found.tokens:,.0f} tokens\n"
     )
     head = ["way", "trains", "memory, MiB", "at most", "time", "at most", ""]
     ways = [("as asked", found.way), *((" ".join(way.sets), way) for way in found.cheaper)]

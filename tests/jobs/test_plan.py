@@ -6,17 +6,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from penjing import spec as specs
 from penjing.cli import app
+from penjing.data.feed import feed_of
 from penjing.errors import DataError, SpecError, WontFit
 from penjing.jobs import advise as advising
 from penjing.jobs.advise import advise
 from penjing.jobs.audit import audit
+from penjing.jobs.bases import base_of
+from penjing.jobs.feeding import texts_of
 from penjing.jobs.fitted import fit_file
 from penjing.jobs.plan import plan
+from penjing.jobs.prepare import NO_DATA, bound, task_of
+from penjing.jobs.sampled import of_corpus
 from penjing.models.laws import DATA_CONSTRAINED
 from penjing.models.sizing import Pace, Shape
 from penjing.run import new
@@ -46,6 +52,31 @@ def test_a_plan_says_what_a_job_takes_and_that_it_fits(tiny: Tiny, tiny_csv: Pat
     assert 0 < found.way.seconds < found.way.most_s
     assert 0 < found.way.mib < found.way.most_mib
     found.refuse()
+
+
+@pytest.mark.parametrize(("task", "taken", "asked"), [("masked", 2, 0.15), ("contrastive", 2, 0.0)])
+def test_a_pretraining_is_planned_by_the_pieces_of_its_corpus(
+    tiny: Tiny, tmp_path: Path, task: str, taken: int, asked: float
+) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n\n".join(f"my parcel {i} is late and the invoice is wrong" for i in range(90)))
+    keys = {"base": str(tiny("bert")), "train": str(corpus), "task": task, "batch": 8, "steps": 10}
+    spec = specs.read(**keys, device="cpu", precision="fp32")
+    found = plan(spec)
+    assert found.way.fits
+    kept = sum(1 for _ in texts_of(spec).train())  # some are held out
+    assert (found.rows, found.unit, found.steps) == (kept, "pieces", 10)
+    base = base_of(spec, "meta")
+    seen = of_corpus(spec, bound(task_of(spec), base, NO_DATA), base, texts_of(spec))
+    lengths = seen.tokens.lengths if task == "masked" else seen.tokens.lengths / 2
+    assert lengths.mean() == pytest.approx(np.diff(a_feed(spec, base).starts).mean() + taken, rel=0.01)
+    assert found.tokens == pytest.approx(10 * 8 * seen.tokens.lengths.mean())
+    assert seen.asked == pytest.approx(asked * (1 - taken / lengths.mean()), abs=0.03)
+
+
+def a_feed(spec: Any, base: Any) -> Any:
+    feed = bound(task_of(spec), base, NO_DATA).feed
+    return feed_of(texts_of(spec).train, base.tokenizer, feed, key="", cache=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

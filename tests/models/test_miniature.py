@@ -11,8 +11,9 @@ from penjing import plugin
 from penjing.data.batches import pack
 from penjing.models.heads import ClassHead
 from penjing.models.load import load
-from penjing.models.miniature import Kept, layer_cost
+from penjing.models.miniature import Kept, _miniature, layer_cost, word_cost
 from penjing.models.model import Model
+from penjing.models.word_head import word_head
 from penjing.records import Batch, Tokens
 
 Tiny = Callable[..., Path]
@@ -52,6 +53,15 @@ def test_a_layer_without_weights_keeps_what_a_layer_of_the_model_keeps(
     for length in (16, 48):
         more = kept(whole, rows(24, length)) - kept(whole, rows(8, length))
         assert LAYERS * cost.bytes_of(16 * length, length) == pytest.approx(more, rel=0.12)
+
+
+def test_a_head_over_the_vocabulary_is_tried_by_itself(tiny: Tiny) -> None:
+    base = load(str(tiny("bert")), device="meta")
+    model = Model(base.trunk, word_head(base, "mask", weights=True)[0], base.way).prepare("fp32")
+    assert word_cost(model, CPU) > 0
+    assert isinstance(_miniature(model, CPU).head, ClassHead)
+    assert layer_cost(model, CPU) is not None
+    assert word_cost(model_of(tiny("bert"), "full", "meta"), CPU) == 0
 
 
 @pytest.mark.parametrize(

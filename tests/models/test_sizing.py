@@ -19,6 +19,7 @@ from penjing.models.heads import ClassHead
 from penjing.models.load import load
 from penjing.models.model import Model
 from penjing.models.sizing import Forecast, Pace, Shape, Work, flops_a_token, forecast, reading, work_of
+from penjing.models.word_head import word_head
 from penjing.records import Batch, Tokens
 
 Tiny = Callable[..., Path]
@@ -93,6 +94,21 @@ def test_more_layers_and_width_take_longer_and_a_faster_machine_less(tiny: Tiny)
     assert small > expected(model_of(tiny("bert")), Pace((Shape(32, 1e-5, 1e10),), 1e-10)).seconds
     assert small < expected(model_of(tiny("bert")), micro_tokens=100).seconds  # more, smaller pieces
     assert expected(model_of(tiny("bert"), layers=1)).seconds < small
+
+
+def test_words_that_are_asked_for_take_their_time_and_a_piece_of_logits(tiny: Tiny) -> None:
+    base = load(str(tiny("bert")))
+    model = Model(base.trunk, word_head(base, "mask", weights=True)[0], base.way)
+    none, some = (
+        forecast(model, replace(USUAL, asked=share), pace=PACE, precision="fp32", word_s=1e-3)
+        for share in (0.0, 0.15)
+    )
+    assert some.seconds - none.seconds == pytest.approx(100 * 500 * 0.15 * 1e-3)
+    words, width = base.trunk.get_input_embeddings().weight.shape
+    assert some.mib - none.mib == pytest.approx((0.15 * 600 * words + words * width) * 4 / 2**20)
+    untried = forecast(model, replace(USUAL, asked=0.15), pace=PACE, precision="fp32")
+    rate = PACE.at(width).flops_a_s
+    assert untried.seconds - none.seconds == pytest.approx(100 * 500 * 0.15 * 6 * words * width / rate)
 
 
 def test_between_measured_widths_the_pace_is_between_and_beyond_them_the_nearest() -> None:

@@ -14,6 +14,7 @@ from penjing.jobs.news import News
 from penjing.jobs.odd import odd, warm_up_said
 from penjing.jobs.prepare import Ready, forecast_of, max_length, part_of, span
 from penjing.jobs.rehearse import rehearse
+from penjing.jobs.sampled import as_seen, asked_of
 from penjing.records import Part, Scores
 from penjing.run import Run
 from penjing.task import Task
@@ -26,7 +27,15 @@ def introduce(
 ) -> None:
     """Write down what the run begins with: a forecast, and how well the untuned base does."""
     spec, data = job.spec, job.data
-    expected = forecast_of(spec, job.machine, made, train.tokens, len(train))
+    tokens, asked = (
+        as_seen(job.task, train, spec.train.batch)
+        if job.task.feed
+        else (
+            train.tokens,
+            asked_of(train),
+        )
+    )
+    expected = forecast_of(spec, job.machine, made, tokens, len(train), asked=asked)
     settings = spec.train
     if steps:
         expected = rehearse(

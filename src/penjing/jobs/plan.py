@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 
 from penjing import spec as specs
-from penjing.data.pixels import image_tokens
-from penjing.data.tokenize import tokenize
 from penjing.device import Machine, choose, free_mib, resident_mib
 from penjing.errors import NotSupported, SpecError, WontFit
 from penjing.jobs.bases import base_of
 from penjing.jobs.beside import with_teachers
+from penjing.jobs.feeding import Texts, refuse_unused, texts_of
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.prepare import Data, bound, forecast_of, max_length, n_steps, ready, rows_of, span, task_of
+from penjing.jobs.prepare import NO_DATA, Data, bound, forecast_of, n_steps, ready, rows_of, span, task_of
+from penjing.jobs.sampled import Sample, of_corpus, of_rows
+from penjing.models.load import Base
 from penjing.models.sizing import MARGIN_MIB, MARGIN_S, Forecast
 from penjing.plural import counted
 from penjing.spec import Spec
 from penjing.task import Task
 
-SAMPLED = 2000  # rows whose tokens are counted
 HEAPS = 0.6  # different words grow as this power of text
 
 # From what costs least: keys, and what is said of them. Those that a spec refuses are passed over.
@@ -69,6 +69,7 @@ class Plan:
     free_mib: float
     process_mib: float  # what Python and libraries hold already
     rows: int
+    unit: str  # what `rows` are: rows, or pieces of a corpus
     steps: int
     tokens: float
     way: Way
@@ -113,42 +114,46 @@ def plan(
     """
     spec = specs.read(source, sets=sets, **keywords)
     task, machine = task_of(spec), choose(spec.device, spec.precision)
-    data = rows_of(spec, task, tell)
+    if task.feed:
+        refuse_unused(spec, task)
+    fed: Data | Texts = texts_of(spec) if task.feed else rows_of(spec, task, tell)
     base_of(spec, "meta")  # its libraries are part of what the process holds
     own = resident_mib(machine.device)
     tell(News("stage", "trying a layer of the base"))
     free = free_mib(machine.device) if memory_gib is None else 1024 * memory_gib
-    found = _forecast(spec, task, machine, data)
+    found, rows = _forecast(spec, task, machine, fed)
     asked = _way((), "as asked", found, free)
     cheaper: list[Way] = []
     for changes, why in () if asked.fits else CHEAPER:
         try:
             other = specs.read(spec, sets=changes)
             if other != spec:
-                cheaper.append(_way(changes, why, _forecast(other, task_of(other), machine, data), free))
+                cheaper.append(_way(changes, why, _forecast(other, task_of(other), machine, fed)[0], free))
         except (SpecError, NotSupported):
             continue
-    steps = n_steps(spec, len(data.train))
+    steps = n_steps(spec, rows)
     place = f"{machine.device}, {machine.precision}, {counted(machine.threads, 'thread')}"
-    return Plan(place, free, own, len(data.train), steps, found.tokens, asked, tuple(cheaper))
+    unit = "pieces" if task.feed else "rows"
+    return Plan(place, free, own, rows, unit, steps, found.tokens, asked, tuple(cheaper))
 
 
-def _forecast(spec: Spec, task: Task, machine: Machine, data: Data) -> Forecast:
-    """What this spec takes, by its base's shapes and a sample of its rows."""
+def _forecast(spec: Spec, task: Task, machine: Machine, fed: Data | Texts) -> tuple[Forecast, int]:
+    """What this spec takes, by its base's shapes and a sample of what it is fed; and how many rows, or pieces
+    of a corpus, that is."""
     base = base_of(spec, "meta")
+    data = NO_DATA if isinstance(fed, Texts) else fed
     own = bound(task, base, data)
-    n_rows = len(data.train)
-    texts = data.train.texts[:: max(1, n_rows // SAMPLED)]
-    used: np.ndarray | None = None
-    if base.way.sight:
-        tokens = image_tokens(len(texts), max_length(spec, base))
-    else:
-        tokens = tokenize(base.tokenizer, texts, max_length=max_length(spec, base), cache=False)
-        words = len(np.unique(tokens.ids)) * (n_rows / len(texts)) ** HEAPS
-        used = None if own.speaks else np.arange(min(int(words), len(base.tokenizer)))  # whichever they are
-    made = ready(spec, own, data.names, base, machine, used, steps=n_steps(spec, n_rows))
-    alone = forecast_of(spec, machine, made, tokens, n_rows)
-    return with_teachers(alone, spec, machine, made, tokens, n_rows)
+    seen = of_corpus(spec, own, base, fed) if isinstance(fed, Texts) else of_rows(spec, own, base, fed)
+    used = None if base.way.sight or own.speaks or own.feed else _words_in_use(seen, base)
+    made = ready(spec, own, data.names, base, machine, used, steps=n_steps(spec, seen.n_rows))
+    alone = forecast_of(spec, machine, made, seen.tokens, seen.n_rows, asked=seen.asked)
+    return with_teachers(alone, spec, machine, made, seen.tokens, seen.n_rows), seen.n_rows
+
+
+def _words_in_use(seen: Sample, base: Base) -> np.ndarray:
+    """As many ids as all rows should hold; whichever they are."""
+    words = len(np.unique(seen.tokens.ids)) * (seen.n_rows / len(seen.tokens)) ** HEAPS
+    return np.arange(min(int(words), len(base.tokenizer)))
 
 
 def _way(sets: tuple[str, ...], why: str, found: Forecast, free: float) -> Way:

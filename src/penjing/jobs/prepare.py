@@ -28,7 +28,7 @@ from penjing.models.checkpoint import beyond_pooling
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import train_rows_in_use
 from penjing.models.load import Base
-from penjing.models.miniature import layer_cost
+from penjing.models.miniature import layer_cost, word_cost
 from penjing.models.model import Model
 from penjing.models.precision import recompute
 from penjing.models.sizing import Forecast, Work, forecast, work_of
@@ -276,16 +276,20 @@ def _renamed(batch: Batch, rows: np.ndarray) -> Batch:
     return replace(batch, rows=tuple(int(rows[r]) for r in batch.rows))
 
 
-def forecast_of(spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int) -> Forecast:
-    """What the run should take; `tokens` are those of its train rows, or of some of them."""
+def forecast_of(
+    spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int, *, asked: float = 0.0
+) -> Forecast:
+    """What the run should take; `tokens` are those of its train rows, or of some of them, and `asked` the
+    share of them that are asked for a word."""
     settings, passes = spec.train, n_passes(spec, n_rows)
     keeps = not why_not(settings, made.model, made.techniques, passes)
     return forecast(
         made.model,
-        work_for(spec, made, tokens, n_rows),
+        replace(work_for(spec, made, tokens, n_rows), asked=asked),
         pace=pace_of(machine),
         precision=machine.precision,
         layer=layer_cost(made.model, machine.device),
+        word_s=word_cost(made.model, machine.device) if asked else 0.0,
         optimizer=settings.optimizer,
         passes=passes if keeps else None,
         cpu=machine.device.type == "cpu",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from penjing.models.heads import ClassHead
 from penjing.models.layers import bare, layers_of, path_of
+from penjing.models.linear_loss import PIECE, linear_loss
 from penjing.models.load import quiet
 from penjing.models.model import Model
 from penjing.models.packing import NAME, Way
+from penjing.models.word_head import words_of
 from penjing.records import Batch
 
 WORDS = 64  # of the small word table
 SHAPES = ((4, 16), (16, 16), (4, 64))  # rows and tokens of each: fewer tokens, more, and longer rows
 MOST_PARAMETERS = 1 << 28  # of a layer that is tried; beyond it, formulas must do
+MOST_ASKED, MOST_WORDS = 512, 1 << 14  # tokens and words that a head over the vocabulary is tried with
 TRIES = 3
 
 
@@ -105,8 +109,33 @@ def layer_cost(model: Model, device: torch.device) -> LayerCost | None:
     return LayerCost(max(0.0, flat - pair * short), pair, overhead, token_s)
 
 
+def word_cost(model: Model, device: torch.device) -> float:
+    """Seconds of a token that is asked for its word, forward and backward; 0 where the head says none.
+
+    A table of many words is tried by some of them: the products are by the word.
+    """
+    head = words_of(model.head)
+    if head is None:
+        return 0.0
+    n_words, width = head.out.weight.shape
+    n = min(MOST_ASKED, max(16, PIECE // n_words))  # a piece of a run, or less
+    tried, trains = min(n_words, MOST_WORDS), head.out.weight.requires_grad
+    number = torch.float32 if model.precision == "fp32" else torch.bfloat16
+    with torch.random.fork_rng(), torch.enable_grad():
+        table = nn.Parameter(torch.randn(tried, width, device=device) * 0.02, requires_grad=trains)
+        states = torch.randn(n, width, device=device, dtype=number, requires_grad=True)
+        labels = torch.randint(0, tried, (n,), device=device)
+
+        def step() -> None:
+            table.grad = None
+            linear_loss(states, table, None, labels).backward()
+
+        return float(_best_s(step, device) / n * n_words / tried)
+
+
 def _miniature(model: Model, device: torch.device) -> Model:
-    """The trunk with its topmost layer only, a word table of WORDS rows, and the head."""
+    """The trunk with its topmost layer only, a word table of WORDS rows, and the head, but for one that says
+    words: that is tried by itself (`word_cost`)."""
     trunk: Any = model.trunk
     words = trunk.get_input_embeddings()
     table = nn.Embedding(WORDS, words.weight.shape[1])  # it trains, so gradients pass through the layer
@@ -115,7 +144,10 @@ def _miniature(model: Model, device: torch.device) -> Model:
     del small.get_submodule(path_of(trunk))[:-1]
     config = bare(small).config
     config.num_hidden_layers, config.vocab_size, config.pad_token_id = 1, WORDS, 0
-    made = [_given_weights(part, device) for part in (small, copy.deepcopy(model.head))]
+    head: nn.Module = ClassHead(int(config.hidden_size), 2, pooling="mean", dropout=0.0)
+    if words_of(model.head) is None:
+        head = copy.deepcopy(model.head)
+    made = [_given_weights(part, device) for part in (small, head)]
     return Model(made[0], made[1], _way(model, bare(made[0]))).prepare(model.precision).train()
 
 
@@ -182,12 +214,21 @@ def _kept(model: Model, batch: Batch) -> tuple[int, int, int]:
 
 
 def _seconds(model: Model, batch: Batch, device: torch.device) -> float:
-    """Of forward and backward, the quickest of a few."""
+    """Of forward and backward."""
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        model(batch).float().square().mean().backward()
+
+    return _best_s(step, device)
+
+
+def _best_s(step: Callable[[], None], device: torch.device) -> float:
+    """The quickest of a few tries after one that warms up."""
     best = float("inf")
     for turn in range(1 + TRIES):
-        model.zero_grad(set_to_none=True)
         began = time.perf_counter()
-        model(batch).float().square().mean().backward()
+        step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - began) if turn else best

@@ -22,7 +22,9 @@ from penjing.models.embedding import RowsInUse
 from penjing.models.four_bit import weights_held
 from penjing.models.frozen import frozen_depth
 from penjing.models.layers import bare, layers_of, linears_of
+from penjing.models.linear_loss import PIECE
 from penjing.models.miniature import LayerCost
+from penjing.models.word_head import words_of
 
 MOMENTS = {"adamw": 8, "lion": 4, "muon": 4, "sgd": 4, "adafactor": 1}  # bytes a parameter that trains
 MARGIN_MIB, MARGIN_S = 1.15, 1.35  # a forecast times this is not passed: bench/plan.py
@@ -74,6 +76,7 @@ class Work:
     micro_tokens: int  # at most so many at once
     widest: float  # tokens of the largest micro-batch
     scored: float = 0.0  # tokens of the largest piece that is scored, without gradients
+    asked: float = 0.0  # share of the tokens of which a head over the vocabulary is asked for a word
 
 
 @dataclass(frozen=True)
@@ -151,19 +154,24 @@ def forecast(
     pace: Pace,
     precision: str,
     layer: LayerCost | None = None,
+    word_s: float | None = None,
     optimizer: str = "adamw",
     passes: float | None = None,
     cpu: bool = True,
 ) -> Forecast:
     """Forecast a training run of a Model whose trainable parameters are set.
 
-    `pace` is the machine's; `layer` what the topmost layer cost there, where that was tried; `passes` as in
-    `flops_a_token`; `cpu`: its memory has holes, and holds kernels.
+    `pace` is the machine's; `layer` what the topmost layer cost there, and `word_s` a token that is asked
+    for its word, where that was tried; `passes` as in `flops_a_token`; `cpu`: its memory has holes, and holds
+    kernels.
     """
     total, trainable = count(model)
     flops = flops_a_token(model, work.longest, passes=passes)
     held = sum(p.numel() for p in model.parameters() if p.requires_grad)
     a_step = held * pace.update_s + _layers_s(model, work, flops, pace, layer, passes)
+    if word_s is None:
+        word_s = word_flops(*table_of(model.head)) / pace.at(_width(model.trunk)).flops_a_s
+    a_step += work.tokens_a_step * work.asked * word_s
     memory = _memory(model, work, precision, layer, optimizer, cpu)
     return Forecast(
         total, trainable, flops, work.tokens_a_step * work.steps, a_step * work.steps, memory / 2**20
@@ -216,6 +224,7 @@ def _memory(
     )  # a token, on its way through a layer
     activations = activation_bytes(model, work.widest, work.longest, precision, layer)
     backward = heap * (activations + (passing * work.widest if activations else 0.0))
+    backward += _words_bytes(table_of(model.head), work, number)
     grads = 4.0 * held
     tables = sum(
         4 * m.num_embeddings * m.weight.shape[1] for m in model.modules() if isinstance(m, RowsInUse)
@@ -244,6 +253,24 @@ def activation_bytes(
     if any(getattr(module, "gradient_checkpointing", False) for module in trunk.modules()):
         return upper * depth * tokens * width * number + each  # each layer's input, and one layer whole
     return upper * depth * each
+
+
+def table_of(head: nn.Module | None) -> tuple[int, int]:
+    """Words and width of the table that a head says words by; zeros where it says none."""
+    found = words_of(head) if head is not None else None
+    return (0, 0) if found is None else (found.out.weight.shape[0], found.out.weight.shape[1])
+
+
+def word_flops(words: int, width: int) -> float:
+    """Operations of a token that is asked for its word, forward and backward."""
+    return 6.0 * words * width
+
+
+def _words_bytes(table: tuple[int, int], work: Work, number: int) -> float:
+    """A piece of the logits (`linear_loss`), and what its product adds to the table's gradient."""
+    words, width = table
+    logits = min(float(PIECE), work.asked * work.widest * words)
+    return logits * (4 if number == 4 else 6) + (4.0 * words * width if logits else 0.0)
 
 
 def n_layers(trunk: nn.Module) -> int:
