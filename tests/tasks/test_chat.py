@@ -242,3 +242,22 @@ def test_replies_have_the_form_asked_for(base: Base) -> None:
         assert all(re.fullmatch(pattern, one["reply"]) and 0 < one["confidence"] <= 1 for one in said)
     with pytest.raises(SpecError, match="one of `schema`, `regex` and `choices`"):
         chat(form={"choice": ["a"]})
+
+
+@pytest.mark.slow
+def test_what_is_left_out_stands_in_the_result_and_in_what_evaluate_and_check_tell(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    from penjing import check, evaluate, tune
+
+    rows = [{"prompt": f"my {word}", "completion": word} for word in ("card", "parcel", "order", "fee")]
+    rows.append({"prompt": "my", "completion": "parcel " * 60})
+    path = put(tmp_path, "talk.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    task = {"chat": {"template": "alpaca", "too_long": "rows", "max_new": 4}}
+    asked = {"base": tiny("gpt2"), "train": path, "valid": path, "test": path, "task": task, "max_length": 64,
+             "device": "cpu", "steps": 2, "batch": 4, "evals": 1, "out": tmp_path / "runs"}  # fmt: skip
+    run, note = tune(**asked), "1 conversation longer than 64 tokens left out"
+    for name in ("train", "validation", "test"):
+        assert f"{name} rows: {note}" in run.result["notes"]
+    assert note in evaluate(run.folder, path)["notes"]
+    assert f"of 5 train rows: {note}" in [one.text for one in check(**asked)]

@@ -27,7 +27,7 @@ from penjing.jobs.beside import with_teachers
 from penjing.jobs.caching import most_bytes, why_not
 from penjing.jobs.feeding import corpus_of, refuse_unused, texts_of
 from penjing.jobs.news import Tell, silent
-from penjing.jobs.odd import unknown_said, warm_up_said
+from penjing.jobs.odd import laid_said, unknown_said, warm_up_said
 from penjing.jobs.parent import fitting
 from penjing.jobs.prepare import (
     NO_DATA,
@@ -222,7 +222,9 @@ def _tell_cost(
     if made.base.way.sight:
         tokens = image_tokens(len(rows), longest)
     elif task.part:
-        tokens = task.part(made.base, rows, data.names, longest, labelled=True).tokens
+        part = task.part(made.base, rows, data.names, longest, labelled=True)
+        tokens = part.tokens
+        found += [Finding("note", "rows", note) for note in laid_said(part, rows, f"of {len(rows):,} train")]
     else:
         tokens = tokenize(made.base.tokenizer, rows.texts, max_length=longest, cache=False)
     alone = forecast_of(spec, machine, made, tokens, len(data.train))

@@ -11,6 +11,7 @@ from penjing.data import clean
 from penjing.data.images import image_summary
 from penjing.device import Machine, matrix_peaks
 from penjing.jobs.news import News, Tell
+from penjing.jobs.odd import laid_said
 from penjing.jobs.prepare import Data
 from penjing.jobs.report import report
 from penjing.jobs.seen import keep_reference
@@ -67,7 +68,13 @@ def conclude(
             "forecast_mib": expected["mib"],
             "peak_share": reached / peaks[machine.precision] if peaks else None,
         },
-        "notes": [*machine.notes, *data.notes, *start.get("notes", ()), *(cheap.notes if cheap else ())],
+        "notes": [
+            *machine.notes,
+            *data.notes,
+            *start.get("notes", ()),
+            *(laid_said(part, rows, "test") if data.test is not None else ()),
+            *(cheap.notes if cheap else ()),
+        ],
     }
     run.write("result.json", result)
     report(run.folder, language=spec.language)

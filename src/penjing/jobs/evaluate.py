@@ -58,7 +58,7 @@ def evaluate(
     rows = rows_for(bundle, data, **reading)
     part = bundle.part(rows)
     cut = cut_said(part.tokens.cut, "row", bundle.card["max_length"])
-    notes = [*rows.notes, *([cut] if cut else [])]
+    notes = [*part.rows.notes, *([cut] if cut else [])]
     found = bundle.infer(part)
     scores: Scores = task.score(found, part.targets, bundle.labels, bundle.card["chosen"], seed)
     return {

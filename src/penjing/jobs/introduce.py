@@ -11,7 +11,7 @@ from penjing.data.tokenize import tokenize
 from penjing.engine.scoring import nearest_name, predictions
 from penjing.jobs.job import Job
 from penjing.jobs.news import News
-from penjing.jobs.odd import odd, warm_up_said
+from penjing.jobs.odd import laid_said, odd, warm_up_said
 from penjing.jobs.prepare import Ready, forecast_of, max_length, part_of, span
 from penjing.jobs.rehearse import rehearse
 from penjing.jobs.sampled import as_seen, asked_of
@@ -54,6 +54,7 @@ def introduce(
             test = part_of(spec, job.task, data.test, data.names, made.base)
             before["test"] = _untuned(job, made, test)
     notes = [*job.task.notes, *odd(train, valid, max_length(spec, made.base), made.base)]
+    notes += [*laid_said(train, data.train, "train"), *laid_said(valid, data.valid, "validation")]
     if cold := warm_up_said(settings, steps):
         notes.append(cold)
         job.tell(News("note", cold))

@@ -8,7 +8,7 @@ import numpy as np
 from penjing.keys import TrainSpec
 from penjing.models.load import Base
 from penjing.plural import counted
-from penjing.records import Part
+from penjing.records import Part, Rows
 
 SAMPLED = 1_000_000  # tokens that are looked at, evenly from all
 MANY_UNKNOWN = 0.1  # share of unknown tokens from which on a base is of another language
@@ -30,6 +30,11 @@ def cut_said(n_cut: int, name: str, limit: int) -> str:
     theirs = "its end is" if n_cut == 1 else "their ends are"
     are = counted(n_cut, f"{name} is", f"{name}s are")
     return f"{are} longer than {limit} tokens; {theirs} cut"
+
+
+def laid_said(part: Part, rows: Rows, name: str) -> list[str]:
+    """What reading `rows` of a split as tokens showed: what was left out, moved or cut."""
+    return [f"{name} rows: {note}" for note in part.rows.notes[len(rows.notes) :]]
 
 
 def warm_up_said(settings: TrainSpec, steps: int) -> str:

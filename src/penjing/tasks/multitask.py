@@ -139,12 +139,14 @@ def _made(members: Sequence[Member], temperature: float, balance: str) -> Task:
         return Heads(own, doubts=balance == "uncertainty")
 
     def part(base: Base, rows: Rows, names: list[str], max_length: int, *, labelled: bool) -> Part:
-        found = []
+        found, notes = [], [*rows.notes]
         for k, one in enumerate(members):
             own, _ = own_rows(rows, k)
             theirs = own_names(names, one.name)
             made = part_of(one.task, base, own, theirs, max_length, labelled=labelled, weigh=labelled)
             found.append(replace(made, kind=k))
+            notes += [f"{one.name}: {note}" for note in made.rows.notes[len(own.notes) :]]
+        rows = replace(rows, notes=tuple(notes))
         targets = np.empty(len(found), dtype=object)
         targets[:] = [one.targets for one in found]
         return Part(rows, _end_to_end([one.tokens for one in found]), targets, members=tuple(found))
