@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from penjing.data.chat_templates import fitted, template_of
-from penjing.data.conversations import Conversation, Message
+from penjing.data.messages import Conversation, Message
 from penjing.errors import NotSupported, SpecError
 
 Tiny = Callable[..., Path]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from common import put, told
-from penjing.data.conversations import Conversation, Message, asked, read
+from penjing.data.conversations import asked, read
+from penjing.data.messages import Conversation, Message
 from penjing.data.taught import talks
 from penjing.errors import DataError
 

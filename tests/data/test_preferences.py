@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common import put, told
-from penjing.data.conversations import Conversation, Message
+from penjing.data.messages import Conversation, Message
 from penjing.data.preferences import Preference, read
 from penjing.errors import DataError
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from common import put, told
 from penjing.data.batches import packed
-from penjing.data.conversations import Conversation, Message
 from penjing.data.fields import given_rows
+from penjing.data.messages import Conversation, Message
 from penjing.data.preferences import Preference
 from penjing.errors import DataError, NotSupported, SpecError
 from penjing.models.load import Base, load

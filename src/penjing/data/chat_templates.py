@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from penjing.data.conversations import Conversation, Message
+from penjing.data.messages import Conversation, Message
 from penjing.data.named_templates import MARKS, NAMED
 from penjing.data.tokenize import backend_of, own_backend
 from penjing.errors import DataError, NotSupported, SpecError, nearest

@@ -25,7 +25,7 @@ from penjing.data.columns import one_named, simple
 from penjing.data.fields import given_rows
 from penjing.data.labels import is_missing
 from penjing.data.lists import literal
-from penjing.data.mended import mended, said_of
+from penjing.data.messages import Conversation, Message, mended, said_of
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError, nearest
@@ -46,26 +46,6 @@ TURNS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 REPLIES = ("output", "completion", "response", "answer", "reply", "回答", "答案", "回复", "答复")
 MORE = ("input", "history", "system", "tools")
 PROMPTS = ("prompt", "question", "query", "input", "问题", "提问", "咨询", "输入")
-
-
-@dataclass(frozen=True)
-class Message:
-    """What one side says. `calls` of a reply are (tool, arguments as JSON); with `learned` False (OpenAI's
-    `weight: 0`) it is read and not learned. `thought`: what was thought before it (`reasoning_content`)."""
-
-    role: str  # system, user, assistant or tool
-    content: str
-    calls: tuple[tuple[str, str], ...] = ()
-    learned: bool = True
-    thought: str = ""
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Messages in order, and the tools that were on offer, as JSON."""
-
-    messages: tuple[Message, ...]
-    tools: tuple[str, ...] = ()
 
 
 @dataclass

@@ -21,17 +21,8 @@ from typing import Any
 import numpy as np
 
 from penjing.data.columns import simple
-from penjing.data.conversations import (
-    MORE,
-    TURNS,
-    Conversation,
-    Message,
-    conversation,
-    flaw_of,
-    instructed,
-    opened,
-    said,
-)
+from penjing.data.conversations import MORE, TURNS, conversation, flaw_of, instructed, opened, said
+from penjing.data.messages import Conversation, Message
 from penjing.data.sources import tables
 from penjing.data.table import Table
 from penjing.errors import DataError

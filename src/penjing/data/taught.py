@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from penjing.data.conll import laid_out
-from penjing.data.conversations import Conversation, Message, question_of
+from penjing.data.conversations import question_of
 from penjing.data.entities import entities_in
 from penjing.data.labels import label_names
+from penjing.data.messages import Conversation, Message
 from penjing.data.relations import Related
 from penjing.entities.answers import INTENT
 from penjing.errors import DataError

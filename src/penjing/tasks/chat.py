@@ -18,7 +18,7 @@ from torch import nn
 from penjing import saying
 from penjing.data import conversations, taught
 from penjing.data.chat_templates import Template, Written, fitted, template_of
-from penjing.data.conversations import Conversation
+from penjing.data.messages import Conversation
 from penjing.data.named_templates import NAMED
 from penjing.errors import DataError, NotSupported, PenjingError, SpecError, nearest
 from penjing.measures import language_scores

@@ -1,20 +1,37 @@
-"""Conversations as people have them, mended where that is asked for: greetings, several messages in a row."""
+"""Messages and conversations of them, and how those are mended that people have without thinking of models:
+with greetings, and several messages in a row."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from penjing.plural import counted
-
-if TYPE_CHECKING:
-    from penjing.data.conversations import Message
 
 _SAID = {
     "greeted": "nobody asks at first: what is said before is left out",
     "merged": "one side speaks several times in a row: read as one message",
 }
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side says. `calls` of a reply are (tool, arguments as JSON); with `learned` False (OpenAI's
+    `weight: 0`) it is read and not learned. `thought`: what was thought before it (`reasoning_content`)."""
+
+    role: str  # system, user, assistant or tool
+    content: str
+    calls: tuple[tuple[str, str], ...] = ()
+    learned: bool = True
+    thought: str = ""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in order, and the tools that were on offer, as JSON."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[str, ...] = ()
 
 
 def mended(messages: tuple[Message, ...], counts: Counter[str]) -> tuple[Message, ...]:
