@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from conftest import tickets
 from penjing import Run, load, tune
 from penjing.chains import search as chain
 from penjing.chains import trial as trials
@@ -267,6 +268,18 @@ def test_where_another_seed_wins_the_spec_repeats_that_one(
     assert run.spec.seed == 1
     head = "best/head.safetensors"
     assert (run.folder / head).read_bytes() == (run.folder / "trials" / "seed-1" / head).read_bytes()
+
+
+def test_rows_that_are_read_in_windows_have_folds_too(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    values = asked(tiny, tmp_path, method="bitfit", task="tag")
+    rows = [{"text": text, "entities": [{"start": 0, "end": 3, "label": "head"}]} for text, _ in tickets(60)]
+    (tmp_path / "tag.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    values |= {"data": {"train": str(tmp_path / "tag.jsonl"), "valid_share": 0.3}}
+    values["search"] |= {"trials": 1, "folds": 2}
+    run = search(values)
+    (ended,) = (line["ended"] for line in lines(run) if line.get("ended", {}).get("step") == 4)
+    assert ended["spread"] is not None
+    assert run.result["best_name"] == "micro_f1"
 
 
 def test_targets_that_match_nothing_fail_that_trial_and_not_the_search(

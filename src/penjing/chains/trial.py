@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,17 @@ class Pool:
         return replace(job, data=replace(self.data, train=train.rows, valid=valid.rows), parts=(train, valid))
 
     def _folded(self, job: Job) -> list[tuple[Part, Part]]:
-        part = part_of(job.spec, job.task, self.data.train, self.data.names, job.base, tell=self.tell)
+        names, rows = self.data.names, self.data.train
+        part = part_of(job.spec, job.task, rows, names, job.base, tell=self.tell)
+        if part.owners is not None or part.members:  # windows of rows, and several tasks, are laid out anew
+            laid = partial(part_of, job.spec, job.task, names=names, base=job.base)
+            return [
+                (laid(rows=rows.take(kept), weigh=True), laid(rows=rows.take(held)))
+                for kept, held in self.folds
+            ]
         found = []
         for kept, held in self.folds:
-            weights = job.task.weigh(part.targets[kept], self.data.names)
+            weights = job.task.weigh(part.targets[kept], names)
             found.append((_taken(part, kept, weights), _taken(part, held, None)))
         return found
 
