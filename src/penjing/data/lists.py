@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -18,20 +19,28 @@ _ARRAY = re.compile(r"""['"]\s+['"]""")  # numpy's ['EU' 'rejects'], which Pytho
 
 def with_lists(table: Table) -> Table:
     """The table with the columns that hold a list or object as text, or a tag a word (`B-PER O O`), opened;
-    itself where it has none or its cells have types of their own.
+    itself where it has none. Of cells that have types of their own only tags are taken apart.
 
     Raises:
         DataError: a cell of such a column cannot be read as the others; with its line.
     """
-    if table.typed or not table.columns:
+    if not table.columns:
         return table
-    cells = sample(table, n_rows=200)
-    columns = {name: [row[i].strip() for row in cells if row[i]] for i, name in enumerate(table.columns)}
+    first = itertools.islice(table.rows(table.columns), 200)
+    cells = [row for _, row in first] if table.typed else sample(table, n_rows=200)
     ways: dict[str, Any] = {}
-    for name, full in columns.items():
-        if full and _is_list(full[0]) and all(one[:1] + one[-1:] in ("[]", "{}", "") for one in full):
+    for i, name in enumerate(table.columns):
+        held = [row[i] for row in cells if row[i]]
+        full = [cell.strip() for cell in held if isinstance(cell, str)]
+        if len(full) < len(held) or not full:
+            continue
+        if (
+            not table.typed
+            and _is_list(full[0])
+            and all(one[:1] + one[-1:] in ("[]", "{}", "") for one in full)
+        ):
             ways[name] = literal
-        elif full and _all_tags(full):
+        elif _all_tags(full):
             ways[name] = str.split
     if not ways:
         return table
@@ -57,8 +66,8 @@ def _all_tags(cells: Sequence[str]) -> bool:
     return all(tag in OUTSIDE or taken_apart(tag) for tag in found) and not found <= {*OUTSIDE}
 
 
-def _opened(table: Table, line: int, name: str, ways: dict[str, Any], cell: str) -> Any:
-    if name not in ways or not cell.strip():
+def _opened(table: Table, line: int, name: str, ways: dict[str, Any], cell: Any) -> Any:
+    if name not in ways or not isinstance(cell, str) or not cell.strip():
         return cell
     try:
         return ways[name](cell.strip())
