@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penjing.data import passages as module
-from penjing.data.passages import files_of, passages
+from penjing.data.passages import files_of, passages, passed_over
 from penjing.errors import DataError
 
 
@@ -37,6 +37,15 @@ def test_a_folder_is_all_its_texts_by_name(tmp_path: Path) -> None:
     assert [Path(name).name for name in files_of(str(tmp_path / "*.html"))] == ["notes.html"]
 
 
+def test_what_of_a_folder_is_not_read_is_named(tmp_path: Path) -> None:
+    for name, text in (("a.txt", "a"), ("sub/b.html", "<p>b"), ("c.txt", ""), (".d", "d")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert files_of(tmp_path) == [str(tmp_path / "a.txt")]
+    assert passed_over(tmp_path) == [tmp_path / "c.txt", tmp_path / "sub" / "b.html"]
+    assert passed_over([tmp_path / "a.txt"]) == []
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("")
     with pytest.raises(DataError, match=r"there is none\. Did you mean `corpus.txt`"):
@@ -46,5 +55,5 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the list of files is empty"):
         files_of([])
     (tmp_path / "bare").mkdir()
-    with pytest.raises(DataError, match="no file in it ends in"):
+    with pytest.raises(DataError, match="no file in it that is not empty ends in"):
         files_of(tmp_path / "bare")

@@ -126,15 +126,21 @@ def _shared(keys: np.ndarray) -> np.ndarray:
 
 def _sets(paths: Sequence[Path], chosen: np.ndarray, ngram: int) -> Shingles:
     """The n-gram sets of these documents (ascending); at most the 1,024 smallest hashes of each."""
+    import pyarrow.parquet as pq
+
     parts, at = [], 0
-    for _, batch in sifted(paths, ["text"]):
-        low, high = np.searchsorted(chosen, [at, at + len(batch)])
-        here = chosen[low:high] - at
-        at += len(batch)
-        if len(here):
-            texts = batch.column("text").take(here).to_pylist()
-            for part in chunked([len(text) for text in texts]):
-                parts.append(shingle_sets(chunk(texts[part]).words, ngram, most=SKETCH))
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                n = file.metadata.row_group(group).num_rows
+                low, high = np.searchsorted(chosen, [at, at + n])
+                here = chosen[low:high] - at
+                at += n
+                if len(here):  # else the group is not unpacked
+                    column = file.read_row_group(group, columns=["text"]).column("text")
+                    texts = column.take(here).to_pylist()
+                    for part in chunked([len(text) for text in texts]):
+                        parts.append(shingle_sets(chunk(texts[part]).words, ngram, most=SKETCH))
     return end_to_end(parts)
 
 

@@ -52,10 +52,11 @@ def files_of(source: str | Path | Sequence[str | Path]) -> list[str]:
     if name.startswith("hf:") or path.is_file() or (path.is_dir() and is_saved_dataset(path)):
         return [name]
     if path.is_dir():
-        known = sorted(p for p in path.rglob("*") if p.is_file() and _is_known(p))
+        known = sorted(p for p in _seen(path) if _is_known(p))
         if not known:
             raise DataError(
-                f"{name} was to hold texts; no file in it ends in {', '.join((*TEXTS[1:], *TABLES))}. Give "
+                f"{name} was to hold texts; no file in it that is not empty ends in "
+                f"{', '.join((*TEXTS[1:], *TABLES))}. Give "
                 f"files or a pattern, such as {path / '*.html'}."
             )
         return [str(p) for p in known]
@@ -71,9 +72,22 @@ def files_of(source: str | Path | Sequence[str | Path]) -> list[str]:
     )
 
 
+def passed_over(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files in folders of a source that are not read: empty ones, and those of other kinds."""
+    parts = [source] if isinstance(source, str | Path) else source
+    folders = [
+        path for one in parts if (path := Path(one).expanduser()).is_dir() and not is_saved_dataset(path)
+    ]
+    return [file for folder in folders for file in sorted(_seen(folder)) if not _is_known(file)]
+
+
+def _seen(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
 def _is_known(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return not hidden and os.path.splitext(plain_name(path))[1] in (*TEXTS[1:], *TABLES)
+    kinds = (*TEXTS[1:], *TABLES)
+    return path.stat().st_size > 0 and os.path.splitext(plain_name(path))[1] in kinds
 
 
 def _is_table(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.corpus.corpus import MANIFEST, open_corpus
-from penjing.data.passages import files_of, passages
+from penjing.data.passages import files_of, passages, passed_over
 from penjing.data.vocab.learn import learn
 from penjing.data.vocab.measure import batched, measure
 from penjing.data.vocab.settings import settled
@@ -43,7 +43,7 @@ def train_tokenizer(
     settings = settled(**asked)
     place = Path(out)
     refuse_taken(place, CARD)
-    files = _places(source)
+    files = _places(source, tell)
     tell(News("stage", f"learning a tokenizer ({settings.kind}) from {counted(len(files), 'file')}"))
     began = time.perf_counter()
     made = learn(lambda: (passage for _, passage in _texts(files, text, encoding)), settings)
@@ -66,10 +66,14 @@ def train_tokenizer(
     return card
 
 
-def _places(source: Source) -> list[str]:
-    """Prepared corpora as they are, and the files of everything else."""
+def _places(source: Source, tell: Tell) -> list[str]:
+    """Prepared corpora as they are, and the files of everything else; what of folders is not read is told."""
     parts = [source] if isinstance(source, str | Path) else list(source)
-    found = [[str(one)] if (Path(one) / MANIFEST).is_file() else files_of(one) for one in parts]
+    corpora = [one for one in parts if (Path(one) / MANIFEST).is_file()]
+    found = [[str(one)] if one in corpora else files_of(one) for one in parts]
+    if left := passed_over([one for one in parts if one not in corpora]):
+        said = f"{counted(len(left), 'file')} not read, empty or of another kind, such as {left[0]}"
+        tell(News("note", f"{said}; `penjing corpus prepare` reads pages, PDFs and code"))
     return [name for names in found for name in names] or files_of([])
 
 
@@ -96,7 +100,7 @@ def report_tokenizers(
         DataError: no text. NotSupported: a name that is no tokenizer.
     """
     tokenizers = {name: tokenizer_at(_place_of(name)) for name in names}
-    files = _places(source)
+    files = _places(source, tell)
     tell(News("stage", f"reading {counted(len(files), 'file')} with {len(names)} tokenizers"))
     found = measure(tokenizers, _texts(files, text, encoding))
     first = next(iter(found.values()))
@@ -146,7 +150,7 @@ def extend_tokenizer(
     """
     place = Path(out)
     refuse_taken(place)
-    files = _places(source)
+    files = _places(source, tell)
     old = tokenizer_at(find(name))
 
     def lines() -> Iterator[str]:
