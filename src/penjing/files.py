@@ -37,8 +37,8 @@ def told(path: Path) -> Iterator[None]:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
         raise CannotWrite(
             f"{path} was to be written; the system said: {said}{_free(path)}. The last good state is whole. "
-            f"Make room or mend the rights; a run goes on with `penjing tune --resume`, or choose another "
-            f"folder with `out:`."
+            f"Make room or mend the rights; what was begun goes on with `--resume`, or choose another folder "
+            f"with `out:`."
         ) from error
 
 

@@ -219,7 +219,7 @@ def test_a_bare_base_teaches_by_its_layers_alone(home: dict[str, Any], tiny: Tin
     spec = {**home, "layers": 1, "out": str(tmp_path), "train": {**STILL, "steps": 1}}
     own = {"teacher": str(tiny("bert")), "hidden": 1.0}
     assert "hidden" in first_parts(tune({**spec, "techniques": [{"distill": {**own, "alpha": 0}}]}))
-    with pytest.raises(NotSupported, match=r"it is a base without a task\. Name a run"):
+    with pytest.raises(NotSupported, match=r" is a base without a task\. Name a run"):
         tune({**spec, "techniques": [{"distill": own}]})
 
 

@@ -47,12 +47,13 @@ def held(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise NotSupported(
+                f"A round of updates was to begin in {out}; another process is at one. Wait for it to end."
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise NotSupported(
-            f"A round of updates was to begin in {out}; another process is at one. Wait for it to end."
-        ) from error
     finally:
         os.close(handle)
 

@@ -63,10 +63,12 @@ def _refuse_other_answers(name: str, teacher: Any, outset: Outset, *, packs: boo
     head = type(outset.model.head)
     unlike = packs and task is not None and not isinstance(teacher.model.head, head)
     if task is None or task.outputs != outset.task.outputs or unlike:
-        what = "it is a base without a task" if task is None else f"it learned `{task.name}`"
+        what = "is a base without a task"
+        if task is not None:
+            what = f"learned `{task.name}`, which gives {task.outputs or 'none'} as it was set"
         raise NotSupported(
-            f"A teacher that gives {outset.task.outputs} as `task: {outset.task.name}` does was wanted; of "
-            f"{name}, {what}. Name a run of that task, or set `distill.alpha: 0` and learn from its layers."
+            f"A teacher that gives {outset.task.outputs} as `task: {outset.task.name}` does was wanted; "
+            f"{name} {what}. Name a run of that task, or set `distill.alpha: 0` and learn from its layers."
         )
     if task.outputs == "numbers":
         same = len(said) == len(ours)
