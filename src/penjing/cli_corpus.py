@@ -48,6 +48,9 @@ def prepare(
     ] = None,
     on: On = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="throw away what stands in the folder")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say which files would be read as what, read none")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read, normalise, filter, deduplicate and split raw text; run again, it goes on where it was stopped."""
@@ -60,13 +63,18 @@ def prepare(
     }
     given = {key: value for key, value in given.items() if value}
     spec = raw[0] if len(raw) == 1 and raw[0].endswith((".yaml", ".yml")) else None
+    given |= {} if spec else {"raw": raw}
     with Screen(as_json=as_json) as screen:
+        if dry_run:
+            from penjing.jobs.corpus import foresee
+
+            _show_plan(foresee(spec, sets=tuple(sets or ()), **given), as_json=as_json)
+            return
         from penjing.jobs.corpus import prepare as job
 
         found = job(
-            spec, sets=tuple(sets or ()), processes=processes, on=on, fresh=fresh, tell=screen.tell,
-            **given, **({} if spec else {"raw": raw}),
-        )  # fmt: skip
+            spec, sets=tuple(sets or ()), processes=processes, on=on, fresh=fresh, tell=screen.tell, **given
+        )
     _show(found, as_json=as_json)
 
 
@@ -85,6 +93,22 @@ def show(
         found = open_corpus(corpus)
         first = list(islice(found.texts(), texts))
     _show(found, as_json=as_json, first=first)
+
+
+def _show_plan(found: dict[str, Any], *, as_json: bool) -> None:
+    """What would be read, and with which settings."""
+    import yaml
+
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [name, f"{of['files']:,}", f"{of['bytes'] / 2**20:,.1f}", ", ".join(of["kinds"])]
+        for name, of in found["sources"].items()
+    ]
+    print_table(["source", "files", "MiB", "read as"], rows, title=f"{found['parts']:,} parts")
+    typer.echo("")
+    typer.echo(yaml.safe_dump(found["settings"], sort_keys=False, allow_unicode=True).rstrip())
 
 
 def _show(found: Any, *, as_json: bool, first: Sequence[tuple[str, str]] = ()) -> None:

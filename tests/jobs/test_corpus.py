@@ -228,6 +228,19 @@ def test_a_corpus_begun_with_other_hashes_is_refused(raw: Path, monkeypatch: pyt
         made(raw)
 
 
+def test_a_dry_run_says_what_would_be_read_and_writes_nothing(raw: Path) -> None:
+    out = raw.parent / "made"
+    words = ["corpus", "prepare", str(raw), "-o", str(out), "--dry-run", "--set", "twins.near=0.7"]
+    said = CliRunner().invoke(app, [*words, "--json"])
+    found = json.loads(said.output)
+    size = sum(path.stat().st_size for path in (raw / "odd").iterdir())
+    assert found["sources"]["odd"] == {"files": 3, "bytes": size, "kinds": {"text": 2, "lines": 1}}
+    assert found["settings"]["raw"] == [str(raw)]
+    assert found["settings"]["twins"]["near"] == 0.7
+    assert "zh      1      " in CliRunner().invoke(app, words).output
+    assert not out.exists()
+
+
 def test_what_is_no_corpus_is_not_thrown_away(raw: Path) -> None:
     put(raw.parent, "mine/train/photo.jpg", "x")
     with pytest.raises(SpecError, match=r"other things are there: train"):
@@ -240,6 +253,12 @@ def test_a_corpus_within_its_raw_text_does_not_read_itself(raw: Path) -> None:
     told: list[str] = []
     assert made(raw, "raw/corpus", tell=lambda news: told.append(news.text)).sha256 == first.sha256
     assert "stands already" in told[0]
+
+
+def test_the_settings_that_were_written_make_the_same_corpus(raw: Path) -> None:
+    first = made(raw)
+    again = prepare(first.folder / "corpus.yaml", out=str(raw.parent / "again"), processes=1)
+    assert again.sha256 == first.sha256
 
 
 def test_a_language_that_nobody_tells_is_refused(raw: Path) -> None:
@@ -269,11 +288,6 @@ def test_a_document_that_is_too_long_is_told_how_it_can_be_kept(tmp_path: Path) 
         list(open_corpus(long).texts())
 
 
-def test_text_as_it_lies_that_is_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no\.txt was to hold training text; it is empty \(0 bytes\)"):
-        open_corpus(put(tmp_path, "no.txt", ""))
-
-
 def test_settings_are_checked_before_any_work(raw: Path) -> None:
     with pytest.raises(SpecError, match=r"`near` is not a key of a corpus\. Did you mean `twins\.near`"):
         made(raw, near=0.5)
@@ -289,23 +303,6 @@ def test_without_ray_the_line_that_installs_it_is_told(raw: Path, monkeypatch: p
         NotSupported, match=r"needs Ray; it is not installed.*pip install 'penjing\[cluster\]'"
     ):
         made(raw, on="ray")
-
-
-def test_text_as_it_lies_has_splits_by_name_or_by_folder(tmp_path: Path) -> None:
-    for name in ("a/train/x.txt", "a/valid/y.txt", "a/test/z.txt", "b/lib/test/x.txt", "b/lib.dev.txt"):
-        put(tmp_path, name, name)
-    first, second = open_corpus(tmp_path / "a"), open_corpus(tmp_path / "b")
-    assert [list(first.texts(split)) for split in ("train", "valid")] == [
-        [("a/train/x.txt", "train")],
-        [("a/valid/y.txt", "valid")],
-    ]
-    assert [text for text, _ in second.texts("train")] == ["b/lib/test/x.txt"]
-
-
-def test_text_read_otherwise_is_another_corpus(tmp_path: Path) -> None:
-    path = put(tmp_path, "a.txt", "one\n\ntwo\nthree\n")
-    told = {open_corpus(path, documents=how).sha256 for how in ("line", "file", "blank_line", None)}
-    assert len(told) == 3
 
 
 def test_text_as_it_lies_is_a_corpus_too(raw: Path) -> None:

@@ -143,7 +143,10 @@ class CorpusSpec(BaseModel):
 
     def written(self) -> dict[str, Any]:
         """Plain values, every default written out: the file that repeats the work."""
-        return self.model_dump(mode="json")
+        found = self.model_dump(mode="json")
+        if set(found["raw"]) == {""}:  # bare paths, as they were given
+            found["raw"] = found["raw"][""]
+        return found
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -24,7 +24,6 @@ from penjing.corpus.asked import CorpusSpec
 from penjing.corpus.contamination import Against, against
 from penjing.corpus.corpus import MANIFEST, Corpus, open_corpus
 from penjing.corpus.diversity import diversity, sampled
-from penjing.corpus.documents import TROUBLES
 from penjing.corpus.inputs import File, Part, files_of, parts_of
 from penjing.corpus.language import known_languages
 from penjing.corpus.normalise import normaliser
@@ -34,12 +33,11 @@ from penjing.corpus.twins import Fates, find_twins
 from penjing.corpus.units import hash_of
 from penjing.errors import DataError, NotSupported, SpecError, nearest
 from penjing.files import sweep, write_json, write_text
+from penjing.jobs.corpus_sums import manifest_of
 from penjing.jobs.crew import each
 from penjing.jobs.news import News, Tell, silent
 from penjing.plural import counted
 from penjing.threads import cores
-
-COUNTS = ("documents", "characters", "bytes")
 
 
 def prepare(
@@ -88,10 +86,30 @@ def prepare(
     tell(News("stage", "twins: equal and nearly equal documents, over all parts"))
     fates = find_twins(sifted, spec)
     settled = _settle(sifted, fates, spec, folder, crew)
-    manifest = _manifest(spec, plan, sifted, settled)
+    manifest = manifest_of(spec, plan, sifted, settled, made_by=f"penjing {_version()}")
     manifest["seconds"] = round(time.monotonic() - begun, 1)
     _finish(folder, spec, manifest, tell)
     return open_corpus(folder)
+
+
+def foresee(
+    source: str | Path | Mapping[str, Any] | None = None, *, sets: Iterable[str] = (), **keywords: Any
+) -> dict[str, Any]:
+    """What `prepare` would read, by source, and its whole settings; no text is read.
+
+    Raises:
+        SpecError, DataError, NotSupported: what `prepare` would end with before its first part.
+    """
+    spec = asked.read(source, sets=sets, **keywords)
+    files = _raw_files(spec, Path(spec.out).expanduser())
+    _need(spec, files)
+    sources: dict[str, dict[str, Any]] = {}
+    for file in files:
+        of = sources.setdefault(file.source, {"files": 0, "bytes": 0, "kinds": {}})
+        of["files"] += 1
+        of["bytes"] += file.size
+        of["kinds"][file.kind] = of["kinds"].get(file.kind, 0) + 1
+    return {"sources": sources, "parts": len(parts_of(files, spec)), "settings": spec.written()}
 
 
 def _raw_files(spec: CorpusSpec, folder: Path) -> list[File]:
@@ -254,99 +272,6 @@ def _settle(sifted: Sequence[Path], fates: Fates, spec: CorpusSpec, folder: Path
     if calls:
         crew(settle, calls, "writing shards")
     return reports
-
-
-def _manifest(spec: CorpusSpec, plan: str, sifted: Sequence[Path], settled: Sequence[Path]) -> dict[str, Any]:
-    """What happened to every document, added up over the parts."""
-    first = [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in sifted]
-    last = [json.loads(path.read_text(encoding="utf-8")) for path in settled]
-    read = _sums(part["read"] for part in first)
-    kept = {split: _sums(part["kept"][split] for part in last) for split in SPLITS}
-    shards = {name: one for part in last for name, one in part["shards"].items()}
-    characters = {name: kept["train"].get(name, [0, 0, 0])[1] for name in read}
-    why = {
-        reason: sum(n for part in (*first, *last) for n, *_ in part["dropped"].get(reason, {}).values())
-        for reason in sorted({reason for part in (*first, *last) for reason in part["dropped"]})
-    }
-    troubles = [told for part in first for told in part["troubles"]]
-    weights = _weights(spec, characters, why, troubles)
-    sources = {
-        name: {
-            "weight": weights.get(name, 0.0),
-            "read": dict(zip(COUNTS, read[name], strict=True)),
-            **{split: dict(zip(COUNTS, kept[split].get(name, [0, 0, 0]), strict=True)) for split in SPLITS},
-        }
-        for name in sorted(read)
-    }
-    dropped = {}
-    for reason in why:
-        by_source = _sums(part["dropped"].get(reason, {}) for part in [*first, *last])
-        dropped[reason] = {
-            "documents": sum(one[0] for one in by_source.values()),
-            "characters": sum(one[1] for one in by_source.values()),
-            "sources": {name: one[0] for name, one in sorted(by_source.items())},
-        }
-    content = "".join(f"{name}\0{one['content']}\n" for name, one in sorted(shards.items()))
-    return {
-        "plan": plan,
-        "sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "made_by": f"penjing {_version()}",
-        "sources": sources,
-        "dropped": dropped,
-        "samples": {reason: _samples([*first, *last], reason, spec.samples) for reason in why},
-        "masked": _added(part["masked"] for part in first),
-        "languages": _added(part["languages"] for part in last),
-        "troubles": troubles[:1000],
-        "shards": shards,
-        "settings": spec.written(),
-    }
-
-
-def _sums(counts: Iterable[Mapping[str, list[int]]]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for part in counts:
-        for name, numbers in part.items():
-            found[name] = [a + b for a, b in zip(found.get(name, [0] * len(numbers)), numbers, strict=True)]
-    return found
-
-
-def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for part in counts:
-        for name, n in part.items():
-            found[name] = found.get(name, 0) + n
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
-
-
-def _samples(parts: Sequence[Mapping[str, Any]], reason: str, most: int) -> list[dict[str, str]]:
-    """Evenly from all parts."""
-    every = [one for part in parts for one in part["samples"].get(reason, [])]
-    return [every[i * len(every) // most] for i in range(most)] if len(every) > most else every
-
-
-def _weights(
-    spec: CorpusSpec, characters: Mapping[str, int], why: Mapping[str, int], troubles: Sequence[str]
-) -> dict[str, float]:
-    """Share of each source in what is drawn: as given, or by characters ** exponent."""
-    there = {name: size for name, size in characters.items() if size}
-    if not there:
-        told = ", ".join(f"{n:,} as `{reason}`" for reason, n in sorted(why.items(), key=lambda one: -one[1]))
-        ways = []
-        if any(reason not in TROUBLES for reason in why):
-            ways.append("the limits behind these reasons, such as `--set quality=null` for those of quality")
-        if "too_long" in why:
-            ways.append(f"`--set longest={10 * spec.longest}` for `too_long`")
-        if troubles:
-            ways.append(f"what cannot be read ({troubles[0].rstrip('.')})")
-        raise DataError(
-            f"A corpus was to be made; every document was dropped: {told or 'there was none'}. Change "
-            f"{'; '.join(ways) or 'what is read'}."
-        )
-    wanted = spec.weights
-    if wanted is None:
-        wanted = {name: size**spec.exponent for name, size in there.items()}
-    total = sum(wanted[name] for name in there)
-    return {name: wanted[name] / total for name in there}
 
 
 def _finish(folder: Path, spec: CorpusSpec, manifest: dict[str, Any], tell: Tell) -> None:
