@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penjing.data.encoding import find_encoding
+from penjing.data.encoding import encoding_of_names, find_encoding
 from penjing.data.read import read
 from penjing.errors import DataError
 
@@ -113,3 +113,16 @@ def test_a_broken_byte_far_into_ascii_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DataError, match=r"line 11: byte 0xe9 \(byte 114 of the file\) is not UTF-8"):
         find_encoding(path)
     assert find_encoding(path, strict=False)[0] == "utf-8"
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding"),
+    [
+        (("猫咪/图1.png", "小狗/图2.png", "a.png"), "gb18030"),
+        (("猫咪/图1.png", "été/1.png"), "utf-8"),
+        (("été/café.png", "forêt/âge.png", "Übung/1.png"), "cp437"),
+        (("cat/1.png",), "utf-8"),
+    ],
+)
+def test_names_of_a_zip_say_what_they_are_in(names: tuple[str, ...], encoding: str) -> None:
+    assert encoding_of_names([name.encode(encoding) for name in names]) == encoding

@@ -53,6 +53,21 @@ def test_a_folder_and_archives_of_it_give_the_same_rows(folder: Path, name: str)
         assert np.array_equal(seen[row].transpose(1, 2, 0), wanted[i])
 
 
+def test_a_zip_of_chinese_windows_has_its_classes_by_their_names(tmp_path: Path) -> None:
+    class Unsaid(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # as Explorer writes it: GBK, and no mark
+            return self.filename.encode("gbk"), self.flag_bits
+
+    png = io.BytesIO()
+    pil.new("RGB", (4, 4)).save(png, "PNG")
+    with zipfile.ZipFile(tmp_path / "shots.zip", "w") as archive:
+        for i in range(4):
+            archive.writestr(Unsaid(f"{('猫咪', '小狗')[i % 2]}/图{i}.png"), png.getvalue())
+    rows = read_images(tmp_path / "shots.zip")
+    assert sorted(rows.labels) == [("小狗",), ("小狗",), ("猫咪",), ("猫咪",)]
+    assert pixels_of(rows, Fit((4, 4))).shape == (4, 3, 4, 4)
+
+
 def test_a_table_names_paths_beside_itself(folder: Path) -> None:
     lines = [f"{p.relative_to(folder)},{p.parent.name}" for p in sorted(folder.rglob("*.png"))]
     (folder / "list.csv").write_text("file_name,kind\n" + "\n".join(lines) + "\n")

@@ -238,6 +238,16 @@ def _legacy(path: Path, raw: bytes, *, strict: bool = True) -> tuple[str, str]:
     )
 
 
+def encoding_of_names(names: Sequence[bytes]) -> str:
+    """What names of a zip are in that do not say so: UTF-8 (macOS) or GB18030 (Windows in China) where they
+    read like it, else what the standard says.
+    """
+    strange = [name for name in names if not name.isascii()]
+    if all(_decodes(name, "utf-8") for name in strange):
+        return "utf-8"
+    return "gb18030" if _han_fit(strange, "gb18030", _common_han()) > 0.5 else "cp437"
+
+
 def _decodes(line: bytes, encoding: str) -> bool:
     try:
         line.decode(encoding)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from penjing.data.encoding import encoding_of_names
 from penjing.errors import DataError, NotSupported
 from penjing.files import cache_folder, drop_oldest, write_with
 from penjing.records import Rows, Tokens
@@ -163,7 +164,7 @@ def names_in(source: str) -> list[str]:
     """
     with _whole(source):
         if zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
+            with _zip(source) as archive:
                 return [info.filename for info in archive.infolist() if not info.is_dir()]
         with tarfile.open(source, "r:*") as packed:
             return [member.name for member in packed if member.isfile()]
@@ -177,7 +178,7 @@ def members(source: str, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
     """
     with _whole(source):
         if zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
+            with _zip(source) as archive:
                 for info in archive.infolist():
                     if info.filename in wanted:
                         yield info.filename, archive.read(info)
@@ -188,6 +189,14 @@ def members(source: str, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
                     file = packed.extractfile(member)
                     assert file is not None
                     yield member.name, file.read()
+
+
+def _zip(source: str) -> zipfile.ZipFile:
+    """A zip archive, opened, its names as they were written."""
+    with zipfile.ZipFile(source) as archive:
+        unsaid = [one for one in archive.infolist() if not one.flag_bits & 0x800]  # 0x800: it is UTF-8
+        codec = encoding_of_names([one.orig_filename.encode("cp437") for one in unsaid])
+    return zipfile.ZipFile(source, metadata_encoding=codec)
 
 
 @contextlib.contextmanager

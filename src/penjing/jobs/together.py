@@ -88,9 +88,10 @@ def _heads(going: Mapping[str, tuple[Training, int]]) -> dict[str, TrainingFaile
     trials = [_head(name, it, last, firsts[id(it.train.rows)]) for name, (it, last) in going.items()]
     device = next(trials[0].model.head.parameters()).device
     weights = [part.weights for part in parts.values() if part.weights is not None]
+    states = [_states(part) for part in parts.values()]
     bank = HeadBank(
         trials,
-        torch.cat([_states(part) for part in parts.values()]).to(device),
+        (torch.cat(states) if len(states) > 1 else states[0]).to(device),
         np.concatenate([part.targets for part in parts.values()]),
         weights=np.concatenate(weights) if weights else None,
         lengths=np.concatenate([part.tokens.lengths for part in parts.values()]),
