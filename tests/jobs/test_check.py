@@ -209,6 +209,16 @@ def test_a_batch_is_shown_as_training_will_read_it(small: dict[str, Any]) -> Non
     assert len(shown) == 3
 
 
+def test_what_a_pretraining_takes_is_told(small: dict[str, Any], tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n\n".join(f"my parcel {i} is late and the invoice is wrong" for i in range(60)))
+    keys = {key: small[key] for key in ("base", "device") if key in small}
+    found = check({**keys, "task": "masked", "data": {"train": str(corpus)}, "train": {"steps": 4}})
+    costs = [one for one in found if one.about == "cost"]
+    assert [one.state for one in costs] == ["ok"], [one.text for one in found]
+    assert "parameters train; about" in costs[0].text
+
+
 def test_a_corpus_has_no_rows_to_show(small: dict[str, Any]) -> None:
     with pytest.raises(NotSupported, match=r"`task: masked` learns from a corpus.*Leave `--show-batch` out"):
         show_batch(small, task="masked")

@@ -33,6 +33,7 @@ from penjing.jobs.prepare import (
     task_of,
 )
 from penjing.jobs.rehearse import rehearse
+from penjing.jobs.sampled import asked_of
 from penjing.jobs.training import Training, advance, begin, parts_of
 from penjing.models.load import Base, copy_of
 from penjing.models.sizing import Forecast, count
@@ -232,7 +233,7 @@ def begun(folder: Path, job: Job) -> Training:
 
 def _forecast(it: Training) -> Forecast:
     job, made, tokens, n_rows = it.job, it.made, it.train.tokens, len(it.job.data.train)
-    alone = forecast_of(job.spec, job.machine, made, tokens, n_rows)
+    alone = forecast_of(job.spec, job.machine, made, tokens, n_rows, asked=asked_of(it.train))
     return with_teachers(alone, job.spec, job.machine, made, tokens, n_rows)
 
 

@@ -46,6 +46,7 @@ from penjing.jobs.prepare import (
     task_of,
     techniques_of,
 )
+from penjing.jobs.sampled import Sample, asked_of, of_corpus
 from penjing.models.load import Base
 from penjing.models.sizing import MARGIN_MIB
 from penjing.plural import counted
@@ -137,6 +138,8 @@ def check(
     _tell_place(spec, made, found)
     if made and asked and machine and data and len(data.train):
         _look(found, "cost", lambda: _tell_cost(spec, asked, machine, made, data, found))
+    if made and asked and machine and feeds and not any(one.state == "error" for one in found):
+        _look(found, "cost", lambda: _tell_cost_of_corpus(spec, asked, machine, made, found))
     return found
 
 
@@ -218,23 +221,31 @@ def _tell_cost(
     spec: Spec, task: Task, machine: Machine, made: Ready, data: Data, found: list[Finding]
 ) -> None:
     rows = data.train.take(np.arange(0, len(data.train), max(1, len(data.train) // SAMPLED)))
-    longest = max_length(spec, made.base)
+    longest, words = max_length(spec, made.base), 0.0
     if made.base.way.sight:
         tokens = image_tokens(len(rows), longest)
     elif task.part:
         part = task.part(made.base, rows, data.names, longest, labelled=True)
-        tokens = part.tokens
+        tokens, words = part.tokens, asked_of(part)
         found += [Finding("note", "rows", note) for note in laid_said(part, rows, f"of {len(rows):,} train")]
     else:
         tokens = tokenize(made.base.tokenizer, rows.texts, max_length=longest, cache=False)
-    alone = forecast_of(spec, machine, made, tokens, len(data.train))
-    expected = with_teachers(alone, spec, machine, made, tokens, len(data.train))
     if not made.base.way.sight and (unknown := unknown_said(tokens.ids, made.base)):
         found.append(Finding("note", "base", unknown))
     if tokens.cut:
         text = f"{tokens.cut / len(rows):.1%} of rows are longer than {longest} tokens; their ends are cut"
         found.append(Finding("note", "rows", text))
     _tell_kept(spec, made, data, float(tokens.lengths.mean()), found)
+    _tell_forecast(spec, machine, made, Sample(tokens, len(data.train), words), found)
+
+
+def _tell_cost_of_corpus(spec: Spec, task: Task, machine: Machine, made: Ready, found: list[Finding]) -> None:
+    _tell_forecast(spec, machine, made, of_corpus(spec, task, made.base, texts_of(spec)), found)
+
+
+def _tell_forecast(spec: Spec, machine: Machine, made: Ready, seen: Sample, found: list[Finding]) -> None:
+    alone = forecast_of(spec, machine, made, seen.tokens, seen.n_rows, asked=seen.asked)
+    expected = with_teachers(alone, spec, machine, made, seen.tokens, seen.n_rows)
     weights = 4 * expected.parameters / 2**20
     need, free = weights + expected.mib * MARGIN_MIB, free_mib(machine.device)
     text = (

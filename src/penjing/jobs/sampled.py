@@ -81,8 +81,8 @@ def as_seen(task: Task, part: Part, batch: int) -> tuple[Tokens, float]:
 
 def asked_of(part: Part) -> float:
     """Of the tokens that are read, the share that is asked for a word, or that is to be said."""
-    n_tokens = int(part.tokens.starts[-1])
+    n_tokens = max(1, int(part.tokens.starts[-1]))
     if part.answers is not None:
         return int(part.answers.starts[-1]) / n_tokens
     labels = part.tokens.labels
-    return 0.0 if labels is None else float((np.asarray(labels) != -100).mean())
+    return 0.0 if labels is None else float((np.asarray(labels) != -100).sum()) / n_tokens
