@@ -221,6 +221,8 @@ def test_a_bare_base_teaches_by_its_layers_alone(home: dict[str, Any], tiny: Tin
     assert "hidden" in first_parts(tune({**spec, "techniques": [{"distill": {**own, "alpha": 0}}]}))
     with pytest.raises(NotSupported, match=r" is a base without a task\. Name a run"):
         tune({**spec, "techniques": [{"distill": own}]})
+    with pytest.raises(NotSupported, match=r"wanted as `distill.teacher: nowhere`\. The base `nowhere`"):
+        tune({**spec, "techniques": [{"distill": {"teacher": "nowhere"}}]})
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ def begin_techniques(
     def read(source: str | list[str]) -> Part:
         reading = {key: getattr(spec.data, key) for key in READING if key != "label"}
         rows = rows_from(task, source, labelled=False, **reading)
+        for note in rows.notes:
+            tell(News("note", note))
         return parts.part_of(task, made.base, rows, names, max_length(spec, made.base), labelled=False)
 
     def answered(bundle: Any, rows: Rows) -> Tensor:

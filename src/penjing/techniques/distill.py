@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from penjing.data.batches import cut, lengths_of, packed, steps
 from penjing.data.noised import noised
-from penjing.errors import NotSupported, SpecError
+from penjing.errors import NotSupported, PenjingError, SpecError
 from penjing.models import distilling, teachers
 from penjing.models.comparing import Compared, compare, of_relations, of_states
 from penjing.models.teachers import Table
+from penjing.plural import counted
 from penjing.records import Batch, Beside, Loss, Outset, Part, Technique
 
 UNLABELLED, CHANGED = -1, -2  # kinds of batches from which only the teacher's losses are learned
@@ -78,6 +79,7 @@ def distill(
         strangers = None
         if unlabelled is not None:
             strangers = teachers.stand_in(outset.read(unlabelled), outset.train)
+            outset.tell(f"{counted(len(strangers), 'row')} without labels to learn from the teacher alone")
         held[:] = [_lesson(asked, opened, outset, strangers, live=augment is not None)]
 
     def stream(batches: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
@@ -164,7 +166,7 @@ def _opened(asked: _Asked, names: Sequence[str | None], outset: Outset, *, packs
             f"{task.name}` as set are no scores of classes and no numbers. Set `alpha: 0`, and `hidden` or "
             "`relations` above 0."
         )
-    opened = [outset.open(name) for name in names]
+    opened = [_open(outset, name) for name in names]
     packs = packs or asked.deep or task.vary is not None or task.infer is not None
     for name, one in zip(names, opened, strict=True):
         called = name or outset.base.name
@@ -175,6 +177,15 @@ def _opened(asked: _Asked, names: Sequence[str | None], outset: Outset, *, packs
                 "members, or learn from outputs alone."
             )
     return opened
+
+
+def _open(outset: Outset, name: str | None) -> Any:
+    try:
+        return outset.open(name)
+    except PenjingError as error:
+        if name is None:
+            raise
+        raise NotSupported(f"A run or bundle was wanted as `distill.teacher: {name}`. {error}") from error
 
 
 def _lesson(
