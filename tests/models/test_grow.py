@@ -36,6 +36,11 @@ PUBLISHED = {
 }
 
 
+def modern(layers: int, width: int, ffn: int) -> int:
+    """Words, attention and gated feed-forward without biases, norms: all but the first layer have two."""
+    return 50_368 * width + layers * (4 * width**2 + 3 * width * ffn) + (2 * layers + 1) * width
+
+
 def gpt2(layers: int, width: int) -> int:
     """Words and places, layers, last norm: by the formula, not by the model."""
     return (50_257 + 1024) * width + layers * (12 * width**2 + 13 * width) + 2 * width
@@ -57,6 +62,13 @@ def test_a_preset_has_the_parameters_it_is_said_to_have(name: str) -> None:
 
 
 def test_sizes_nobody_published_follow_from_the_shape() -> None:
+    for name, layers, width, ffn in (
+        ("ettin-17m", 7, 256, 384),
+        ("ettin-32m", 10, 384, 576),
+        ("ettin-68m", 19, 512, 768),
+        ("modernbert-base", 22, 768, 1152),
+    ):
+        assert SHAPES[name].parameters == modern(layers, width, ffn)
     for name, layers, width in (
         ("gpt-nano", 3, 48),
         ("gpt-micro", 4, 128),

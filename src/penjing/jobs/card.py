@@ -67,7 +67,9 @@ def _memory(config: Any, longest: int) -> dict[str, dict[str, float]]:
     for name in METHODS:
         with torch.device("meta"):
             trunk = plugin.build("methods", plugin.Choice(name, {})).apply(fresh(config, 0))
-        model: Any = SimpleNamespace(trunk=trunk, parameters=trunk.parameters, modules=trunk.modules)
+        model: Any = SimpleNamespace(
+            trunk=trunk, head=None, parameters=trunk.parameters, modules=trunk.modules
+        )
         weights = sum(p.numel() for p in trunk.parameters()) * 4 / 2**20
         found[name] = {p: weights + _training_mib(model, longest, p) for p in PRECISIONS}
     return found

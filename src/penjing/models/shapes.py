@@ -38,6 +38,7 @@ def millions(count: int) -> str:
 
 _MINIATURES = "Turc et al. 2019 (arXiv 1908.08962)"
 _BERT = "Devlin et al. 2018 (arXiv 1810.04805)"
+_ETTIN = "Weller et al. 2025 (arXiv 2507.11412)"
 _MINGPT = "minGPT's model_type"
 _STORIES = "llama2.c's TinyStories models"
 _T5 = "Raffel et al. 2019 (arXiv 1910.10683)"
@@ -56,6 +57,17 @@ def _bert(name: str, layers: int, width: int, parameters: int, source: str = _MI
     }
     about = f"BERT encoder, {layers} layers of width {width}"
     return Growing(name, "BertConfig", shape, "wordpiece 30,522", parameters, source, about)
+
+
+def _modern(name: str, layers: int, width: int, ffn: int, parameters: int, source: str = _ETTIN) -> Growing:
+    shape = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "intermediate_size": ffn,
+    }
+    about = f"ModernBERT encoder, {layers} layers of width {width}"
+    return Growing(name, "ModernBertConfig", shape, "bpe 50,368", parameters, source, about)
 
 
 def _gpt(
@@ -144,6 +156,10 @@ _ALL = (
     _bert("bert-small", 4, 512, 28_763_648),
     _bert("bert-medium", 8, 512, 41_373_184),
     _bert("bert-base", 12, 768, 109_482_240, _BERT),
+    _modern("ettin-17m", 7, 256, 384, 16_797_440),
+    _modern("ettin-32m", 10, 384, 576, 31_883_136),
+    _modern("ettin-68m", 19, 512, 768, 68_144_640),
+    _modern("modernbert-base", 22, 768, 1152, 149_014_272, "Warner et al. 2024 (arXiv 2412.13663)"),
     _gpt("gpt-nano", 3, 3, 48, 2_546_400, _MINGPT),
     _gpt("gpt-micro", 4, 4, 128, 7_357_312, _MINGPT),
     _gpt("gpt-mini", 6, 6, 192, 12_515_520, _MINGPT),
