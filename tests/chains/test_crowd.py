@@ -15,22 +15,27 @@ from searches import asked, decisions, lines
 pytestmark = pytest.mark.slow  # every test is a search
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many trials go on together, each time that some do."""
+    sizes: list[int] = []
+    real = crowd.advance_together
+
+    def told(untils: Any) -> Any:
+        sizes.append(len(untils))
+        return real(untils)
+
+    monkeypatch.setattr(crowd, "advance_together", told)
+    return sizes
+
+
 def test_several_at_once_end_alike_in_a_bank_and_one_by_one(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = asked(tiny, tmp_path)
     values["search"] |= {"at_once": 3}
-    together = 0
-    real = crowd.advance_together
-
-    def counted(untils: Any) -> Any:
-        nonlocal together
-        together = max(together, len(untils))
-        return real(untils)
-
-    monkeypatch.setattr(crowd, "advance_together", counted)
+    sizes = counted(monkeypatch)
     banked = search(values, name="banked")
-    assert together > 1
+    assert max(sizes) > 1
     monkeypatch.setattr(chain, "banked", lambda shared, ends: alone(shared))
     single = search(values, name="single")
     assert [line["begun"] for line in lines(banked) if "begun" in line][:3] == [0, 1, 2]
@@ -43,14 +48,7 @@ def test_trials_that_gain_from_it_train_together_by_themselves(
 ) -> None:
     values = asked(tiny, tmp_path, method=method)
     values["train"] |= {"batch": 2, **({"trunk_cache": True} if "top" in method else {})}
-    sizes: list[int] = []
-    real = crowd.advance_together
-
-    def counted(untils: Any) -> Any:
-        sizes.append(len(untils))
-        return real(untils)
-
-    monkeypatch.setattr(crowd, "advance_together", counted)
+    sizes = counted(monkeypatch)
     banked = search(values, name="banked")
     assert sizes == [4, 2]
     assert lines(banked)[0] == {"at_once": 4}
@@ -65,14 +63,7 @@ def test_folds_of_heads_learn_each_from_its_own_rows(
     values = asked(tiny, tmp_path, method={"top": {"layers": 0}})
     values["train"] |= {"batch": 2, "trunk_cache": True}
     values["search"] |= {"trials": 3, "folds": 3}  # of unequal size
-    sizes: list[int] = []
-    real = crowd.advance_together
-
-    def counted(untils: Any) -> Any:
-        sizes.append(len(untils))
-        return real(untils)
-
-    monkeypatch.setattr(crowd, "advance_together", counted)
+    sizes = counted(monkeypatch)
     banked = search(values, name="banked")
     assert sizes[0] == 9
     monkeypatch.setattr(chain, "banked", lambda shared, ends: alone(shared))
