@@ -3,11 +3,11 @@
     .venv/bin/python bench/plan.py
     .venv/bin/python bench/plan.py --only 0,3,7 --out bench/out/plan.json
 
-Each spec is planned and run in processes of their own, on random bases of several widths with minilm's words
-and on minilm itself, by methods, batches and precisions, over whole passes, so that the largest batch occurs.
-Memory is the highest resident memory of the process that trains; the forecast is what `plan` said of the job
-and of the libraries. `rehearsed` is what the run itself expected after it had tried a batch. Times mean
-little on a machine that others use; memory does not care.
+Each spec is planned and run in processes of their own, on random bases of several widths with minilm's words,
+on minilm itself and on presets that are grown, by methods, batches and precisions, over whole passes, so that
+the largest batch occurs. Memory is the highest resident memory of the process that trains; the forecast is
+what `plan` said of the job and of the libraries. `rehearsed` is what the run itself expected after it had
+tried a batch. Times mean little on a machine that others use; memory does not care.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ WORDS = [
     "when",
     "cannot",
 ]
-# (base or its width and layers, method, rows a step, words a row, precision)
+OBJECTIVES = ("masked", "causal")
+# (base or its width and layers, method or objective, rows a step, words a row, precision)
 SPECS: tuple[tuple[Any, Any, int, int, str], ...] = (
     ("minilm", "full", 32, 30, "fp32"),
     ("minilm", "lora", 32, 30, "fp32"),
@@ -65,6 +66,10 @@ SPECS: tuple[tuple[Any, Any, int, int, str], ...] = (
     ((512, 4), "adapter", 32, 30, "bf16"),
     ((512, 4), "full", 32, 15, "bf16"),
     ((768, 2), "full", 16, 30, "fp32"),
+    ("bert-mini", "masked", 16, 60, "fp32"),
+    ("ettin-17m", "masked", 16, 60, "fp32"),
+    ("gpt-micro", "causal", 16, 60, "fp32"),
+    ("llama-mini", "causal", 8, 30, "fp32"),
 )
 STEPS = 8
 
@@ -112,13 +117,16 @@ def measured(folder: Path, number: int) -> dict[str, Any]:
     """Forecasts and truth of one spec."""
     base, method, batch, words, precision = SPECS[number]
     rows = write_rows(folder / f"rows{number}.csv", batch * 8, words)
-    if base != "minilm":
+    grows = method in OBJECTIVES
+    if not isinstance(base, str):
         base = str(write_base(folder / f"base{number}", *base))
+    asks = {"tokenizer": "minilm", "task": method} if grows else {"method": method}
+    lines = {"documents": "line"} if grows else {}
     spec = {
         "base": base,
-        "method": method,
-        "data": {"train": str(rows)},
-        "train": {"batch": batch, "steps": STEPS, "evals": 1, "trunk_cache": False},
+        **asks,
+        "data": {"train": str(rows), **lines},
+        "train": {"batch": batch, "steps": STEPS, "evals": 1, **({} if grows else {"trunk_cache": False})},
         "device": "cpu",
         "precision": precision,
         "out": str(folder / "runs"),
@@ -127,9 +135,9 @@ def measured(folder: Path, number: int) -> dict[str, Any]:
     path = folder / f"spec{number}.yaml"
     path.write_text(json.dumps(spec), encoding="utf-8")  # JSON is YAML
     plan = asked(["plan", str(path)])
-    cost = asked(["tune", str(path)])["cost"]
+    cost = asked(["pretrain" if grows else "tune", str(path)])["cost"]
     return {
-        "spec": f"{Path(base).name if SPECS[number][0] == 'minilm' else SPECS[number][0]}",
+        "spec": f"{SPECS[number][0]}",
         "method": method if isinstance(method, str) else next(iter(method)),
         "batch": batch,
         "words": words,
