@@ -64,7 +64,7 @@ class Story:
     trained_moved: bool
     reload_gap: float
     adapter_gap: float | None
-    stored: int  # numbers in the file of weights, beside the head's
+    stored: int  # numbers in the files of weights, but the head's and a whole trunk's layer over CLS
 
 
 def method_of(name: str) -> Method:
@@ -176,6 +176,8 @@ def _saved(model: Model, base: Base, method: Method, folder: Path) -> tuple[floa
     loaded = bundles.load(folder, machine=CPU)
     gap = float((outputs(loaded.model, TOKENS) - wanted).abs().max())
     stored = sum(_numbers(path) for path in folder.rglob("*.safetensors") if path.name != "head.safetensors")
+    if method.saves == "full" and base.over_cls is not None:  # off the trunk, and not of this head
+        stored -= sum(p.numel() for p in base.over_cls.parameters())
     if method.saves != "peft" or method.virtual:  # virtual tokens: tests/methods/test_prompts.py
         return gap, None, stored
     plain = load(str(base.folder))

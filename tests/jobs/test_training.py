@@ -12,8 +12,9 @@ from penjing import Run
 from penjing import run as runs
 from penjing import spec as specs
 from penjing.jobs import training
+from penjing.jobs.expected import forecast_of
 from penjing.jobs.news import silent
-from penjing.jobs.prepare import forecast_of, ready
+from penjing.jobs.prepare import ready
 from penjing.jobs.rehearse import rehearse
 from penjing.models.load import copy_of
 from penjing.records import Batch, Loss, Technique

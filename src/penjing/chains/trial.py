@@ -18,13 +18,13 @@ from penjing.engine.scoring import over
 from penjing.errors import NotSupported, PenjingError
 from penjing.files import CannotWrite
 from penjing.jobs.beside import with_teachers
+from penjing.jobs.expected import forecast_of
 from penjing.jobs.job import Job
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.prepare import (
     Data,
     Part,
     bound,
-    forecast_of,
     load_base,
     n_steps,
     part_of,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from penjing.bundle_card import read_card
 from penjing.device import Machine
+from penjing.jobs.expected import work_for
 from penjing.jobs.parent import place_of
-from penjing.jobs.prepare import Ready, task_of, work_for
+from penjing.jobs.prepare import Ready, task_of
 from penjing.models.calibrate import pace_of
 from penjing.models.heads import ClassHead
 from penjing.models.load import Base

@@ -25,6 +25,7 @@ from penjing.files import cache_folder
 from penjing.jobs.bases import base_of
 from penjing.jobs.beside import with_teachers
 from penjing.jobs.caching import most_bytes, why_not
+from penjing.jobs.expected import forecast_of
 from penjing.jobs.feeding import corpus_of, refuse_unused, texts_of
 from penjing.jobs.news import Tell, silent
 from penjing.jobs.odd import laid_said, unknown_said, warm_up_said
@@ -34,7 +35,6 @@ from penjing.jobs.prepare import (
     Data,
     Ready,
     bound,
-    forecast_of,
     max_length,
     n_passes,
     n_steps,

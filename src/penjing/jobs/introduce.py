@@ -9,10 +9,11 @@ import numpy as np
 
 from penjing.data.tokenize import tokenize
 from penjing.engine.scoring import nearest_name, predictions
+from penjing.jobs.expected import forecast_of
 from penjing.jobs.job import Job
 from penjing.jobs.news import News
 from penjing.jobs.odd import laid_said, odd, warm_up_said
-from penjing.jobs.prepare import Ready, forecast_of, max_length, part_of, span
+from penjing.jobs.prepare import Ready, max_length, part_of, span
 from penjing.jobs.rehearse import rehearse
 from penjing.jobs.sampled import as_seen, asked_of
 from penjing.records import Part, Scores

@@ -18,9 +18,10 @@ from penjing.device import Machine, choose, free_mib, resident_mib
 from penjing.errors import NotSupported, SpecError, WontFit
 from penjing.jobs.bases import base_of
 from penjing.jobs.beside import with_teachers
+from penjing.jobs.expected import forecast_of
 from penjing.jobs.feeding import Texts, refuse_unused, texts_of
 from penjing.jobs.news import News, Tell, silent
-from penjing.jobs.prepare import NO_DATA, Data, bound, forecast_of, n_steps, ready, rows_of, span, task_of
+from penjing.jobs.prepare import NO_DATA, Data, bound, n_steps, ready, rows_of, span, task_of
 from penjing.jobs.sampled import Sample, of_corpus, of_rows
 from penjing.models.load import Base
 from penjing.models.sizing import MARGIN_MIB, MARGIN_S, Forecast

@@ -20,20 +20,16 @@ from penjing.engine.loop import seed_of
 from penjing.engine.optim import DECAY_ALONE, own_rate, quicken
 from penjing.errors import DataError, SpecError
 from penjing.jobs.bases import applied, base_of, length_of_images, refuse_lost
-from penjing.jobs.caching import why_not
 from penjing.jobs.news import News, Tell, silent
 from penjing.keys import TrainSpec
-from penjing.models.calibrate import pace_of
 from penjing.models.checkpoint import beyond_pooling
 from penjing.models.dropout import set_dropout
 from penjing.models.embedding import train_rows_in_use
 from penjing.models.load import Base
-from penjing.models.miniature import layer_cost, word_cost
 from penjing.models.model import Model
 from penjing.models.precision import recompute
-from penjing.models.sizing import Forecast, Work, forecast, work_of
 from penjing.models.word_head import words_of
-from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Technique, Tokens
+from penjing.records import NO_ROWS, Batch, Method, Part, Rows, Technique
 from penjing.spec import Spec
 from penjing.task import Task
 
@@ -274,39 +270,6 @@ def stream(
 def _renamed(batch: Batch, rows: np.ndarray) -> Batch:
     """A batch of a step's own part, its sequences called by their places in the whole."""
     return replace(batch, rows=tuple(int(rows[r]) for r in batch.rows))
-
-
-def forecast_of(
-    spec: Spec, machine: Machine, made: Ready, tokens: Tokens, n_rows: int, *, asked: float = 0.0
-) -> Forecast:
-    """What the run should take; `tokens` are those of its train rows, or of some of them, and `asked` the
-    share of them that are asked for a word."""
-    settings, passes = spec.train, n_passes(spec, n_rows)
-    keeps = not why_not(settings, made.model, made.techniques, passes)
-    return forecast(
-        made.model,
-        replace(work_for(spec, made, tokens, n_rows), asked=asked),
-        pace=pace_of(machine),
-        precision=machine.precision,
-        layer=layer_cost(made.model, machine.device),
-        word_s=word_cost(made.model, machine.device) if asked else 0.0,
-        optimizer=settings.optimizer,
-        passes=passes if keeps else None,
-        cpu=machine.device.type == "cpu",
-    )
-
-
-def work_for(spec: Spec, made: Ready, tokens: Tokens, n_rows: int) -> Work:
-    """What the run feeds its model; `tokens` as in `forecast_of`."""
-    settings = spec.train
-    return work_of(
-        tokens.lengths + made.method.virtual,
-        n_rows=n_rows,
-        batch=settings.batch,
-        steps=n_steps(spec, n_rows),
-        micro_tokens=settings.micro_tokens,
-        grouped=settings.group_by_length,
-    )
 
 
 def span(seconds: float) -> str:
