@@ -251,7 +251,10 @@ def _masked(given: argparse.Namespace, folder: Path) -> tuple[Path, int, dict[st
     from penjing.jobs.vocabulary import train_tokenizer
 
     corpus, tokenizer, runs = folder / "corpus", folder / "tok", folder / "runs"
-    base = {"base": "bert-mini", "tokenizer": str(tokenizer), "shape": SHAPE, "out": str(runs)}
+    shape = (
+        SHAPE if given.base == "bert-mini" else {**SHAPE, "intermediate_size": 640}
+    )  # gated: three matrices
+    base = {"base": given.base, "tokenizer": str(tokenizer), "shape": shape, "out": str(runs)}
     if (grown := runs / "grown").joinpath("result.json").is_file():
         return grown, json.loads((grown / "start.json").read_text("utf-8"))["steps"], base
     corpus.mkdir()
