@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penjing.jobs import beside, prepare
+from penjing.jobs import beside, expected
 from penjing.jobs.check import check
 from penjing.jobs.plan import Way, plan
 from penjing.models.load import load
@@ -20,7 +20,7 @@ PACE = Pace((Shape(16, 1e-3, 1e9),), 1e-9)
 def asked(tiny: Tiny, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Way]:
     """The way of a plan of 100 steps with these settings of `distill`; without, of no technique. The layer is
     not tried, so that times are of the pace alone."""
-    for module in (prepare, beside):
+    for module in (expected, beside):
         monkeypatch.setattr(module, "layer_cost", lambda *given: None)
         monkeypatch.setattr(module, "pace_of", lambda machine: PACE)
 
