@@ -78,8 +78,8 @@ def test_a_rehearsal_pays_for_what_techniques_do_beside_the_task(small: dict[str
         return found
 
     how: dict[str, Any] = {"batch": 8, "micro_tokens": 8192, "expected": formula}
-    alone, beside = (
-        rehearse(made, job.task, train, **how, techniques=techniques).seconds
+    alone, beside = (  # the better of two: other programs may take the machine for a moment
+        min(rehearse(made, job.task, train, **how, techniques=techniques).seconds for _ in range(2))
         for techniques in ((), (Technique("taught", loss=taught),))
     )
     steps = formula.tokens / float(train.tokens.lengths.mean()) / 8
