@@ -253,8 +253,11 @@ def _concluded(
         ],
         "models": {
             name: {
-                **{"said": names[name], "folder": str(places[name]), "held": name in fit},
-                **{"alike": alike[name], **asdict(one)},
+                "said": names[name],
+                "folder": str(places[name]),
+                "held": name in fit,
+                "alike": alike[name],
+                **asdict(one),
             }
             for name, one in every.items()
         },
