@@ -95,6 +95,12 @@ def test_a_bundle_without_it_says_what_to_do(run: Any, tmp_path: Path) -> None:
         ({"labels": ["a"]}, [], False),
         ({"entities": [{"start": 0, "end": 4, "label": "x"}]}, [{"start": 0, "end": 4, "label": "x"}], True),
         ({"entities": [{"start": 0, "end": 4, "label": "x"}]}, [{"start": 1, "end": 4, "label": "x"}], False),
+        (
+            {"entities": [{"start": 0, "end": 4, "label": "x"}]},
+            [{"start": 0, "end": 4, "label": ["x"]}],
+            True,
+        ),
+        ({"entities": [{"start": 0, "end": 4, "label": "x"}]}, [{"label": "x"}], False),
         ({"entities": [], "intent": "a"}, {"entities": [], "intent": "b"}, False),
         ({"choice": "b", "index": 1}, 1, True),
         ({"text": "so"}, "so", None),

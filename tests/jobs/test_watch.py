@@ -101,6 +101,23 @@ def test_wrong_answers_move_the_quality(run: Run, store: str, tmp_path: Path) ->
     assert any("60 rows have feedback" in note for note in found.notes)
 
 
+def test_feedback_that_says_nothing_is_left_out_and_counted(run: Run, store: str, tmp_path: Path) -> None:
+    """Anybody with the right to give feedback may send any JSON."""
+    import shutil
+
+    place = shutil.copy(store, tmp_path / "t.db")
+    with Traffic(str(place)) as traffic:
+        for i, row in enumerate(traffic.rows(last=60)):
+            traffic.feedback(row.id, [{"label": "a"}, None, ""][i] if i < 3 else row.answer["label"])
+    found = watch(run.folder, traffic=str(place), last=60)
+    assert found.new.right is not None
+    assert found.new.right.tolist() == [True] * 57
+    assert "57 rows have feedback" in found.notes
+    left = next(note for note in found.notes if "left out" in note)
+    assert left.startswith("3 rows of feedback cannot be compared and left out, such as ")
+    assert "was wanted as one label" in left
+
+
 def test_a_model_of_a_registry_is_watched_by_its_name_and_live_version(
     run: Run, store: str, tmp_path: Path
 ) -> None:

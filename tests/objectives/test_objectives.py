@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -250,12 +251,35 @@ def holds(row: list[int], some: list[int]) -> bool:
 
 
 def test_two_readings_differ_in_training_and_agree_afterwards(tiny: Tiny) -> None:
-    task, _, model, part = made(tiny, "contrastive")
+    task, _, model, part = made(tiny, "contrastive", repeat=0)
     batch = packed(shown(task, part), np.arange(8))
     found = model.train()(batch)
     assert not torch.allclose(found[0::2], found[1::2])
     found = model.eval()(batch)
     assert torch.allclose(found[0::2], found[1::2], atol=1e-5)
+
+
+@pytest.mark.parametrize(("spare", "most"), [(50, 0.5), (3, 0.5), (0, 0.0)])
+def test_second_readings_say_words_twice_as_far_as_there_is_room(tiny: Tiny, spare: int, most: float) -> None:
+    _, base, _, part = made(tiny, "contrastive")
+    longest = int(np.diff(part.tokens.starts).max())
+    asked: Task = plugin.build("objectives", plugin.Choice("contrastive", {"repeat": most}))
+    assert asked.bind is not None
+    task = asked.bind(replace(base, limit=longest + 2 + spare), [])
+    added = []
+    for seed in range(60):
+        tokens = shown(task, part, seed, len(part)).tokens
+        assert tokens.parts is not None
+        ends = np.concatenate([[0], np.cumsum(tokens.parts.reshape(-1))])
+        rows = [tokens.ids[a:b].tolist() for a, b in pairwise(ends)]
+        for one, other in zip(rows[0::2], rows[1::2], strict=True):
+            runs = [[(sign, len(list(run))) for sign, run in groupby(row)] for row in (one, other)]
+            assert [sign for sign, _ in runs[0]] == [sign for sign, _ in runs[1]]
+            assert all(n <= m <= 2 * n for (_, n), (_, m) in zip(*runs, strict=True))
+            added.append((len(other) - len(one), len(one) - 2))
+    for n in {n for _, n in added}:
+        bound = min(int(most * n), longest + spare - n)
+        assert {more for more, own in added if own == n} == set(range(bound + 1))
 
 
 def test_equal_sentences_cost_the_logarithm_of_their_number() -> None:
@@ -300,6 +324,7 @@ def test_what_a_base_cannot_do_is_refused(tiny: Tiny) -> None:
     [
         ("masked", {"share": 1.0}, "`masked.share` must be above 0 and below 1; it is 1.0"),
         ("contrastive", {"temperature": 0.0}, "`contrastive.temperature` must be above 0"),
+        ("contrastive", {"repeat": 1.5}, "`contrastive.repeat` is a share of a sentence's tokens"),
         ("sentence_order", {"head_dropout": 1.0}, "`sentence_order.head_dropout`"),
         ("mixed", {"of": ["masked"]}, "must name two objectives or more; it names 1"),
         ("mixed", {"of": ["masked", "mixed"]}, "names `mixed` itself"),

@@ -100,7 +100,7 @@ def entities(*, intent: bool | str) -> Teach:
         text = asked["text"] if "text" in asked else laid_out(asked["tokens"])[0]
         try:
             found, flaws, _ = entities_in(whole["entities"], text)
-        except (ValueError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise _other("a list of {start, end, label}", truth) from error
         if flaws:
             raise DataError(f"Entities were wanted where they stand in the text; {flaws[0]}. Mend them.")
@@ -270,7 +270,7 @@ def same(answer: Fields, truth: Any) -> bool | None:
     if "entities" in answer:
         whole = truth if isinstance(truth, dict) else {"entities": truth}
         ours, theirs = (
-            {(e["start"], e["end"], e["label"]) for e in found or () if isinstance(e, dict)}
+            {_entity(e) for e in found or () if isinstance(e, dict)}
             for found in (answer["entities"], whole.get("entities"))
         )
         return ours == theirs and answer.get("intent") == whole.get("intent", answer.get("intent"))
@@ -280,6 +280,13 @@ def same(answer: Fields, truth: Any) -> bool | None:
     if named is None or isinstance(truth, dict):
         return None
     return {*map(str, named)} == {*label_names(truth, typed=True)}
+
+
+def _entity(told: Fields) -> tuple[Any, ...]:
+    """Where an entity stands and what it is; Label Studio's label is a list of one."""
+    label = told.get("label")
+    kind = label[0] if isinstance(label, list) and len(label) == 1 else label
+    return told.get("start"), told.get("end"), str(kind)
 
 
 def one(truth: Any) -> str:

@@ -23,7 +23,7 @@ from penjing.plural import counted
 from penjing.records import Rows
 from penjing.serve import registry
 from penjing.serve.databases import shown
-from penjing.serve.traffic import asked_of
+from penjing.serve.traffic import Kept, asked_of
 from penjing.serve.traffic import opened as opened_traffic
 
 LAST = 500
@@ -244,10 +244,27 @@ def _of_traffic(
     said_then = None if others else [one.answer for one in kept]
     seen = measure(bundle, there, known.axes, known=known.known, answers=said_then, labelled=False)
     right = None
-    if labelled:
+    if labelled := _told(bundle, labelled, notes):
         right = rightly([one.answer for one in labelled], [one.truth for one in labelled])
         notes.append(f"{counted(len(labelled), 'row has', 'rows have')} feedback")
     return there.texts, Seen(**{**vars(seen), "right": right}), kept[-1].at if kept else time.time()
+
+
+def _told(bundle: Bundle, labelled: list[Kept], notes: list[str]) -> list[Kept]:
+    """Rows whose feedback has the form in which the task answers, as `update` wants it."""
+    teach, there, bad = bundle.task.teach, [], []
+    for one in labelled:
+        try:
+            if teach is not None:
+                asked = teach.asked((bundle.task.ask or rows_of)([asked_of(one)]))[0]
+                teach.row(asked, one.truth, bundle.labels)
+            there.append(one)
+        except DataError as error:
+            bad.append(f"{one.id}: {error}")
+    if bad:
+        are = counted(len(bad), "row of feedback", "rows of feedback")
+        notes.append(f"{are} cannot be compared and left out, such as {bad[0]}")
+    return there
 
 
 def _readable(bundle: Bundle, rows: Rows, notes: list[str], places: list[int] | None = None) -> Rows:

@@ -1,5 +1,7 @@
 """Sentence embeddings without labels: a sentence is read twice, under other dropout, and finds itself among
-the others of its step. Gao et al. 2021 (SimCSE, arXiv 2104.08821, section 3).
+the others of its step. Gao et al. 2021 (SimCSE, arXiv 2104.08821, section 3). The second reading says some
+words twice, as otherwise its length alone would give it away: Wu et al. 2022 (ESimCSE, arXiv 2109.04380,
+section 3.1).
 
 With labelled pairs, `task: embed` does the same with given partners (supervised SimCSE).
 """
@@ -41,15 +43,25 @@ class SentenceHead(nn.Module):
 
 
 def contrastive(
-    *, temperature: float = 0.05, pooling: Literal["auto", "cls", "mean", "last"] = "auto"
+    *,
+    temperature: float = 0.05,
+    pooling: Literal["auto", "cls", "mean", "last"] = "auto",
+    repeat: float = 0.32,
 ) -> Task:
     """Draw two readings of a sentence together and the sentences of a step apart.
 
     temperature: of the softmax over the step's sentences. pooling: how a sentence is summed up. The base's
-    own dropout makes the two readings differ: with `train.dropout: 0` there would be nothing to learn.
+    own dropout makes the two readings differ: with `train.dropout: 0` there would be little to learn.
+    repeat: at most this share of the second reading's tokens is said twice, 0 for SimCSE as published. A step
+    holds sentences of like length, so that length tells nothing apart.
     """
     if not temperature > 0:
         raise SpecError(f"`contrastive.temperature` must be above 0; it is {temperature}. 0.05 is usual.")
+    if not 0 <= repeat <= 1:
+        raise SpecError(
+            f"`contrastive.repeat` is a share of a sentence's tokens, from 0 to 1; it is {repeat}. "
+            "0.32 is usual."
+        )
 
     def head(width: int, names: list[str], base_pooling: str, dense: nn.Linear | None) -> nn.Module:
         return SentenceHead(width, base_pooling if pooling == "auto" else pooling)
@@ -60,15 +72,17 @@ def contrastive(
 
     def bind(base: Base, names: list[str], *, weights: bool = True) -> Task:
         before, after = frame(base.tokenizer)
+        room = base.limit - len(before) - len(after)
 
         def twice(part: Part, rows: np.ndarray, seed: int | None) -> Part:
             tokens = part.tokens
             both = np.repeat(rows, 2)
             places, lengths = placed(tokens.starts[both], tokens.starts[both + 1])
-            if seed == STILL:
-                kept = _thinned(lengths, np.random.default_rng(seed))
-                lengths = np.add.reduceat(kept.astype(np.int64), np.cumsum(lengths) - lengths)
-                places = places[kept]
+            generator = np.random.default_rng(seed)
+            times = (
+                _thinned(lengths, generator) if seed == STILL else _repeated(lengths, repeat, room, generator)
+            )
+            places, lengths = np.repeat(places, times), np.add.reduceat(times, np.cumsum(lengths) - lengths)
             ids, whole, _ = framed(np.asarray(tokens.ids[places], np.int64), lengths, before, after)
             parts = whole.reshape(-1, 2)
             starts = np.concatenate([[0], np.cumsum(parts.sum(1))])
@@ -110,12 +124,27 @@ def _each(one_SD: Tensor, other_SD: Tensor, temperature: float) -> Tensor:
     )
 
 
+def _repeated(lengths: np.ndarray, share: float, room: int, generator: np.random.Generator) -> np.ndarray:
+    """(T,) how often each token is said. Of every second reading of n tokens, 0 up to max(2, share n) are
+    drawn to be said twice, as far as there is room.
+    """
+    most = np.minimum(np.maximum(2, (share * lengths).astype(np.int64)), np.minimum(lengths, room - lengths))
+    most = np.where((np.arange(len(lengths)) % 2 == 1) & (share > 0), np.maximum(most, 0), 0)
+    twice = generator.integers(0, most, endpoint=True)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    drawn = np.lexsort((generator.random(len(owner)), owner))
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    times = np.ones(len(owner), np.int64)
+    times[drawn] += rank < np.repeat(twice, lengths)
+    return times
+
+
 def _thinned(lengths: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """True at the tokens that stay: all of every first reading, nine tenths of the second."""
+    """(T,) 1 at the tokens that stay: all of every first reading, nine tenths of the second."""
     second = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     kept = ~second | (generator.random(len(second)) >= DROPPED)
     kept[np.cumsum(lengths) - lengths] = True
-    return kept
+    return kept.astype(np.int64)
 
 
 def _score(found: np.ndarray, temperature: float, group: int = 64) -> Scores:
