@@ -333,8 +333,8 @@ def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
     computed = _computed(alone or auto.from_config, config)
     for name in computed:
         model.get_parameter(name).requires_grad_(False)
-    lost = [k for k in info["missing_keys"] if not k.startswith("pooler.") and k not in computed]
-    wrong = [str(k[0]) for k in info["mismatched_keys"]]
+    lost = sorted(k for k in info["missing_keys"] if not k.startswith("pooler.") and k not in computed)
+    wrong = sorted(str(k[0]) for k in info["mismatched_keys"])  # transformers names them in no order
     if lost or wrong:
         raise NotSupported(
             f"{folder} lacks weights that its config.json asks for: {', '.join((lost + wrong)[:3])} "
