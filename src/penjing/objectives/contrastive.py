@@ -52,8 +52,8 @@ def contrastive(
 
     temperature: of the softmax over the step's sentences. pooling: how a sentence is summed up. The base's
     own dropout makes the two readings differ: with `train.dropout: 0` there would be little to learn.
-    repeat: at most this share of the second reading's tokens is said twice, 0 for SimCSE as published. A step
-    holds sentences of like length, so that length tells nothing apart.
+    repeat: at most this share of the second reading's tokens (or 2 of them) is said twice; 0 is SimCSE as
+    published. A step holds sentences of like length, so that length tells nothing apart.
     """
     if not temperature > 0:
         raise SpecError(f"`contrastive.temperature` must be above 0; it is {temperature}. 0.05 is usual.")
