@@ -50,11 +50,16 @@ def chosen(
     """
     if heads is not None:
         return _words(lengths, share, generator, heads)
+    return drawn(lengths, _budget(lengths, share), generator)
+
+
+def drawn(lengths: np.ndarray, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """True at `counts[i]` tokens of row i, drawn evenly."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     ranked = np.lexsort((generator.random(len(owner)), owner))
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     found = np.zeros(len(owner), bool)
-    found[ranked] = rank < np.repeat(_budget(lengths, share), lengths)
+    found[ranked] = rank < np.repeat(counts, lengths)
     return found
 
 

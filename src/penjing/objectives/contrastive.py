@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.data.masking import framed, placed
+from penjing.data.masking import drawn, framed, placed
 from penjing.errors import SpecError
 from penjing.models.heads import pool
 from penjing.models.load import Base
@@ -130,13 +130,7 @@ def _repeated(lengths: np.ndarray, share: float, room: int, generator: np.random
     """
     most = np.minimum(np.maximum(2, (share * lengths).astype(np.int64)), np.minimum(lengths, room - lengths))
     most = np.where((np.arange(len(lengths)) % 2 == 1) & (share > 0), np.maximum(most, 0), 0)
-    twice = generator.integers(0, most, endpoint=True)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    drawn = np.lexsort((generator.random(len(owner)), owner))
-    rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    times = np.ones(len(owner), np.int64)
-    times[drawn] += rank < np.repeat(twice, lengths)
-    return times
+    return 1 + drawn(lengths, generator.integers(0, most, endpoint=True), generator)
 
 
 def _thinned(lengths: np.ndarray, generator: np.random.Generator) -> np.ndarray:
