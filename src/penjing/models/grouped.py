@@ -98,7 +98,9 @@ class Pass:
         return torch.cat(parts)
 
     def attention_factors(self, heads: int, p: float, dtype: torch.dtype) -> list[Tensor]:
-        """`factors` of `packing.attend`: drawn member by member over its own groups, then set together."""
+        """`factors` of `packing.attend` for groups of one length: drawn member by member over its own groups,
+        then set together.
+        """
         assert self.streams is not None
         blocks: list[Tensor] = []  # of each sequence, member after member: (H, L, L)
         for stream, lengths in zip(self.streams, self.seats.lengths, strict=True):
@@ -107,11 +109,9 @@ class Pass:
                 blocks.extend(stream.factor(shape, p, dtype).view(own.n, heads, *shape[1:]))
         every = [n for own in self.seats.lengths for n in own]
         found, at = [], 0
-        for group in layout_of([every[i] for i in self.seats.order]).groups:
-            whole = blocks[0].new_zeros(group.n, heads, group.longest, group.longest)
-            for i, n in enumerate(group.lengths):
-                whole[i, :, :n, :n] = blocks[self.seats.order[at + i]][:, :n, :n]
-            found.append(whole.view(-1, group.longest, group.longest))
+        for group in layout_of([every[i] for i in self.seats.order], exact=True).groups:
+            n, members = group.longest, self.seats.order[at : at + group.n]
+            found.append(torch.cat([blocks[i][:, :n, :n] for i in members]))
             at += group.n
         return found
 

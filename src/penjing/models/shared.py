@@ -84,7 +84,8 @@ class SharedTrunk:
         """Last hidden states of each batch, (T, D) in its own order, by the adapters of its member of the
         stack.
 
-        With `streams`, one a member, dropout is on.
+        With `streams`, one a member, dropout is on, and attention groups sequences of one length alone:
+        padded to a longer neighbour's, one is summed in another order on some processors.
         """
         seats = seats_of(batches, members, len(stack.members))
         self._pass = Pass(seats, stack, streams)
@@ -95,9 +96,10 @@ class SharedTrunk:
             each = [b.ids.new_zeros(b.n_tokens) if b.segments is None else b.segments for b in batches]
             segments = torch.cat(each).index_select(0, seats.origin)
         every = [n for own in seats.lengths for n in own]
-        factors = None if streams is None else self._pass.attention_factors
+        trains = streams is not None
+        factors = self._pass.attention_factors if trains else None
         lengths = [every[i] for i in seats.order]
-        out = forward(self.trunk, self.way, ids, lengths, segments, factors=factors)
+        out = forward(self.trunk, self.way, ids, lengths, segments, factors=factors, exact=trains)
         return list(out.index_select(0, seats.place).split(seats.counts))
 
     def _now(self) -> Pass:
