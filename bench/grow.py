@@ -49,11 +49,15 @@ def main() -> int:
     parser.add_argument("--block", type=int, default=40, help="steps a turn")
     parser.add_argument("--steps", type=int, help="fewer than the setting's, for a trial")
     parser.add_argument("--language", choices=("en", "zh"), default="en")
+    parser.add_argument(
+        "--base", choices=("bert-mini", "ettin-17m"), default="bert-mini", help="whose blocks are grown"
+    )
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument(
         "--work", type=Path, help="keep base, tokenizer and runs here, and take them from here"
     )
     parser.add_argument("--lr", type=float, help="of `contrastive`; its own when not given")
+    parser.add_argument("--repeat", type=float, help="of `contrastive`, likewise")
     parser.add_argument(
         "--on", choices=("valid", "train"), default="valid", help="train: to choose settings by"
     )
@@ -251,9 +255,8 @@ def _masked(given: argparse.Namespace, folder: Path) -> tuple[Path, int, dict[st
     from penjing.jobs.vocabulary import train_tokenizer
 
     corpus, tokenizer, runs = folder / "corpus", folder / "tok", folder / "runs"
-    shape = (
-        SHAPE if given.base == "bert-mini" else {**SHAPE, "intermediate_size": 640}
-    )  # gated: three matrices
+    gated = {"intermediate_size": 640}  # three matrices there, two in BERT
+    shape = SHAPE if given.base == "bert-mini" else {**SHAPE, **gated}
     base = {"base": given.base, "tokenizer": str(tokenizer), "shape": shape, "out": str(runs)}
     if (grown := runs / "grown").joinpath("result.json").is_file():
         return grown, json.loads((grown / "start.json").read_text("utf-8"))["steps"], base
@@ -290,19 +293,20 @@ def simcse(given: argparse.Namespace, folder: Path) -> None:
         lines += random.Random(0).sample(whole, min(len(whole), 5000))
     sentences = folder / "sentences.txt"
     sentences.write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
+    words = {} if given.repeat is None else {"repeat": given.repeat}
     found = []
     for seed in given.seeds:
         run = pretrain(
-            base=str(grown), task={"contrastive": {"pooling": "mean"}}, seed=seed,
-            out=base["out"], name=f"simcse-{seed}-{given.lr}",
+            base=str(grown), task={"contrastive": {"pooling": "mean", **words}}, seed=seed,
+            out=base["out"], name=f"simcse-{seed}-{given.lr}-{given.repeat}",
             data={"train": str(sentences), "documents": "line", "max_length": 64},
             train={"lr": given.lr} if given.lr else {},
         )  # fmt: skip
         one = {"seed": seed, "before": alike(grown, asked), "after": alike(run.folder, asked)}
         found.append(one)
         print(f"seed {seed}: {one['before']:.4f} -> {one['after']:.4f}", flush=True)
-    facts = {"processor": processor(), "load": load_average(), "steps": steps, "lr": given.lr, "runs": found}
-    write(given.out / f"grow-simcse-{given.on}.json", facts)
+    facts = {"processor": processor(), "load": load_average(), "steps": steps, "lr": given.lr, **words}
+    write(given.out / f"grow-simcse-{given.on}.json", {**facts, "runs": found})
     table([{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in one.items()} for one in found])
 
 
