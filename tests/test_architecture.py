@@ -328,6 +328,36 @@ def test_tests_and_bench_stay_below_400_lines() -> None:
     assert not offences, "\n".join(offences)
 
 
+def unknown_options(path: Path) -> list[str]:
+    """What a script reads of `given`, its parsed command line, that is no option of it."""
+    found = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    calls = [node for node in found if isinstance(node, ast.Call)]
+    if not any(getattr(call.func, "attr", "") == "ArgumentParser" for call in calls):
+        return []
+    words = [
+        word for call in calls for word in (*call.args, *(k.value for k in call.keywords if k.arg == "dest"))
+    ]
+    options = {
+        word.value.lstrip("-").replace("-", "_")
+        for word in words
+        if isinstance(word, ast.Constant) and isinstance(word.value, str)
+    }
+    return [
+        f"{path.name}:{node.lineno}: {node.attr}"
+        for node in found
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "given"
+        if isinstance(node.ctx, ast.Load) and node.attr not in options
+    ]
+
+
+def test_what_a_benchmark_reads_of_its_command_line_is_an_option(tmp_path: Path) -> None:
+    assert not [line for path in (ROOT / "bench").glob("*.py") for line in unknown_options(path)]
+    script = tmp_path / "script.py"
+    parser = 'import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument("--test-rows")\n'
+    script.write_text(parser + "given = parser.parse_args()\nprint(given.test_rows, given.base)\n", "utf-8")
+    assert unknown_options(script) == ["script.py:5: base"]
+
+
 def test_few_public_names_and_each_is_explained() -> None:
     import penjing
 
