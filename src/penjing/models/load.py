@@ -39,6 +39,7 @@ from penjing.models.presets import PRESETS, folder_of
 from penjing.models.shapes import SHAPES
 from penjing.models.sight import Sight, sees, sight_of
 from penjing.models.stored import plainly
+from penjing.models.unread import refuse_unread
 
 HUB_WAIT_S = 3.0
 
@@ -341,6 +342,7 @@ def _trunk(folder: Path, config: Any, fresh: bool, whole: bool) -> Any:
             f"({len(lost)} missing, {len(wrong)} of another shape). The checkpoint is incomplete or of "
             f"another model: fetch it again."
         )
+    refuse_unread(model, info["unexpected_keys"], folder)
     return model if alone else part_of(model, config, whole)
 
 
