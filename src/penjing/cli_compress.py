@@ -72,7 +72,7 @@ def _print_plan(found: list[dict[str, Any]], as_json: bool) -> None:
         return
     for number, step in enumerate(found, 1):
         there = "there already" if step["done"] else "to be made"
-        typer.echo(f"{number}. {step['step']}\n   {step['folder']} ({there})")
+        typer.echo(f"{number}. {step['said']}\n   {step['folder']} ({there})")
 
 
 def _print_models(done: Any) -> None:

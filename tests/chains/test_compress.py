@@ -264,6 +264,8 @@ def test_the_command_tells_what_it_would_do_and_does_nothing(tuned: Tuned, tmp_p
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "1-int8-" in done.output
+    assert "1. int8(" in done.output
+    assert "{" not in done.output
     assert "to be made" in done.output
     assert not (tmp_path / "c").exists()
 

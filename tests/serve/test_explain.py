@@ -1,14 +1,17 @@
 """Which words an answer came from: as asking the text without each of them says."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from penjing.serve.app import create
 from penjing.serve.batcher import Batcher
-from penjing.serve.explain import without, words_of
+from penjing.serve.explain import explained, without, words_of
 from penjing.serve.models import Models
 from penjing.serve.service import Service
 from serving import anew, made, registered
@@ -50,6 +53,22 @@ def test_an_effect_is_what_the_label_loses_without_the_word(client: TestClient, 
     assert [text[w["start"] : w["end"]] for w in first["words"]] == text.split()
     assert max(abs(word["effect"]) for word in first["words"]) > 1e-4
     assert single["words"] == [], "of one word nothing is left to compare with"
+
+
+def test_what_is_asked_again_has_the_time_that_is_left() -> None:
+    given = []
+
+    async def answered(*asked: Any) -> tuple[list[Any], int, float]:
+        given.append(asked[-1])
+        return [{"scores": {"x": 0.25}}] * 2, 4, 0.0
+
+    reply: Any = SimpleNamespace(answers=[{"scores": {"x": 1.0}}], opened=None, seconds=3.0)
+    service: Any = SimpleNamespace(within_s=10.0, answered=answered)
+    caller: Any = None
+    for within_s in (None, 5.0, 60.0, 2.0):
+        doing = explained(service, reply, ["a b"], [[(0, 1), (2, 3)]], caller=caller, within_s=within_s)
+        assert asyncio.run(doing)[1] == 4
+    assert given == [7.0, 2.0, 7.0, 0.0]
 
 
 @pytest.mark.slow

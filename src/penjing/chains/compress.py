@@ -173,9 +173,10 @@ def plan(run: str | Path, steps: str | Path | Sequence[Any], **given: Any) -> li
     for n in range(1, len(chosen) + 1):
         key = chains.key_of(ground.start, chosen[:n], ground.rehearsed, given.get("seed", 0))
         folder = chains.folder_of(ground.out, chosen[:n], key)
-        written = chosen[n - 1].written()
+        step = chosen[n - 1]
+        about = {"step": step.written(), "said": chains.said([step], every=True)}
         done = any((place / WEIGHED).is_file() for place in (folder, folder / "best"))  # best: it trained
-        found.append({"step": written, "folder": str(folder), "done": done})
+        found.append({**about, "folder": str(folder), "done": done})
     return found
 
 

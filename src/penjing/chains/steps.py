@@ -125,13 +125,13 @@ def folder_of(out: Path, steps: Sequence[Choice], key: str) -> Path:
     return out / f"{len(steps)}-{steps[-1].name.rpartition('.')[2]}-{key[:KEY]}"
 
 
-def said(steps: Sequence[Choice]) -> str:
-    """The steps in a line, with the settings that are not their defaults."""
-    return ">".join(_said(step) for step in steps)
+def said(steps: Sequence[Choice], *, every: bool = False) -> str:
+    """The steps in a line, with the settings that are not their defaults, or with `every` one."""
+    return ">".join(_said(step, every) for step in steps)
 
 
-def _said(step: Choice) -> str:
-    defaults = plugin.signature("compressors", step.name)
+def _said(step: Choice, every: bool) -> str:
+    defaults = {} if every else plugin.signature("compressors", step.name)
     own = {
         k: v
         for k, v in step.settings.items()

@@ -64,6 +64,7 @@ async def explained(
 ) -> tuple[list[dict[str, Any]], int]:
     """The answers, each with `words`: start, end and effect of every word, which is how much the score of the
     label (of several: the likeliest) falls without it; below 0, it spoke against. And the tokens read for it.
+    Of `within_s` there is what the answers left.
 
     Raises:
         NotSupported: the answers are no scores of labels.
@@ -79,7 +80,7 @@ async def explained(
     answers: list[Any] = []
     n_tokens = 0
     if asked:
-        seconds = min(within_s or service.within_s, service.within_s)
+        seconds = max(0.0, min(within_s or service.within_s, service.within_s) - reply.seconds)
         answers, n_tokens, _ = await service.answered(reply.opened, "predict", asked, caller, seconds)
     found, others = [], iter(answers)
     for one, own, known in zip(reply.answers, spans, scores, strict=True):
