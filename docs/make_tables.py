@@ -7,6 +7,7 @@ models, the plug-ins' signatures or the command line. `tests/test_docs.py` fails
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
 from collections.abc import Callable, Iterator
@@ -66,6 +67,8 @@ def _written(value: Any) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, float):
         return f"`{value:g}`"
+    if isinstance(value, str) and not value.strip():
+        return f"`{json.dumps(value)}`"  # bare, a new line would end the row
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 

@@ -70,11 +70,13 @@ _SIDE = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
 _IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
-def made(folder: Path, kind: str, *, turned: bool = False) -> tuple[Any, Model, list[list[int]], list[int]]:
+def made(
+    folder: Path, kind: str, *, turned: bool = False, task_name: str = "translate"
+) -> tuple[Any, Model, list[list[int]], list[int]]:
     """A base, its model that answers in a language, sources and the ids that stop."""
     source, target = KINDS[kind][2:][:: -1 if turned else 1]
     settings = {"source_language": source, "target_language": target}
-    task: Task = plugin.build("tasks", plugin.Choice("translate", settings))
+    task: Task = plugin.build("tasks", plugin.Choice(task_name, settings))
     base = load(str(folder), whole=True)
     assert task.bind is not None
     task = task.bind(base, [], weights=True)
@@ -135,6 +137,18 @@ def test_another_language_is_another_answer(translator: Callable[[str], Path]) -
     assert generate(one[1], one[2], how, stop=[2]) != generate(other[1], one[2], how, stop=[2])
 
 
+@pytest.mark.parametrize("task_name", ["summarize", "generate", "answer_in_words"])
+def test_every_task_that_says_texts_has_the_languages(
+    task_name: str, translator: Callable[[str], Path]
+) -> None:
+    folder, how = translator("nllb"), Decoding(max_new=8)
+    for turned in (False, True):
+        _, model, rows, stop = made(folder, "nllb", turned=turned)
+        _, other, read, _ = made(folder, "nllb", turned=turned, task_name=task_name)
+        assert read == rows
+        assert generate(other, rows, how, stop=stop) == generate(model, rows, how, stop=stop)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS])
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -172,22 +186,39 @@ def test_languages_are_known_by_their_codes(translator: Callable[[str], Path]) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "parts"),
+    ("name", "kind", "settings", "parts"),
     [
-        ("nllb", {}, ["`translate.source_language`", "none is named", "202 languages (ace_Arab", "Say both"]),
         (
+            "translate",
+            "nllb",
+            {},
+            ["`translate.source_language`", "none is named", "202 languages (ace_Arab", "Say both"],
+        ),
+        ("summarize", "nllb", {}, ["`summarize.source_language`", "none is named"]),
+        (
+            "translate",
             "nllb",
             {"source_language": "eng_Latn", "target_language": "zho_Hant_"},
             ["`translate.target_language` is 'zho_Hant_'", "Did you mean `zho_Hant`?", "codes"],
         ),
-        ("marian", {"target_language": "de"}, ["is 'de'", "marks no languages", "Leave it out"]),
+        (
+            "generate",
+            "marian",
+            {"target_language": "de"},
+            ["`generate.target_language` is 'de'", "marks no languages", "Leave it out"],
+        ),
     ],
 )
 def test_a_language_that_is_missing_unknown_or_ignored_is_refused(
-    kind: str, settings: dict[str, str], parts: list[str], translator: Callable[[str], Path], tiny: Any
+    name: str,
+    kind: str,
+    settings: dict[str, str],
+    parts: list[str],
+    translator: Callable[[str], Path],
+    tiny: Any,
 ) -> None:
     base = load(str(tiny(kind) if kind == "marian" else translator(kind)), whole=True)
-    task: Task = plugin.build("tasks", plugin.Choice("translate", settings))
+    task: Task = plugin.build("tasks", plugin.Choice(name, settings))
     assert task.bind is not None
     with pytest.raises(SpecError) as error:
         task.bind(base, [], weights=True)

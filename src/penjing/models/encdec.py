@@ -45,8 +45,8 @@ def start_of(trunk: nn.Module) -> int:
         raise NotSupported(
             f"A decoder begins with a token that its checkpoint names; the config.json of this "
             f"{type(bare(trunk)).__name__} has no `decoder_start_token_id`. Add it (T5 and Marian begin with "
-            "the padding token, BART with </s>); mBART begins with a language, which `translate` is told as "
-            "`target_language`."
+            "the padding token, BART with </s>); mBART begins with a language, which a task that says "
+            "texts is told as `target_language`."
         )
     return start
 

@@ -28,16 +28,16 @@ def languages_of(tokenizer: Any) -> dict[str, int]:
     return {code: number for code, number in known.items() if number != tokenizer.unk_token_id}
 
 
-def set_languages(base: Base, head: WordHead, source: str | None, target: str | None) -> None:
-    """Have the base's tokenizer read the language `source`, and the head answer in `target`, here and where
-    transformers opens what is saved of them.
+def set_languages(base: Base, head: WordHead, task: str, source: str | None, target: str | None) -> None:
+    """Have the base's tokenizer read the language `source`, and the head of `task` answer in `target`, here
+    and where transformers opens what is saved of them.
 
     Raises:
         SpecError: the base knows several and none is named, or not this one; it knows none and one is named.
     """
     tokenizer, known = base.tokenizer, languages_of(base.tokenizer)
     for key, code in (("source_language", source), ("target_language", target)):
-        _refuse(base.name, key, code, known)
+        _refuse(base.name, f"{task}.{key}", code, known)
     if source is None or target is None:
         return
     tokenizer.src_lang, tokenizer.tgt_lang = source, target
@@ -53,16 +53,16 @@ def _refuse(name: str, key: str, code: str | None, known: dict[str, int]) -> Non
     some = ", ".join([*known][:6])
     if known and code is None:
         raise SpecError(
-            f"`translate.{key}` was wanted: the base `{name}` knows {len(known)} languages ({some}, …), and "
+            f"`{key}` was wanted: the base `{name}` knows {len(known)} languages ({some}, …), and "
             "none is named. Say both `source_language` and `target_language`."
         )
     if code is not None and not known:
         raise SpecError(
-            f"`translate.{key}` is {code!r}; the base `{name}` marks no languages, and it would be ignored. "
+            f"`{key}` is {code!r}; the base `{name}` marks no languages, and it would be ignored. "
             "Leave it out (T5 is told by `prefix`)."
         )
     if code is not None and code not in known:
         raise SpecError(
-            f"`translate.{key}` is {code!r}; the base `{name}` knows {len(known)} languages ({some}, …)."
+            f"`{key}` is {code!r}; the base `{name}` knows {len(known)} languages ({some}, …)."
             f"{nearest(code, [*known])} Give one of its codes."
         )

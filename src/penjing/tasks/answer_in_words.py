@@ -33,15 +33,22 @@ def answer_in_words(
     no_repeat: int = 0,
     rules: Literal["auto", "squad", "cmrc"] = "auto",
     form: dict[str, Any] | None = None,
+    source_language: str | None = None,
+    target_language: str | None = None,
 ) -> Task:
     """Say the answer to a question about a text; F1 picks the best.
 
     longest: tokens of an answer. beams: as in generation. no_repeat: as in generation. rules: how answers are
     compared, as SQuAD or as CMRC does; auto is by their language. form: what answers look like:
     `{schema: …}`, `{regex: …}` or `{choices: […]}` (docs/forms.md).
+    source_language, target_language: of a base that knows several (mBART, NLLB, M2M100), its codes, such as
+    `en_XX` or `eng_Latn`.
     """
     how = decoding_of(longest, beams, 1.0, no_repeat, 1.0)
-    said = said_task("answer_in_words", "rouge_l", "", "", how, baseline="nearest", form=form)
+    languages = (source_language, target_language)
+    said = said_task(
+        "answer_in_words", "rouge_l", "", "", how, baseline="nearest", languages=languages, form=form
+    )
 
     def part(base: Base, rows: Rows, names: list[str], max_length: int, *, labelled: bool = True) -> Part:
         if base.kind == "decoder" and max_length < longest + 8:

@@ -51,6 +51,8 @@ def generate(
     no_repeat: int = 0,
     repetition_penalty: float = 1.0,
     form: dict[str, Any] | None = None,
+    source_language: str | None = None,
+    target_language: str | None = None,
 ) -> Task:
     """Say a text of a source, learned from pairs of them.
 
@@ -58,9 +60,14 @@ def generate(
     answer where one decoder reads both. longest: tokens of an answer. beams, length_penalty, no_repeat,
     repetition_penalty: as in generation (docs/generate.md), whenever an answer is found. form: the form that
     answers have: `{schema: …}`, `{regex: …}` or `{choices: […]}` (docs/forms.md).
+    source_language, target_language: of a base that knows several (mBART, NLLB, M2M100), its codes, such as
+    `en_XX` or `eng_Latn`.
     """
     how = decoding_of(longest, beams, length_penalty, no_repeat, repetition_penalty)
-    return said_task("generate", "rouge_l", prefix, behind, how, baseline="nearest", form=form)
+    languages = (source_language, target_language)
+    return said_task(
+        "generate", "rouge_l", prefix, behind, how, baseline="nearest", languages=languages, form=form
+    )
 
 
 def decoding_of(
@@ -90,11 +97,11 @@ def said_task(
     how: Decoding,
     *,
     baseline: Literal["nearest", "lead"],
+    languages: tuple[str | None, str | None],
     form: dict[str, Any] | None = None,
-    languages: tuple[str | None, str | None] | None = None,
 ) -> Task:
     """A task whose answers are texts, of a form if one is given; `best` is the score that picks the best.
-    languages: of sources and answers, where the task is asked in which of a base's."""
+    languages: of sources and answers, as codes of the base's tokenizer; None where it marks none."""
     shape = None if form is None else form_of(form)
     if best == "bleu":
         saying.sacrebleu()
@@ -118,8 +125,7 @@ def said_task(
             )
         both = base.kind == "encoder-decoder"
         head, note = word_head(base, "answer" if both else "causal", weights=weights)
-        if languages is not None:
-            set_languages(base, head, *languages)
+        set_languages(base, head, name, *languages)
 
         def answering(shape: Form | None) -> dict[str, Any]:
             rule = None if shape is None else rule_of(base.tokenizer, shape, _stop(base))
